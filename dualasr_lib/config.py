@@ -1,0 +1,163 @@
+"""Strict configuration: TOML files and `key=value` overrides become frozen dataclasses.
+
+A configuration is a tree of frozen dataclasses, each beside the class it configures. Loading is
+strict: an unknown key, a wrong type or a value outside a `Literal` is an error that names the path
+and suggests the nearest known key. A TOML file may start from another one with `include =
+"base.toml"` (relative to itself).
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["from_dict", "load", "override", "read_toml", "to_dict"]
+
+C = TypeVar("C")
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
+    """Builds dataclass `cls` from plain values.
+
+    Args:
+        values: what a TOML file holds: tables, arrays, strings, numbers, booleans.
+        path: where `values` sits in the whole configuration, for messages (`"encoder."`).
+
+    Raises:
+        ValueError: an unknown key, a wrong type, a missing field, or a check of `__post_init__`
+            that failed.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"unknown config key '{path}{key}'{_suggestion(key, fields)}")
+    for name, field in fields.items():
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise ValueError(f"config key '{path}{name}' is required but missing")
+    made = {key: _value(hints[key], value, path + key) for key, value in values.items()}
+    try:
+        return cls(**made)
+    except ValueError as error:
+        raise ValueError(f"config section '{path.rstrip('.') or '(top)'}': {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain values of a configuration; `from_dict(type(config), to_dict(config)) == config`."""
+    return {
+        field.name: _plain(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) is not None
+    }
+
+
+def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Reads TOML file `path` with its includes, applies `key=value` overrides, and builds `cls`."""
+    return from_dict(cls, override(read_toml(path), overrides))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Plain values of a TOML file merged over those of the file it includes.
+
+    Raises:
+        ValueError: the file (or one it includes) is missing, is no TOML, or includes itself.
+    """
+    return _read_toml(path, ())
+
+
+def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A copy of `values` with each `a.b.c=value` assigned; values are JSON, else strings."""
+    result = _merge({}, values)
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"an override must look like key=value, but is {assignment!r}")
+        *parents, leaf = key.strip().split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"override {assignment!r}: '{parent}' is a value, not a section")
+        try:
+            node[leaf] = json.loads(text)
+        except json.JSONDecodeError:
+            node[leaf] = text
+    return result
+
+
+def _read_toml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise ValueError(f"config file {path} includes itself")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read config file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config file {path} is not valid TOML: {error}") from None
+    base = values.pop("include", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ValueError(f"config file {path}: include must be a file name, but is {base!r}")
+    return _merge(_read_toml(path.parent / base, (*seen, path)), values)
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key, {})
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        result[key] = _merge(old, value) if both else value
+    return result
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        return None if value is None else _value(members[0], value, path)
+    if origin is typing.Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ValueError(f"{path} must be one of {list(choices)}, but is {value!r}")
+        return value
+    if origin is tuple:
+        return _sequence(hint, value, path)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path} must be a section, but is {value!r}")
+        return from_dict(typing.cast(type, hint), value, f"{path}.")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
+        raise ValueError(f"{path} must be {hint.__name__}, but is {value!r}")
+    return value
+
+
+def _sequence(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{path} must be an array, but is {value!r}")
+    element = typing.get_args(hint)[0]
+    return tuple(_value(element, item, f"{path}[{i}]") for i, item in enumerate(value))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _suggestion(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, list(known), 1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known keys here: {', '.join(sorted(known))}"

@@ -1,0 +1,216 @@
+"""Zipformer stacks: layers at several frame rates in a U-Net, run chunk by chunk or over whole
+utterances.
+
+A stack of downsampling d averages d frames with learnt weights, runs its layers, repeats each frame
+d times and is mixed with its own input. Stacks may have different widths: a stack sees its first C
+channels of what came before (zero-padded), and the output takes each channel from the latest stack
+that has it.
+Source: arXiv 2310.11230, section 3.1.
+
+Letters: N batch, T frames at the input rate, C channels.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualasr_lib.model.attention import position_encoding
+from dualasr_lib.model.normalisation import Bypass
+from dualasr_lib.model.streaming import ChunkSpec, Context, cache_mask, chunk_mask
+from dualasr_lib.model.zipformer_layer import LayerConfig, LayerState, ZipformerLayer
+
+__all__ = ["Downsample", "StackConfig", "Zipformer", "ZipformerState", "fit_channels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """One stack: `layers` layers at 1/`downsampling` of the input frame rate."""
+
+    layers: int = 2
+    """Number of layers."""
+    downsampling: int = 1
+    """Frames averaged into one."""
+    layer: LayerConfig = field(default_factory=LayerConfig)
+    """Sizes of each layer."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.downsampling < 1:
+            raise ValueError(
+                "layers and downsampling must be at least 1, "
+                f"but are {self.layers} and {self.downsampling}"
+            )
+
+
+class ZipformerState(NamedTuple):
+    """Caches of all layers and the age of each stream."""
+
+    layers: tuple[tuple[LayerState, ...], ...]
+    """One tuple per stack, one state per layer."""
+    processed: Tensor
+    """(N,) int64 input frames seen so far."""
+
+
+class Downsample(nn.Module):
+    """Learnt weighted mean over groups of `factor` frames."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        if factor > 1:
+            self.weights = nn.Parameter(torch.zeros(factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C) with T a multiple of the factor -> (N, T / factor, C)."""
+        if self.factor == 1:
+            return x
+        groups = x.reshape(x.shape[0], -1, self.factor, x.shape[2])
+        return (groups * self.weights.softmax(0)[:, None]).sum(dim=2)
+
+
+class _Stack(nn.Module):
+    def __init__(self, config: StackConfig, causal: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.downsample = Downsample(config.downsampling)
+        self.layers = nn.ModuleList(
+            ZipformerLayer(config.layer, causal) for _ in range(config.layers)
+        )
+        if config.downsampling > 1:
+            self.bypass = Bypass(config.layer.dim, config.layer.bypass_warm_up)
+
+    def init_state(self, batch: int, cached: int, device: torch.device) -> tuple[LayerState, ...]:
+        return tuple(layer.init_state(batch, cached, device) for layer in self._typed_layers())
+
+    def step(
+        self, x: Tensor, states: tuple[LayerState, ...], context: Context
+    ) -> tuple[Tensor, tuple[LayerState, ...]]:
+        inside, following = self.downsample(x), []
+        for layer, state in zip(self._typed_layers(), states):
+            inside, state = layer.step(inside, state, context)
+            following.append(state)
+        if self.config.downsampling == 1:
+            return inside, tuple(following)
+        repeated = inside.repeat_interleave(self.config.downsampling, dim=1)
+        return self.bypass(x, repeated), tuple(following)
+
+    def _typed_layers(self) -> list[ZipformerLayer]:
+        return [layer for layer in self.layers if isinstance(layer, ZipformerLayer)]
+
+
+class Zipformer(nn.Module):
+    """Stacks one after the other; `causal` says whether they hear in chunks or in full context.
+
+    (N, T, C of the first stack) -> (N, T, widest C).
+    """
+
+    def __init__(self, configs: tuple[StackConfig, ...], causal: bool) -> None:
+        super().__init__()
+        if not configs:
+            raise ValueError("an encoder must have at least one stack, but has none")
+        self.configs, self.causal = configs, causal
+        self.stacks = nn.ModuleList(_Stack(config, causal) for config in configs)
+        self.input_dim = configs[0].layer.dim
+        self.output_dim = max(config.layer.dim for config in configs)
+        self.multiple = max(config.downsampling for config in configs)
+
+    def init_state(self, batch: int, chunk: ChunkSpec, device: torch.device) -> ZipformerState:
+        """State of streams that start now; `chunk` counts input frames and has a finite left
+        context.
+        """
+        if chunk.left is None:
+            raise ValueError("a stream needs a finite left context, but left is None")
+        cached = [chunk.downsampled(config.downsampling).left for config in self.configs]
+        return self._state(batch, [frames or 0 for frames in cached], device)
+
+    def step(
+        self, x: Tensor, state: ZipformerState, chunk: ChunkSpec
+    ) -> tuple[Tensor, ZipformerState]:
+        """One chunk x (N, chunk.frames, C) -> (N, chunk.frames, widest C), next state."""
+        if x.shape[1] != chunk.frames:
+            raise ValueError(
+                f"a step takes one chunk of {chunk.frames} frames, but got {x.shape[1]}"
+            )
+        contexts = []
+        for config, states in zip(self.configs, state.layers):
+            frames, cached = x.shape[1] // config.downsampling, states[0].key.shape[1]
+            mask = cache_mask(state.processed // config.downsampling, cached, frames)
+            contexts.append(self._context(config, mask, cached, frames, chunk))
+        y, layers = self._run(x, state.layers, contexts)
+        return y, ZipformerState(layers, state.processed + x.shape[1])
+
+    def forward_chunks(self, x: Tensor, chunk: ChunkSpec) -> Tensor:
+        """Whole utterances (N, T, C), T a multiple of the chunk, under the chunk mask."""
+        contexts = []
+        for config in self.configs:
+            local = chunk.downsampled(config.downsampling)
+            frames = x.shape[1] // config.downsampling
+            mask = chunk_mask(frames, local, x.device)
+            contexts.append(self._context(config, mask, 0, frames, chunk))
+        return self._whole(x, contexts)
+
+    def forward_full(self, x: Tensor, lens: Tensor) -> Tensor:
+        """Whole utterances x (N, T, C) of lens (N,) valid frames; each hears all of them."""
+        frames = x.shape[1]
+        x = F.pad(x, (0, 0, 0, -frames % self.multiple))
+        index = torch.arange(x.shape[1], device=x.device)
+        x = x.masked_fill((index[None, :] >= lens[:, None])[:, :, None], 0.0)
+        contexts = []
+        for config in self.configs:
+            local = lens.add(config.downsampling - 1).div(
+                config.downsampling, rounding_mode="floor"
+            )
+            padding = index[None, : x.shape[1] // config.downsampling] >= local[:, None]
+            context = self._context(config, padding[:, None, None, :], 0, padding.shape[1], None)
+            contexts.append(context._replace(padding=padding[:, :, None]))
+        return self._whole(x, contexts)[:, :frames]
+
+    def _context(
+        self, config: StackConfig, mask: Tensor, cached: int, frames: int, chunk: ChunkSpec | None
+    ) -> Context:
+        dim = config.layer.attention.position_dim
+        positions = position_encoding(cached, frames, dim, mask.device)
+        local = None if chunk is None else chunk.downsampled(config.downsampling).frames
+        return Context(mask=mask, positions=positions, chunk=local, padding=None)
+
+    def _state(self, batch: int, cached: list[int], device: torch.device) -> ZipformerState:
+        layers = tuple(
+            stack.init_state(batch, frames, device)
+            for stack, frames in zip(self._typed_stacks(), cached)
+        )
+        return ZipformerState(layers, torch.zeros(batch, dtype=torch.int64, device=device))
+
+    def _whole(self, x: Tensor, contexts: list[Context]) -> Tensor:
+        empty = self._state(x.shape[0], [0] * len(self.configs), x.device)
+        return self._run(x, empty.layers, contexts)[0]
+
+    def _run(
+        self, x: Tensor, states: tuple[tuple[LayerState, ...], ...], contexts: list[Context]
+    ) -> tuple[Tensor, tuple[tuple[LayerState, ...], ...]]:
+        outputs: list[Tensor] = []
+        following = []
+        for stack, state, context in zip(self._typed_stacks(), states, contexts):
+            x, state = stack.step(fit_channels(x, stack.config.layer.dim), state, context)
+            outputs.append(x)
+            following.append(state)
+        return _latest_channels(outputs), tuple(following)
+
+    def _typed_stacks(self) -> list[_Stack]:
+        return [stack for stack in self.stacks if isinstance(stack, _Stack)]
+
+
+def fit_channels(x: Tensor, dim: int) -> Tensor:
+    """The first `dim` channels of x (N, T, C), zero-padded where x has fewer."""
+    return x[:, :, :dim] if x.shape[2] >= dim else F.pad(x, (0, dim - x.shape[2]))
+
+
+def _latest_channels(outputs: list[Tensor]) -> Tensor:
+    """Each channel from the latest stack that has it: (N, T, widest C)."""
+    pieces = [outputs[-1]]
+    for output in reversed(outputs[:-1]):
+        width = sum(piece.shape[2] for piece in pieces)
+        if output.shape[2] > width:
+            pieces.append(output[:, :, width:])
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)

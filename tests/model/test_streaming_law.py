@@ -1,0 +1,134 @@
+"""The streaming law over every streaming module of the model, and over the whole encoder."""
+
+import pytest
+import torch
+from streaming_contract import Module, verify_streaming
+
+from dualasr_lib.model.attention import AttentionConfig
+from dualasr_lib.model.encoder import StreamingEncoder
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig
+from dualasr_lib.model.zipformer import StackConfig, Zipformer
+from dualasr_lib.model.zipformer_layer import LayerConfig
+
+CPU = torch.device("cpu")
+
+
+def stacks(*shape: tuple[int, int, int]) -> tuple[StackConfig, ...]:
+    """(layers, downsampling, dim) of each stack."""
+    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
+    return tuple(
+        StackConfig(
+            layers=layers,
+            downsampling=factor,
+            layer=LayerConfig(dim=dim, feedforward=16, kernel=7, attention=attention),
+        )
+        for layers, factor, dim in shape
+    )
+
+
+def untrained(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Weights far from their initial values, so that no path is hidden behind a small scale."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+            elif parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return module.eval()
+
+
+@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3), (2, 0, 1)])
+@pytest.mark.parametrize("chunk", [2, 16, 32])
+def test_subsampling(future: tuple[int, ...], chunk: int) -> None:
+    config = SubsamplingConfig(channels=(2, 3, 4), future=future)
+    front = untrained(ConvSubsampling(config, num_features=20, dim=6))
+    assert isinstance(front, ConvSubsampling)
+    assert front.lookahead == future[0] + 2 * (future[1] + future[2])
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return front.step(x, front.init_state(x.shape[0], CPU))[0]
+
+    module = Module(forward, front.step, lambda n: front.init_state(n, CPU), chunk, front.lookahead)
+    verify_streaming(module, torch.randn(3, 6 * chunk + front.lookahead, 20), 1e-4)
+
+
+@pytest.mark.parametrize("frames", [8, 16, 32, 64])
+@pytest.mark.parametrize("left_chunks", [1, 2, 4])
+def test_zipformer_stacks(frames: int, left_chunks: int) -> None:
+    chunk = ChunkSpec(frames=frames, left=frames * left_chunks)
+    encoder = untrained(Zipformer(stacks((1, 1, 16), (2, 4, 24), (1, 2, 16)), causal=True))
+    assert isinstance(encoder, Zipformer)
+    module = Module(
+        lambda x: encoder.forward_chunks(x, chunk),
+        lambda x, state: encoder.step(x, state, chunk),
+        lambda n: encoder.init_state(n, chunk, CPU),
+        frames,
+    )
+    verify_streaming(module, torch.randn(2, 6 * frames, 16), 1e-4)
+
+
+@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3)])
+@pytest.mark.parametrize("frames", [8, 16])
+def test_streaming_encoder(future: tuple[int, ...], frames: int) -> None:
+    chunk = ChunkSpec(frames=frames, left=2 * frames)
+    config = SubsamplingConfig(channels=(2, 3, 4), future=future)
+    encoder = untrained(StreamingEncoder(config, stacks((1, 1, 16), (1, 4, 24)), 20))
+    assert isinstance(encoder, StreamingEncoder)
+    extra = encoder.lookahead
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        # all frames are valid here: x ends with the look-ahead of the last chunk
+        lens = torch.full((x.shape[0],), x.shape[1])
+        return encoder(x, lens, chunk).h[:, : (x.shape[1] - extra) // 4]
+
+    def step(x: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
+        left = torch.full((x.shape[0],), x.shape[1])
+        return encoder.step(x, left, state, chunk)  # type: ignore[arg-type]
+
+    module = Module(forward, step, lambda n: encoder.init_state(n, chunk, CPU), 2 * frames, extra)
+    verify_streaming(module, torch.randn(2, 5 * 2 * frames + extra, 20), 1e-4)
+
+
+@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3)])
+def test_any_length_and_nan_padding(future: tuple[int, ...]) -> None:
+    """Utterances of any length in one batch equal their own chunk-by-chunk run; padding may hold
+    NaN.
+    """
+    chunk = ChunkSpec(frames=8, left=16)
+    config = SubsamplingConfig(channels=(2, 3, 4), future=future)
+    encoder = untrained(StreamingEncoder(config, stacks((1, 1, 16), (1, 4, 24)), 20))
+    assert isinstance(encoder, StreamingEncoder)
+    lens = torch.tensor([1, 15, 16, 17, 50, 99, 128])
+    x = torch.randn(len(lens), 131, 20)
+    for i, length in enumerate(lens.tolist()):
+        x[i, length:] = float("nan")
+    with torch.no_grad():
+        whole = encoder(x, lens, chunk)
+        assert whole.lens.tolist() == [(n + 3) // 4 for n in lens.tolist()]
+        for i, length in enumerate(lens.tolist()):
+            state, outputs = encoder.init_state(1, chunk, CPU), []
+            for start in range(0, length, 16):
+                window = torch.zeros(1, 16 + encoder.lookahead, 20)
+                part = x[i : i + 1, start : start + window.shape[1]]
+                window[:, : part.shape[1]] = part
+                y, state = encoder.step(window, torch.tensor([length - start]), state, chunk)
+                outputs.append(y)
+            chunked = torch.cat(outputs, 1)[0, : whole.lens[i]]
+            torch.testing.assert_close(chunked, whole.h[i, : whole.lens[i]], rtol=1e-4, atol=1e-4)
+
+
+def test_contract_catches_a_leak() -> None:
+    """A module that looks one frame ahead without saying so must fail."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x + torch.roll(x, -1, dims=1)
+
+    def step(x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x + torch.roll(x, -1, dims=1), state
+
+    with pytest.raises(AssertionError, match="chunks differ"):
+        verify_streaming(
+            Module(forward, step, lambda n: torch.zeros(n, 1), 4), torch.randn(2, 16, 3)
+        )
