@@ -34,6 +34,10 @@ class SubsamplingConfig:
     """
     dropout: float = 0.1
     """Dropout of the output."""
+    feature_mean: float = -6.0
+    """Subtracted from every feature: about the mean log-mel energy of speech in [-1, 1] (ours)."""
+    feature_std: float = 3.5
+    """Divides every feature after that; learning starts faster on inputs around 0 (ours)."""
 
     def __post_init__(self) -> None:
         if len(self.channels) != 3 or len(self.future) != 3:
@@ -41,6 +45,8 @@ class SubsamplingConfig:
                 "channels and future must have 3 entries, "
                 f"but are {self.channels} and {self.future}"
             )
+        if self.feature_std <= 0:
+            raise ValueError(f"feature_std must be positive, but is {self.feature_std}")
         if any(not 0 <= f <= most for f, most in zip(self.future, (2, 2, 6))):
             raise ValueError(f"future must lie in (0..2, 0..2, 0..6), but is {self.future}")
 
@@ -99,6 +105,7 @@ class ConvSubsampling(nn.Module):
                 f"a window must hold an even number of frames plus {self.lookahead}, "
                 f"but holds {x.shape[1]}"
             )
+        x = (x - self.config.feature_mean) / self.config.feature_std
         y, first = _past(x[:, None], state.first, frames)
         y, second = _past(self.activation(self.first(y)), state.second, frames)
         y, third = _past(self.activation(self.second(y)), state.third, frames // 2)

@@ -1,0 +1,1 @@
+"""Text, tokens, batches: everything between the corpus on disk and the model's input."""

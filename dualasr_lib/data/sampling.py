@@ -1,0 +1,126 @@
+"""Batches of a training epoch, resumable at any batch: lhotse's sampler, a data loader, a position.
+
+The order of an epoch is a function of (seed, epoch), augmentation of (seed, epoch, batch index),
+so the state to save is a position. Left out: what a batch contains (`data/datamodule.py`).
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from lhotse import CutSet
+from lhotse.dataset import DynamicBucketingSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dualasr_lib.data.batch import Batch
+
+__all__ = ["BatchKey", "TrainBatches"]
+
+
+class BatchKey(NamedTuple):
+    """What a worker needs to make one batch: the cuts, and where they stand (for randomness)."""
+
+    seed: int
+    epoch: int
+    position: int  # in the epoch, counted over all ranks
+    cuts: CutSet
+
+    @property
+    def randomness(self) -> tuple[int, int, int]:
+        return self.seed, self.epoch, self.position
+
+
+class TrainBatches:
+    """Iterates over one epoch, or over the rest of it after `load_state_dict`."""
+
+    def __init__(
+        self,
+        sampler: DynamicBucketingSampler,
+        make_batch: Callable[[BatchKey], Batch],
+        num_workers: int,
+        fingerprint: str,
+    ) -> None:
+        self._sampler = sampler
+        self._dataset = _Dataset(make_batch)
+        self._num_workers = num_workers
+        self._fingerprint = fingerprint
+        self._epoch, self._position, self._finished = 0, 0, False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epoch (0-based) of the next pass; another epoch starts at its first batch."""
+        if epoch != self._epoch:
+            self._epoch, self._position, self._finished = epoch, 0, False
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._finished:
+            self._position, self._finished = 0, False
+        keys = _Keys(self._sampler, self._epoch, self._position)
+        loader: DataLoader[Batch] = DataLoader(
+            self._dataset,
+            sampler=keys,
+            batch_size=None,
+            collate_fn=_unchanged,
+            worker_init_fn=_leave_signals_to_the_parent,
+            num_workers=self._num_workers,
+            generator=torch.Generator(),  # or the loader would draw from the global one
+        )
+        for batch in loader:
+            self._position += 1
+            yield batch
+        self._finished = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: batches yielded so far (not those workers have prepared)."""
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "fingerprint": self._fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues after the batches that had been yielded when `state` was taken.
+
+        Raises:
+            ValueError: the state belongs to other data or other batching options.
+        """
+        if state["fingerprint"] != self._fingerprint:
+            raise ValueError(
+                "data state must come from the same data and options"
+                f" ({self._fingerprint}), but came from ({state['fingerprint']})"
+            )
+        self._epoch, self._position = state["epoch"], state["position"]
+        self._finished = False
+
+
+class _Keys(Sampler[BatchKey]):
+    """The sampler's batches from `start` on, each with its key."""
+
+    def __init__(self, sampler: DynamicBucketingSampler, epoch: int, start: int) -> None:
+        self._sampler, self._epoch, self._start = sampler, epoch, start
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        sampler = self._sampler
+        sampler.set_epoch(self._epoch)
+        for i, cuts in enumerate(islice(sampler, self._start, None), start=self._start):
+            position = i * sampler.world_size + sampler.rank
+            yield BatchKey(sampler.seed, self._epoch, position, cuts)
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """A signal sent to the whole process group must not end a worker before the run has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+class _Dataset(Dataset[Batch]):
+    def __init__(self, make_batch: Callable[[BatchKey], Batch]) -> None:
+        self._make_batch = make_batch
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        return self._make_batch(key)

@@ -1,0 +1,124 @@
+"""What the frame loop of streaming recognition asks of models, searches and recordings.
+
+The loop (`streaming.decode_streams`) owns windows, clocks and the coming and going of streams. It
+promises to a model of hop P samples and look-ahead L:
+
+- Step k of a stream reads its samples [k P, k P + P + L). Beyond the end of the audio they are
+  completed by reflection (sample n + j = sample n - 1 - j, and on with period 2 n), as Kaldi does
+  with snip_edges false. The start is the model's business.
+- A stream of S_true = `num_output_frames(n)` encoder frames takes ceil(S_true / S') steps. Its
+  outputs are cut to S_true before the search sees them. Without any frame there is no step, and
+  the text is empty.
+- Streams of different age share a call; states are stacked and split along the batch axis (`tree`).
+- Everything runs without gradient. Window and frames_left are CPU tensors; the model moves them to
+  its device.
+
+N streams in a call, V vocabulary (blank 0).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.metrics.latency import TimedWord
+
+__all__ = ["ModelStep", "OnlineSearch", "OnlineStep", "StreamingModel", "Utterance"]
+
+
+class ModelStep(NamedTuple):
+    """What a model returns for one step of N streams."""
+
+    log_probs: Tensor
+    """(N, S', V) float32, natural log."""
+    state: Any
+    """NamedTuple tree of tensors, batch axis first, fixed shapes."""
+
+
+class StreamingModel(Protocol):
+    """Samples to log-probs, chunk by chunk, as a pure function of window and state."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
+    @property
+    def frame_shift_samples(self) -> int:
+        """Samples per feature frame."""
+
+    @property
+    def chunk_samples(self) -> int:
+        """P: new samples per step, a multiple of the samples of one encoder frame."""
+
+    @property
+    def lookahead_samples(self) -> int:
+        """L: samples that a window holds after its P new ones, and the next one brings again."""
+
+    @property
+    def chunk_frames(self) -> int:
+        """S': encoder frames that every step returns."""
+
+    def init_state(self, batch: int) -> Any:
+        """State of `batch` fresh streams."""
+
+    def num_feature_frames(self, num_samples: int) -> int:
+        """T: feature frames of an utterance."""
+
+    def num_output_frames(self, num_samples: int) -> int:
+        """S_true: encoder frames of an utterance."""
+
+    def step(self, window: Tensor, frames_left: Tensor, state: Any) -> ModelStep:
+        """One step of N streams.
+
+        Args:
+            window: (N, P + L) float32 in [-1, 1].
+            frames_left: (N,) int64 >= 1: valid feature frames from the window's first frame on; may
+                exceed the window. Later feature frames must be replaced by the padding constant.
+            state: of the N streams, in the same order.
+        """
+
+
+class OnlineStep(Protocol):
+    """What a search returns for one stream."""
+
+    @property
+    def partial(self) -> PathLike:
+        """Best path from the start of the stream."""
+
+    @property
+    def state(self) -> Any:
+        """The stream after the call."""
+
+
+class OnlineSearch(Protocol):
+    """Search on streams that join and leave at any time (`lattice.online`, `greedy`)."""
+
+    def open(self) -> Any:
+        """State of a new stream."""
+
+    def step(self, log_probs: Sequence[Tensor], states: Sequence[Any]) -> Sequence[OnlineStep]:
+        """Feeds each of some streams its next frames: per stream (S_i, V), S_i >= 0."""
+
+    def finish(self, state: Any) -> PathLike:
+        """Final path of a stream."""
+
+
+class Utterance(Protocol):
+    """A recording to stream (`data` has it)."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def text(self) -> str:
+        """Reference text."""
+
+    @property
+    def audio(self) -> Callable[[], Tensor]:
+        """Reads the samples: (n,) float32 in [-1, 1]."""
+
+    @property
+    def words(self) -> Sequence[TimedWord]:
+        """Reference words with true times; empty if unknown."""

@@ -1,0 +1,61 @@
+"""What decoding yields: paths, hypotheses, and the partial texts that a stream has shown."""
+
+from typing import NamedTuple, Protocol
+
+from dualasr_lib.metrics.latency import Shown, TimedWord
+
+__all__ = ["Emission", "Hypothesis", "PathLike"]
+
+
+class PathLike(Protocol):
+    """Result of a search on one utterance (`lattice.search.Path`, `decoding.greedy.GreedyPath`)."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Vocabulary ids, no blanks, repeats collapsed."""
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """Encoder frame, from the start of the utterance, at which each token is first emitted."""
+
+    @property
+    def score(self) -> float:
+        """Natural log."""
+
+
+class Emission(NamedTuple):
+    """A partial text of a stream, at the moment it changed."""
+
+    text: str
+    audio_seconds: float
+    """Audio that had to be there for it, from the stream's start."""
+    compute_seconds: float
+    """Wall time of the step that produced it (all streams of the batch together)."""
+    shown_seconds: float
+    """When it appeared, on the clock of the run: audio time, or wall time since the stream's
+    start.
+    """
+
+    @property
+    def shown(self) -> Shown:
+        """As the latency measurements want it."""
+        return Shown(self.text, self.shown_seconds)
+
+
+class Hypothesis(NamedTuple):
+    """Final text of one utterance, and how it came about."""
+
+    id: str
+    text: str
+    ref: str
+    """Reference text."""
+    path: PathLike
+    """Tokens of `text`, their frames and their score."""
+    duration: float
+    """Audio, seconds."""
+    words: tuple[TimedWord, ...] = ()
+    """Reference words with their true times; empty if unknown."""
+    emissions: tuple[Emission, ...] = ()
+    """Partial texts in order, the last one equal to `text`; empty for offline decoding."""
+    step_seconds: tuple[float, ...] = ()
+    """Wall time of each step that this stream took part in."""

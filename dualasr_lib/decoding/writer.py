@@ -1,0 +1,84 @@
+"""Writes what a decoding run found: `recogs-<split>.txt`, `errs-<split>.txt`,
+`summary-<split>.json`.
+
+Each file appears whole or not at all (temporary name in the same folder, then renamed), the
+summary last: where it exists, the others do too. Utterances are written in the order of their ids.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dualasr_lib.decoding.errs import format_errs
+from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.recogs import Recognised, format_recogs
+from dualasr_lib.metrics.cer import characters
+
+__all__ = ["ResultFiles", "result_files", "write_results"]
+
+
+class ResultFiles(NamedTuple):
+    """Where the results of one split lie."""
+
+    recogs: Path
+    errs: Path
+    summary: Path
+
+
+def result_files(directory: Path, split: str) -> ResultFiles:
+    """The names of the files of `split` in `directory`."""
+    return ResultFiles(
+        directory / f"recogs-{split}.txt",
+        directory / f"errs-{split}.txt",
+        directory / f"summary-{split}.json",
+    )
+
+
+def write_results(
+    directory: Path, hypotheses: Sequence[Hypothesis], summary: Mapping[str, Any]
+) -> ResultFiles:
+    """Writes the three files of the summary's split; NaN and infinities become null.
+
+    Raises:
+        ValueError: two hypotheses of the same id.
+        OSError: the folder cannot be written.
+    """
+    items = sorted(
+        Recognised(item.id, characters(item.ref), characters(item.text)) for item in hypotheses
+    )
+    ids = [item.id for item in items]
+    if len(set(ids)) != len(ids):
+        twice = next(a for a, b in pairwise(ids) if a == b)
+        raise ValueError(f"each utterance must be decoded once, but {twice!r} came twice")
+    directory.mkdir(parents=True, exist_ok=True)
+    files = result_files(directory, summary["split"])
+    files.summary.unlink(missing_ok=True)  # of an earlier run: it would not fit the new files
+    _write(files.recogs, format_recogs(items))
+    _write(files.errs, format_errs(items))
+    text = json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False, indent=2)
+    _write(files.summary, text + "\n")
+    return files
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with every float that JSON cannot hold replaced by None."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,194 @@
+"""Log-mel filterbank features of a whole utterance, computed by kaldifeat.
+
+One set of options, `FbankConfig`, serves this module and its streaming twin
+`dualasr_lib.features.online`. The defaults are those of lhotse's `Fbank`, so that clients which
+compute their own features agree. Left out: storage, augmentation, resampling and reading of audio
+(lhotse does them).
+
+kaldifeat is imported when the first extractor is built, so configuration and window arithmetic also
+work where it is not installed.
+
+Shapes: n samples, T frames (100 Hz), W samples of one analysis window, F mel bins (80).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["PAD_VALUE", "Fbank", "FbankConfig", "FrameComputer"]
+
+PAD_VALUE = math.log(1.1920929e-07)
+"""Feature value of digital silence: Kaldi floors each mel energy at float32's epsilon before the
+logarithm. Frames after the end of an utterance are filled with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FbankConfig:
+    """Options of the filterbank, offline and online alike.
+
+    Not options, because lhotse's defaults fix them: Povey window, pre-emphasis 0.97, DC offset
+    removed, FFT length rounded up to a power of two, power spectrum, no energy coefficient.
+    """
+
+    sample_rate: int = 16000
+    """Samples per second of the audio; nothing is resampled."""
+    num_mel_bins: int = 80
+    """Triangular filters, the size F of a frame."""
+    frame_shift_ms: float = 10.0
+    """Distance of neighbouring frames, a whole number of samples."""
+    frame_length_ms: float = 25.0
+    """Length of one analysis window, a whole number of samples."""
+    low_freq: float = 20.0
+    """Lower edge of the first filter in Hz."""
+    high_freq: float = -400.0
+    """Upper edge of the last filter in Hz; zero or less counts down from half the sample rate."""
+    dither: float = 0.0
+    """Must be 0: features are a function of the audio alone."""
+    snip_edges: bool = False
+    """Must be False: frames are centred on multiples of the shift and the edges are reflected."""
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "num_mel_bins", "frame_shift_ms", "frame_length_ms"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}")
+        for name in ("frame_shift_ms", "frame_length_ms"):
+            samples = getattr(self, name) * self.sample_rate / 1000
+            if samples != round(samples) or round(samples) % 2:
+                raise ValueError(
+                    f"`{name}` must be an even number of samples, but is {samples} at "
+                    f"{self.sample_rate} Hz"
+                )
+        if self.frame_length_ms < 2 * self.frame_shift_ms:
+            raise ValueError(
+                f"`frame_length_ms` must be at least twice `frame_shift_ms` "
+                f"({self.frame_shift_ms}), but is {self.frame_length_ms}"
+            )
+        if self.dither != 0.0 or self.snip_edges:
+            raise ValueError(
+                "`dither` must be 0 and `snip_edges` False, but they are "
+                f"{self.dither} and {self.snip_edges}"
+            )
+        nyquist = self.sample_rate / 2
+        high = self.high_freq if self.high_freq > 0 else nyquist + self.high_freq
+        if not 0 <= self.low_freq < high <= nyquist:
+            raise ValueError(
+                f"`low_freq` and `high_freq` must hold 0 <= low < high <= {nyquist} Hz, "
+                f"but are {self.low_freq} and {self.high_freq} (that is {high})"
+            )
+
+    @property
+    def shift(self) -> int:
+        """Samples from one frame to the next (160)."""
+        return round(self.frame_shift_ms * self.sample_rate / 1000)
+
+    @property
+    def window(self) -> int:
+        """Samples W of one analysis window (400)."""
+        return round(self.frame_length_ms * self.sample_rate / 1000)
+
+    @property
+    def overhang(self) -> int:
+        """Samples by which a window reaches beyond its own shift, on each side (120).
+
+        Frame t is centred: it covers samples [t * shift - overhang, (t + 1) * shift + overhang).
+        """
+        return (self.window - self.shift) // 2
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest audio whose edges can be reflected (200 samples, 12.5 ms).
+
+        The last window reaches up to shift / 2 + overhang beyond the last sample, the first one
+        overhang before the first.
+        """
+        return self.shift // 2 + self.overhang
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames T of an utterance of n samples: n / shift, rounded to nearest, half up."""
+        return (num_samples + self.shift // 2) // self.shift
+
+
+class FrameComputer:
+    """Analysis windows to log-mel frames: what kaldifeat does, shared by both extractors."""
+
+    def __init__(self, config: FbankConfig) -> None:
+        """Raises:
+        ModuleNotFoundError: kaldifeat is not installed.
+        """
+        self._computer = _kaldifeat_fbank(config)
+        self._window = config.window
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Log-mel energies (M, F) of M windows (M, W) of samples, on the windows' device."""
+        if windows.dim() != 2 or windows.shape[1] != self._window:
+            raise ValueError(
+                f"`windows` must have shape (M, {self._window}), but has {tuple(windows.shape)}"
+            )
+        features: Tensor = self._computer.compute(windows.contiguous())
+        return features
+
+
+class Fbank:
+    """Offline extractor: all frames of one utterance at once."""
+
+    def __init__(self, config: FbankConfig) -> None:
+        self.config = config
+        self._computer = FrameComputer(config)
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Features of one utterance.
+
+        Args:
+            samples: (n,) float32 in [-1, 1], at `config.sample_rate`.
+
+        Returns:
+            (T, F) float32, T = `config.num_frames(n)`.
+
+        Raises:
+            ValueError: wrong shape or type, or fewer samples than `config.min_samples`.
+        """
+        config = self.config
+        _check_samples(samples, config)
+        #   -overhang          0                        n       T * shift + overhang
+        #      | reflected left | samples ...           | reflected right |
+        right = config.num_frames(len(samples)) * config.shift + config.overhang - len(samples)
+        padded = torch.cat([samples[: config.overhang].flip(0), samples, samples[-right:].flip(0)])
+        return self._computer(padded.unfold(0, config.window, config.shift))
+
+
+def _check_samples(samples: Tensor, config: FbankConfig) -> None:
+    """Raises ValueError unless `samples` is one utterance of float32 audio, not too short."""
+    if samples.dim() != 1 or samples.dtype != torch.float32:
+        raise ValueError(
+            f"`samples` must be float32 of shape (n,), but is {samples.dtype} of "
+            f"{tuple(samples.shape)}"
+        )
+    if len(samples) < config.min_samples:
+        raise ValueError(
+            f"`samples` must hold at least {config.min_samples} samples, but holds {len(samples)}"
+        )
+
+
+def _kaldifeat_fbank(config: FbankConfig) -> Any:
+    try:
+        import kaldifeat
+    except ModuleNotFoundError as error:
+        if error.name not in ("kaldifeat", "_kaldifeat"):
+            raise
+        raise ModuleNotFoundError(
+            "features need kaldifeat, which is not installed here: run tools/setup.sh",
+            name=error.name,
+        ) from None
+    options = kaldifeat.FbankOptions()
+    options.frame_opts.samp_freq = config.sample_rate
+    options.frame_opts.frame_shift_ms = config.frame_shift_ms
+    options.frame_opts.frame_length_ms = config.frame_length_ms
+    options.frame_opts.dither = config.dither
+    options.frame_opts.snip_edges = config.snip_edges
+    options.mel_opts.num_bins = config.num_mel_bins
+    options.mel_opts.low_freq = config.low_freq
+    options.mel_opts.high_freq = config.high_freq
+    return kaldifeat.Fbank(options)

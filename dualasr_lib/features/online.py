@@ -1,0 +1,157 @@
+"""Log-mel filterbank features of running audio: a batch of streams, a window of samples at a time.
+
+Law: the concatenated results of `OnlineFbank.step` equal `dualasr_lib.features.fbank.Fbank` on the
+whole audio, both edges included. State is a value; streams of different age share a batch and never
+touch each other. Left out: collecting samples until a window is full, which is the caller's.
+
+The window of one step, for a stream that has given A frames so far (shift 160, overhang 120):
+
+    A * 160 - 120        A * 160                      A * 160 + P         A * 160 + P + 120
+         |  state.left      |  P new samples               |  look-ahead        |
+                            |<----- `samples` of this call ---------------------->|
+                                                           |<----- of the next call ...
+
+At the start of a stream `left` is the reflection of the first samples, which `step` takes from the
+window itself. At the end there is nothing to look ahead at: `reflect_tail` appends the reflection
+of the last ones.
+
+Shapes: N streams, P new samples of a step (a multiple of the shift), n samples, F mel bins.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dualasr_lib.features.fbank import FbankConfig, FrameComputer
+
+__all__ = ["FbankState", "OnlineFbank", "reflect_tail"]
+
+
+class FbankState(NamedTuple):
+    """What a batch of streams remembers between two steps."""
+
+    left: Tensor
+    """(N, overhang) float32: samples before the next frame's own; unused while `age` is 0."""
+    age: Tensor
+    """(N,) int64: frames given so far."""
+
+
+class OnlineFbank:
+    """Streaming extractor; see the module's docstring for the windows."""
+
+    def __init__(self, config: FbankConfig) -> None:
+        self.config = config
+        self._computer: FrameComputer | None = None
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples after the new ones that a step reads (120); the next call brings them again."""
+        return self.config.overhang
+
+    def init_state(self, batch: int, device: torch.device | str = "cpu") -> FbankState:
+        """State of N streams that have not begun."""
+        return FbankState(
+            left=torch.zeros(batch, self.config.overhang, device=device),
+            age=torch.zeros(batch, dtype=torch.int64, device=device),
+        )
+
+    def step(self, samples: Tensor, state: FbankState) -> tuple[Tensor, FbankState]:
+        """Features of the next P samples of each stream.
+
+        Args:
+            samples: (N, P + lookahead_samples) float32 in [-1, 1]; P a positive multiple of the
+                shift.
+            state: of the same N streams.
+
+        Returns:
+            features (N, P / shift, F) float32 and the next state.
+
+        Raises:
+            ValueError: wrong shape or type of `samples`.
+        """
+        windows, state = self.windows(samples, state)
+        if self._computer is None:
+            self._computer = FrameComputer(self.config)
+        # (N, M, W) -> (N * M, W) -> (N, M, F)
+        features = self._computer(windows.flatten(0, 1))
+        return features.reshape(*windows.shape[:2], -1), state
+
+    def windows(self, samples: Tensor, state: FbankState) -> tuple[Tensor, FbankState]:
+        """Analysis windows (N, P / shift, W) of a step, and the next state; needs no kaldifeat."""
+        self._check(samples, state)
+        config = self.config
+        new = samples.shape[1] - config.overhang
+        begin = samples[:, : config.overhang].flip(1)
+        left = torch.where(state.age.eq(0).unsqueeze(1), begin, state.left)
+        joined = torch.cat([left, samples], dim=1)  # (N, overhang + P + overhang)
+        next_state = FbankState(
+            left=joined[:, new : new + config.overhang].clone(),
+            age=state.age + new // config.shift,
+        )
+        return joined.unfold(1, config.window, config.shift), next_state
+
+    def _check(self, samples: Tensor, state: FbankState) -> None:
+        config = self.config
+        if samples.dim() != 2 or samples.dtype != torch.float32:
+            raise ValueError(
+                f"`samples` must be float32 of shape (N, P + {config.overhang}), but is "
+                f"{samples.dtype} of {tuple(samples.shape)}"
+            )
+        new = samples.shape[1] - config.overhang
+        if new < config.shift or new % config.shift:
+            raise ValueError(
+                f"`samples` must hold a positive multiple of {config.shift} new samples and "
+                f"{config.overhang} of look-ahead, but holds {samples.shape[1]}"
+            )
+        if len(samples) != len(state.age):
+            raise ValueError(
+                f"`samples` must have one row for each of the {len(state.age)} streams of the "
+                f"state, but has {len(samples)}"
+            )
+
+
+def reflect_tail(
+    samples: Tensor, config: FbankConfig, multiple: int = 1, before: Tensor | None = None
+) -> Tensor:
+    """Completes the last samples of a stream, so that its steps end where the offline frames end.
+
+    The last windows of the offline features reach beyond the audio and see its reflection; that is
+    what this function appends. Of the frames that steps over the result give, the first
+    `config.num_frames(r)` are exact; any others only fill the last step and are the caller's to
+    replace (`PAD_VALUE`).
+
+    Args:
+        samples: (r,) all the samples that no step has taken as new ones: the whole audio, or its
+            end.
+        multiple: frames of one step.
+        before: (overhang,) the samples before these, row `state.left[i]`; None if a stream of
+            `samples` alone is meant, that is, if its age is 0.
+
+    Returns:
+        (k * multiple * shift + overhang,) the samples, their reflection, then zeros: enough for k
+        steps, k = ceil(num_frames(r) / multiple), which is 0 if no frame is missing.
+
+    Raises:
+        ValueError: `multiple` below 1, a wrong shape, or too few samples to reflect.
+    """
+    if multiple < 1:
+        raise ValueError(f"`multiple` must be at least 1 frame, but is {multiple}")
+    least = config.min_samples if before is None else 0
+    if samples.dim() != 1 or len(samples) < least:
+        raise ValueError(
+            f"`samples` must be (r,) with r >= {least}, but has shape {tuple(samples.shape)}"
+        )
+    if before is not None and before.shape != (config.overhang,):
+        raise ValueError(
+            f"`before` must have shape ({config.overhang},), but has {tuple(before.shape)}"
+        )
+    num_frames = config.num_frames(len(samples))
+    known = samples if before is None else torch.cat([before, samples])
+    # More than 0 and at most shift / 2 + overhang if there is a frame: see
+    # `FbankConfig.min_samples`.
+    missing = num_frames * config.shift + config.overhang - len(samples)
+    joined = torch.cat([samples, known[-missing:].flip(0)]) if num_frames else samples
+    total = -(-num_frames // multiple) * multiple * config.shift + config.overhang
+    return pad(joined, (0, total - len(joined)))

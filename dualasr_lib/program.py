@@ -1,0 +1,64 @@
+"""What every command line program shares: errors of the user in one line, exit codes, progress."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["Progress", "run_program"]
+
+_TRACEBACK = "DUALASR_TRACEBACK"
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Runs `main`; a ValueError or OSError becomes one line on stderr and exit code 1.
+
+    With the environment variable DUALASR_TRACEBACK=1 the traceback is shown instead.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+class Progress:
+    """Counts things done: a bar on a terminal, elsewhere a line on stderr every ten seconds."""
+
+    def __init__(self, name: str, unit: str, total: int | None = None) -> None:
+        self._name, self._unit, self._total = name, unit, total
+        self._done, self._begun = 0, time.monotonic()
+        self._said = self._begun
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=name, unit=f" {unit}", leave=False)
+
+    def add(self, count: int) -> None:
+        """`count` more are done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            of_all = f" of {self._total}" if self._total else ""
+            print(f"{self._name}: {self._done}{of_all} {self._unit}", file=sys.stderr, flush=True)
+
+    def close(self, result: str) -> None:
+        """All are done; `result` ends the line."""
+        if self._bar is not None:
+            self._bar.close()
+        seconds = time.monotonic() - self._begun
+        print(f"{self._name}: {self._done} {self._unit} in {seconds:.1f} s; {result}", flush=True)

@@ -1,0 +1,134 @@
+"""A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
+chunks.
+
+    Recogniser.log_probs        batch of features -> CTC log-probabilities of one branch
+    Recogniser.streaming(...)   windows of samples -> the same log-probabilities of the streaming
+                                branch, chunk by chunk (online features, encoder, CTC head)
+
+Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualasr_lib.config import from_dict
+from dualasr_lib.data.batch import Batch
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.contract import ModelStep
+from dualasr_lib.experiment import ExperimentConfig, build_model
+from dualasr_lib.features.online import FbankState, OnlineFbank
+from dualasr_lib.model.encoder import EncoderState, encoder_lens
+from dualasr_lib.model.joint import Branch, JointModel
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.training.averaging import load_weights
+
+__all__ = ["PathState", "Recogniser", "StreamingPath"]
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Model, tokenizer and configuration of one checkpoint (or of an average of checkpoints)."""
+
+    config: ExperimentConfig
+    model: JointModel
+    tokenizer: Tokenizer
+    device: torch.device
+    source: str
+    """Which weights these are, for reports."""
+
+    @staticmethod
+    def load(
+        exp_dir: Path, data_dir: Path, device: torch.device, epoch: int | None = None, avg: int = 0
+    ) -> "Recogniser":
+        """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs.
+
+        Raises:
+            ValueError: no such checkpoint, a damaged one, or one trained with other tokens than
+                those of `data_dir`.
+        """
+        weights = load_weights(exp_dir, epoch, avg)
+        config = from_dict(ExperimentConfig, weights.config)
+        tokenizer = Tokenizer.load(data_dir / "lang")
+        trained_with = weights.fingerprints.get("tokenizer")
+        if trained_with != tokenizer.fingerprint:
+            raise ValueError(
+                f"{exp_dir} was trained with other tokens than those in {data_dir / 'lang'}: "
+                f"hash {str(trained_with)[:12]} against {tokenizer.fingerprint[:12]}"
+            )
+        model = build_model(config, tokenizer)
+        model.load_state_dict(weights.state_dict)
+        return Recogniser(config, model.to(device).eval(), tokenizer, device, weights.source)
+
+    def detokenise(self, tokens: tuple[int, ...]) -> str:
+        """Text of token ids."""
+        return self.tokenizer.decode(list(tokens))
+
+    @torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
+    def log_probs(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> tuple[Tensor, Tensor]:
+        """CTC log-probabilities (N, S, V) of one branch, on the CPU, and their lengths (N,)."""
+        features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
+        encoded = self.model.streaming(features, lens, chunk)
+        if branch == "full":
+            encoded = self.model.full(encoded)
+        return self.model.log_probs(encoded.h, branch).cpu(), encoded.lens.cpu()
+
+    def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
+        """The path from running audio to log-probabilities of the streaming branch."""
+        return StreamingPath(self, chunk)
+
+
+class PathState(NamedTuple):
+    """Everything a stream remembers between chunks."""
+
+    features: FbankState
+    encoder: EncoderState
+
+
+class StreamingPath:
+    """Satisfies `decoding.streaming.StreamingModel`: see there for the windows it is given."""
+
+    def __init__(self, recogniser: Recogniser, chunk: ChunkSpec) -> None:
+        self._model, self._device = recogniser.model, recogniser.device
+        self._fbank = OnlineFbank(recogniser.config.features)
+        self._features, self._chunk = recogniser.config.features, chunk
+        self._model.streaming.check(chunk)
+        self.sample_rate = self._features.sample_rate
+        self.frame_shift_samples = self._features.shift
+        self.chunk_frames = chunk.frames // 2
+        self.chunk_samples = 2 * chunk.frames * self._features.shift
+        ahead = self._model.streaming.lookahead * self._features.shift
+        self.lookahead_samples = self._fbank.lookahead_samples + ahead
+
+    @property
+    def algorithmic_latency_ms(self) -> float:
+        """Chunk and look-ahead: the longest time from a sound to the chunk that shows it."""
+        return 1000.0 * (self.chunk_samples + self.lookahead_samples) / self.sample_rate
+
+    def init_state(self, batch: int) -> PathState:
+        """State of streams that have not begun."""
+        encoder = self._model.streaming.init_state(batch, self._chunk, self._device)
+        return PathState(self._fbank.init_state(batch), encoder)
+
+    def num_feature_frames(self, num_samples: int) -> int:
+        """Feature frames (10 ms) of an utterance."""
+        return self._features.num_frames(num_samples)
+
+    def num_output_frames(self, num_samples: int) -> int:
+        """Encoder frames (40 ms) of an utterance."""
+        return int(encoder_lens(torch.tensor(self.num_feature_frames(num_samples))))
+
+    def step(self, window: Tensor, frames_left: Tensor, state: PathState) -> ModelStep:
+        """window (N, P + look-ahead), frames_left (N,) -> log-probabilities (N, S', V)."""
+        features, _ = self._fbank.step(window, state.features)
+        # The look-ahead comes again in the next window: the state moves on by P samples only.
+        new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
+        _, fbank = self._fbank.windows(new, state.features)
+        h, encoder = self._model.streaming.step(
+            features.to(self._device), frames_left.to(self._device), state.encoder, self._chunk
+        )
+        log_probs = self._model.log_probs(h, "streaming").cpu()
+        return ModelStep(log_probs=log_probs, state=PathState(fbank, encoder))

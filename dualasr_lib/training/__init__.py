@@ -1,0 +1,1 @@
+"""Training mechanisms that know no speech: optimiser, schedule, averages, checkpoints, loop."""

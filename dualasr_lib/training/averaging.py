@@ -1,0 +1,127 @@
+"""Averages of weights: a running mean during training, and exact means over spans of epochs.
+
+During training a snapshot is taken every `period` steps and A_k, the mean of the first k
+snapshots, is kept in float64. The mean over the snapshots between two checkpoints then needs only
+these two:
+
+    mean(k1, k2] = (A_k2 * k2 - A_k1 * k1) / (k2 - k1)
+
+so "epochs 11 to 20" costs two files, not ten, and averages every snapshot between.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dualasr_lib.training.checkpoint import Checkpoint, file_name, find, load
+
+__all__ = ["RunningAverage", "Weights", "average_between", "average_states", "load_weights"]
+
+
+class RunningAverage:
+    """float64 mean of a model's floating-point weights and buffers over its snapshots."""
+
+    def __init__(self, period: int) -> None:
+        if period < 1:
+            raise ValueError(f"`average_period` must be at least 1, but is {period}")
+        self._period = period
+        self.count = 0
+        self.mean: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes a snapshot if `step` (counted from 1) is a multiple of the period."""
+        if step % self._period:
+            return
+        self.count += 1
+        for name, value in _floating(model.state_dict()).items():
+            if name not in self.mean:
+                self.mean[name] = torch.zeros_like(value, dtype=torch.float64)
+            mean = self.mean[name]
+            mean += (value.double() - mean) / self.count
+
+    def load(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        """Goes on from the average of `checkpoint`."""
+        self.count = checkpoint.average_count
+        self.mean = {name: mean.to(device) for name, mean in checkpoint.average.items()}
+
+
+class Weights(NamedTuple):
+    """Weights to decode or export with."""
+
+    state_dict: dict[str, Tensor]
+    config: dict[str, Any]
+    fingerprints: dict[str, str]
+    source: str
+    """Where they come from, for a report: `epoch-20.pt, mean over epochs (10, 20]`."""
+
+
+def load_weights(directory: Path, epoch: int | None = None, avg: int = 0) -> Weights:
+    """Weights of the end of `epoch` (None: newest checkpoint), or their mean over `avg` epochs.
+
+    Args:
+        avg: 0 gives the plain weights; K the mean over epochs (epoch - K, epoch].
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+        ValueError: `avg` is negative or reaches before the first epoch, or no snapshot lies there.
+    """
+    path = find(directory, epoch)
+    end = load(path)
+    if avg == 0:
+        return Weights(end.model, end.config, end.fingerprints, path.name)
+    if not 0 < avg <= end.epoch:
+        raise ValueError(
+            f"`avg` must lie in 0..{end.epoch}, the epochs finished in {path.name}, but is {avg}"
+        )
+    first = end.epoch - avg
+    start = load(directory / file_name(first)) if first else None
+    source = f"{path.name}, mean over epochs ({first}, {end.epoch}]"
+    return Weights(average_between(end, start), end.config, end.fingerprints, source)
+
+
+def average_between(end: Checkpoint, start: Checkpoint | None = None) -> dict[str, Tensor]:
+    """Mean weights over the snapshots after `start` (None: all) up to `end`, as a state dict.
+
+    Integer buffers are those of `end`.
+
+    Raises:
+        ValueError: no snapshot was taken between the two.
+    """
+    before = start.average_count if start else 0
+    if end.average_count <= before:
+        raise ValueError(
+            f"an average needs a snapshot between its checkpoints, but step {end.step} and step "
+            f"{start.step if start else 0} have none: choose a smaller `average_period`"
+        )
+    state = dict(end.model)
+    for name, mean in end.average.items():
+        total = mean * end.average_count
+        if start is not None and before:
+            total = total - start.average[name] * before
+        state[name] = (total / (end.average_count - before)).to(end.model[name].dtype)
+    return state
+
+
+def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Plain mean of several state dicts, computed in float64; integer buffers are the last one's.
+
+    Raises:
+        ValueError: there are none, or their names differ.
+    """
+    if not states:
+        raise ValueError("an average needs at least one state dict, but got none")
+    if any(state.keys() != states[0].keys() for state in states):
+        raise ValueError("state dicts to average must have the same names, but theirs differ")
+    result = dict(states[-1])
+    for name, last in _floating(states[-1]).items():
+        total = torch.stack([state[name].double() for state in states]).mean(0)
+        result[name] = total.to(last.dtype)
+    return result
+
+
+def _floating(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if value.is_floating_point()}

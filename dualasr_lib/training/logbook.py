@@ -1,0 +1,116 @@
+"""The log of a run: TensorBoard for the eye, `log.jsonl` (one JSON object a line) for programs.
+
+A resumed run continues both without a point lost or doubled: lines written after the checkpoint
+are cut off (the checkpoint knows how many lines there were), and TensorBoard is told to drop later
+points. The only module that knows TensorBoard.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["Logbook", "LogbookError"]
+
+
+class LogbookError(ValueError):
+    """The log could not be written; the message names the file."""
+
+
+class Logbook:
+    """Writes points into `directory`; does nothing where `enabled` is false (other ranks)."""
+
+    def __init__(
+        self, directory: Path, step: int = 0, num_lines: int = 0, *, enabled: bool = True
+    ) -> None:
+        """Goes on after `step` with the first `num_lines` lines of the old log."""
+        self._enabled = enabled
+        self._path = directory / "log.jsonl"
+        self.num_lines = 0
+        if enabled:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.num_lines = _cut(self._path, num_lines)
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (see __exit__)
+            self._board = _open_board(directory / "tensorboard", step)
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._enabled:
+            return
+        try:
+            self.flush()
+            self._file.close()
+            self._board.close()
+        except (LogbookError, OSError):
+            if error is None:  # else that error comes first: both say that the disk is full
+                raise
+
+    def point(
+        self, step: int, scalars: Mapping[str, float], texts: Mapping[str, str] | None = None
+    ) -> None:
+        """Logs values and texts under their names (`train/loss`) at `step`."""
+        if not self._enabled:
+            return
+        texts = texts or {}
+        self._write({"step": step, **scalars, **texts})
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        for name, text in texts.items():
+            self._board.add_text(name, text, step)
+
+    def event(self, step: int, kind: str, **details: Any) -> None:
+        """Logs that something happened at `step`, in `log.jsonl` only."""
+        if self._enabled:
+            self._write({"step": step, "event": kind, **details})
+
+    def flush(self) -> None:
+        """Brings all points to the disk; called before a checkpoint counts them.
+
+        Raises:
+            LogbookError: the disk is full.
+        """
+        if not self._enabled:
+            return
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._board.flush()
+        except OSError as problem:
+            text = f"cannot write the log {self._path}: {problem.strerror or problem}"
+            raise LogbookError(text) from problem
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        plain = {name: _json_value(value) for name, value in record.items()}
+        self._file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+        self.num_lines += 1
+
+
+def _open_board(directory: Path, step: int) -> Any:
+    return SummaryWriter(str(directory), purge_step=step + 1)  # type: ignore[no-untyped-call]
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no nan and no inf: they become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cut(path: Path, num_lines: int) -> int:
+    """Keeps the first `num_lines` lines of `path` (a killed run wrote more); how many there are."""
+    if not path.exists():
+        return 0
+    with open(path, "rb+") as file:
+        kept = sum(1 for _ in range(num_lines) if file.readline())
+        file.truncate()
+    return kept

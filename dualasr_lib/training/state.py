@@ -1,0 +1,189 @@
+"""Everything a run must remember, and how it goes to a checkpoint and back."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.training.averaging import RunningAverage
+from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
+from dualasr_lib.training.contract import Batches, FitConfig, Run
+from dualasr_lib.training.distributed import gather
+from dualasr_lib.training.feed import Feed
+from dualasr_lib.training.meter import Meter
+from dualasr_lib.training.optim import build_optimizer
+from dualasr_lib.training.precision import LossScale
+from dualasr_lib.training.schedule import learning_rate
+
+__all__ = ["TrainState"]
+
+_COUNTERS = ("steps_in_epoch", "bad_steps", "steps_per_epoch", "validation_due")
+
+
+class TrainState:
+    """The state of a run: weights, optimiser, averages, position in the data, counters."""
+
+    def __init__(self, model: nn.Module, batches: Batches, run: Run, config: FitConfig) -> None:
+        self.model, self.run, self.config = model, run, config
+        self.device = next(model.parameters()).device
+        self.optimizer = build_optimizer(model, config.optim)
+        self.average = RunningAverage(config.average_period)
+        self.loss_scale = LossScale(config.dtype)
+        self.meter = Meter()
+        self.feed = Feed(batches, config.accumulate, config.seed, run.world, self.device)
+        self.step = 0
+        self.epoch = 0
+        self.steps_in_epoch = 0
+        self.bad_steps = 0  # in this epoch
+        self.validation_due = False
+        self.log_lines = 0
+        self.steps_per_epoch = 0  # of the last whole epoch; 0 before
+        self._saved: str | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return learning_rate(self.step, self.epoch, self.config.schedule, self.config.max_steps)
+
+    @property
+    def finished(self) -> bool:
+        """Whether `num_epochs` or `max_steps` is reached."""
+        config = self.config
+        return (0 < config.num_epochs <= self.epoch) or (0 < config.max_steps <= self.step)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run; 0 while that cannot be known (no `max_steps`, first epoch)."""
+        by_epochs = self.config.num_epochs * self.steps_per_epoch
+        return min((n for n in (by_epochs, self.config.max_steps) if n), default=0)
+
+    def end_step(self, *, good: bool) -> None:
+        """Counts a step, taken or skipped."""
+        self.step += 1
+        self.steps_in_epoch += 1
+        self.bad_steps += not good
+        self.average.update(self.model, self.step)
+        every = self.config.validate_every
+        self.validation_due = self.finished or bool(every and self.step % every == 0)
+
+    def end_epoch(self) -> None:
+        """Counts an epoch and begins the next.
+
+        Raises:
+            ValueError: the epoch had no batch.
+        """
+        if self.steps_in_epoch == 0:
+            raise ValueError(f"an epoch needs at least one batch, but epoch {self.epoch} has none")
+        self.steps_per_epoch = self.steps_in_epoch
+        self.epoch += 1
+        self.steps_in_epoch = self.bad_steps = 0
+        self.validation_due = self.finished or self.config.validate_every == 0
+        self.feed.start(self.epoch)
+
+    def resume(self) -> Path | None:
+        """Goes on from the newest checkpoint of the run and returns it, or starts afresh.
+
+        Raises:
+            CheckpointError: it is damaged, or belongs to another model.
+            ValueError: its fingerprints differ from those of this run.
+        """
+        path = checkpoints.newest(self.run.directory)
+        if path is None:
+            self.feed.start(0)
+            return None
+        checkpoint = checkpoints.load(path)
+        _check_fingerprints(path, checkpoint.fingerprints, self.run.fingerprints)
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            self._restore(checkpoint)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"checkpoint {path} does not fit this model: {error}") from error
+        self._saved = path.name
+        if self.run.world.is_main:
+            _tell_changes(path, checkpoint.config, self.run.config)
+        return path
+
+    def save(self, log_lines: int) -> None:
+        """Writes a checkpoint unless the newest one is of this moment; all ranks call it together.
+
+        Args:
+            log_lines: lines of the log so far; a resumed run cuts off what came later.
+
+        Raises:
+            CheckpointError: it cannot be written (disk full).
+        """
+        between = self.step if self.steps_in_epoch else None
+        name = checkpoints.file_name(self.epoch, between)
+        if name == self._saved:
+            return
+        positions = None if between is None else self.feed.positions()
+        meters = gather(self.meter.state_dict(), self.run.world)
+        if self.run.world.is_main:
+            training = self._training(positions, meters, log_lines)
+            checkpoints.save(self._checkpoint(training), self.run.directory / name)
+            config = self.config
+            checkpoints.prune(self.run.directory, config.keep_last, config.keep_epochs)
+        self._saved = name
+
+    def _checkpoint(self, training: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
+            step=self.step,
+            epoch=self.epoch,
+            model=self.model.state_dict(),
+            average=self.average.mean,
+            average_count=self.average.count,
+            config=dict(self.run.config),
+            fingerprints=dict(self.run.fingerprints),
+            training=training,
+        )
+
+    def _training(self, positions: Any, meters: list[Any], log_lines: int) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self.loss_scale.state_dict(),
+            "positions": positions,
+            "meters": meters,
+            "log_lines": log_lines,
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        training = checkpoint.training
+        self.step, self.epoch = checkpoint.step, checkpoint.epoch
+        self.average.load(checkpoint, self.device)
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.loss_scale.load_state_dict(training["loss_scale"])
+        for name in _COUNTERS:
+            setattr(self, name, training[name])
+        self.log_lines = training["log_lines"]
+        rank, meters = self.run.world.rank, training["meters"]
+        self.meter.load_state_dict(meters[rank] if rank < len(meters) else {})
+        self.feed.start(self.epoch, training["positions"])
+
+
+def _check_fingerprints(path: Path, saved: Mapping[str, str], own: Mapping[str, str]) -> None:
+    for name in sorted(saved.keys() | own.keys()):
+        if saved.get(name) != own.get(name):
+            raise ValueError(
+                f"checkpoint {path} must have the {name} of this run ({own.get(name)}), "
+                f"but was made with {saved.get(name)}"
+            )
+
+
+def _tell_changes(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    before, now = dict(_flat(saved)), dict(_flat(own))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            change = f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            print(f"{path.name}: config {change}", file=sys.stderr)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, list(value) if isinstance(value, tuple) else value

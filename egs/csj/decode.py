@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Decodes splits with one branch of a trained model and one search method.
+
+    egs/csj/decode.py --exp-dir EXP --data-dir DATA --split eval1 --branch full --method 1best
+
+Writes EXP/decode/<branch>-<method>/{recogs,errs,summary}-<split>. The model comes from the newest
+checkpoint; --epoch E takes another one, --avg K the mean over the K epochs up to it.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.decoding.offline import decode_batches
+from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
+from dualasr_lib.decoding.writer import write_results
+from dualasr_lib.model.joint import BRANCHES
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.program import Progress, run_program
+from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.searches import METHODS, offline_search
+from dualasr_lib.training.distributed import local_device
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--exp-dir", type=Path, required=True, help="what train.py wrote")
+    parser.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
+    parser.add_argument("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
+    parser.add_argument("--branch", choices=BRANCHES, required=True)
+    parser.add_argument("--method", choices=METHODS, default="1best")
+    parser.add_argument("--epoch", type=int, help="default: the newest checkpoint")
+    parser.add_argument("--avg", type=int, default=0, help="epochs to average; default: none")
+    parser.add_argument("--chunk-ms", type=int, help="chunk of the streaming stacks")
+    parser.add_argument("--left-ms", type=int, help="their left context")
+    parser.add_argument("--beam", nargs="*", default=[], metavar="KEY=VALUE",
+                        help="options of the search, e.g. search_beam=15")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    device: torch.device = local_device(arguments.device)
+    recogniser = Recogniser.load(
+        arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
+    )
+    chunks = recogniser.config.chunk
+    chunk = ChunkSpec.from_ms(arguments.chunk_ms or chunks.ms, arguments.left_ms or chunks.left_ms)
+    search, beams = offline_search(arguments.method, arguments.beam)
+    data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
+    params = {"model": recogniser.source, "chunk_ms": chunk.ms, "left_frames": chunk.left, **beams}
+    directory = arguments.exp_dir / "decode" / f"{arguments.branch}-{arguments.method}"
+    for split in arguments.split:
+        progress = Progress(f"{split} {arguments.branch} {arguments.method}", "utterances")
+        decoded = decode_batches(
+            data.split_batches(split),
+            lambda batch: recogniser.log_probs(batch, arguments.branch, chunk),
+            search,
+            recogniser.detokenise,
+            lambda hypotheses, progress=progress: progress.add(len(hypotheses)),
+        )
+        info = RunInfo(split, arguments.branch, arguments.method, params)
+        summary = offline_summary(info, decoded)
+        files = write_results(directory, decoded.hypotheses, summary)
+        progress.close(f"{describe(summary)}, {files.summary}")
+
+
+if __name__ == "__main__":
+    run_program(main)

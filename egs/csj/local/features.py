@@ -1,0 +1,177 @@
+"""Stage 4: filterbank features by kaldifeat through lhotse, stored with lilcom, in shards.
+
+A shard is a fixed number of utterances, computed by one process whatever --jobs says; finished
+shards survive a kill. Storage paths are relative to DATA, so DATA may be moved.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lhotse import LilcomChunkyWriter
+from lhotse.cut import Cut
+from lhotse.features.kaldifeat import (
+    KaldifeatFbank,
+    KaldifeatFbankConfig,
+    KaldifeatFrameOptions,
+    KaldifeatMelOptions,
+)
+from lhotse.serialization import deserialize_item
+from lhotse.utils import fastcopy
+
+from dualasr_lib.features.fbank import FbankConfig
+from egs.csj.local.options import SPLITS, Options
+from egs.csj.local.process import die_with_parent
+from egs.csj.local.stage import (
+    Folders,
+    PrepareError,
+    count_jsonl,
+    progress,
+    read_jsonl,
+    write_atomically,
+    write_jsonl,
+)
+
+__all__ = ["parameters", "run"]
+
+SHARD_SIZE = 250
+
+
+class _Shard(NamedTuple):
+    split: str
+    number: int
+    cuts: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.number:05d}"
+
+
+def parameters() -> dict[str, Any]:
+    """What decides the bytes of this stage."""
+    return {"fbank": asdict(FbankConfig()), "storage": "lilcom_chunky", "shard_size": SHARD_SIZE}
+
+
+def run(options: Options, folders: Folders) -> None:
+    """Writes `features/<split>-<shard>.lca` and `cuts/csj_cuts_<split>.jsonl.gz`."""
+    sources = {s: options.data_dir / "utterances" / f"csj_cuts_{s}.jsonl.gz" for s in SPLITS}
+    sizes = {split: count_jsonl(source) for split, source in sources.items()}
+    shards = (shard for split, source in sources.items() for shard in _shards(source, split))
+    num_shards = sum(-(-size // SHARD_SIZE) for size in sizes.values())
+    work = partial(_compute_shard, folder=folders.scratch)
+    done: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for name in progress(_map(work, shards, options.jobs), num_shards, "features, shards"):
+        done[name.rpartition("-")[0]].append(name)
+    _report([name for names in done.values() for name in names], folders.scratch, options)
+    (folders.out / "features").mkdir(exist_ok=True)
+    for split, names in done.items():
+        for name in names:
+            _link(folders.scratch / f"{name}.lca", folders.out / "features")
+        shown = (read_jsonl(folders.scratch / f"{name}.jsonl.gz") for name in names)
+        write_jsonl(folders.out / "cuts" / sources[split].name, chain.from_iterable(shown))
+
+
+def _shards(source: Path, split: str) -> Iterator[_Shard]:
+    cuts = read_jsonl(source)
+    number = 0
+    while batch := list(islice(cuts, SHARD_SIZE)):
+        yield _Shard(split, number, batch)
+        number += 1
+
+
+def _map(work: "partial[str]", shards: Iterator[_Shard], jobs: int) -> Iterator[str]:
+    """`work` over shards in order, with a bounded number of shards in memory."""
+    if jobs == 1:
+        yield from map(work, shards)
+        return
+    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
+        while group := list(islice(shards, 4 * jobs)):
+            yield from pool.map(work, group)
+
+
+def _start_worker() -> None:
+    die_with_parent()
+    torch.set_num_threads(1)
+
+
+def _compute_shard(shard: _Shard, folder: Path) -> str:
+    """Features of one shard; its manifest, written last, says that it is finished."""
+    manifest = folder / f"{shard.name}.jsonl.gz"
+    if manifest.is_file():
+        return shard.name
+    extractor = _extractor(FbankConfig())
+    done, bad = [], []
+    with LilcomChunkyWriter(folder / f"{shard.name}.lca") as writer:
+        for item in shard.cuts:
+            cut = deserialize_item(item)
+            try:
+                done.append(_with_features(cut, extractor, writer, shard.name).to_dict())
+            except Exception as error:  # whatever reads or decodes audio: reported, never dropped
+                bad.append({"id": cut.id, "reason": " ".join(str(error).split())})
+    write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
+    write_jsonl(manifest, done)
+    return shard.name
+
+
+def _link(file: Path, folder: Path) -> None:
+    """The file under a second name: `file` stays until the stage is marked as done."""
+    target = folder / file.name
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, target)
+
+
+def _with_features(
+    cut: Cut, extractor: KaldifeatFbank, writer: LilcomChunkyWriter, shard: str
+) -> Cut:
+    with torch.inference_mode():
+        cut = cut.compute_and_store_features(extractor, writer)
+    if cut.features.num_frames != cut.num_frames:
+        raise ValueError(f"{cut.features.num_frames} frames, but {cut.num_frames} were expected")
+    path = f"features/{shard}.lca"
+    return fastcopy(cut, features=fastcopy(cut.features, storage_path=path))
+
+
+def _extractor(config: FbankConfig) -> KaldifeatFbank:
+    """lhotse's extractor with the options of `dualasr_lib.features`."""
+    frames = KaldifeatFrameOptions(
+        sampling_rate=config.sample_rate,
+        frame_shift=config.frame_shift_ms / 1000,
+        frame_length=config.frame_length_ms / 1000,
+        dither=config.dither,
+        snip_edges=config.snip_edges,
+    )
+    mel = KaldifeatMelOptions(
+        num_bins=config.num_mel_bins, low_freq=config.low_freq, high_freq=config.high_freq
+    )
+    return KaldifeatFbank(KaldifeatFbankConfig(frame_opts=frames, mel_opts=mel))
+
+
+def _report(shards: list[str], folder: Path, options: Options) -> None:
+    """Names the utterances without readable audio; goes on only if --allow-bad covers them."""
+    bad = {name: json.loads((folder / f"{name}.bad.json").read_text()) for name in shards}
+    items = [item for of_shard in bad.values() for item in of_shard]
+    path = options.data_dir / "report" / "bad_utterances.json"
+    write_atomically(path, json.dumps(items, indent=1, ensure_ascii=False).encode())
+    for item in items:
+        print(f"bad utterance {item['id']}: {item['reason']}", file=sys.stderr)
+    if len(items) <= options.allow_bad:
+        return
+    for name in shards:  # so that these are tried again when the audio has been repaired
+        if bad[name]:
+            (folder / f"{name}.jsonl.gz").unlink()
+    raise PrepareError(
+        f"{len(items)} utterances have no readable audio (above, and in '{path}'); repair them,"
+        f" or leave them out with --allow-bad {len(items)}"
+    )

@@ -1,0 +1,147 @@
+"""Stage 1: the corpus is checked, then `lhotse prepare csj` (unmodified) writes its manifests.
+
+Talks with defects that --allow-bad covers are left out: lhotse then reads a view of the corpus
+(links to the good talks). Its recipe insists on 75 talk ids; a bad one of these gets a stand-in
+in the view, one second of silence, which is dropped from the manifests again.
+"""
+
+import json
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from egs.csj.local.corpus_check import (
+    SAMPLE_RATE,
+    Talk,
+    TalkReport,
+    check_corpus,
+    duplicated,
+    hard_coded_talks,
+)
+from egs.csj.local.options import PARTS, Options
+from egs.csj.local.process import run_program
+from egs.csj.local.stage import Folders, PrepareError, read_jsonl, write_atomically, write_jsonl
+
+__all__ = ["run"]
+
+_SHOWN_WARNINGS = 10
+
+
+def run(options: Options, folders: Folders) -> None:
+    """Writes `manifests/csj_{recordings,supervisions}_<part>.jsonl.gz` and
+    `manifests/check.json`.
+    """
+    if options.open and not (options.csj_dir / ".complete").is_file():
+        raise PrepareError(
+            f"'{options.csj_dir}' is no complete open corpus (no file .complete); run"
+            " tools/make_open_corpus.py again, it goes on where it stopped"
+        )
+    reports = check_corpus(options.csj_dir, options.jobs)
+    bad = _report(reports, options)
+    corpus = options.csj_dir
+    out, work = folders
+    if bad:
+        corpus = work / "view"
+        _make_view([report.talk for report in reports], bad, corpus)
+    _run_lhotse(corpus, work, options.jobs)
+    stand_ins = {f"{talk}{channel}" for talk in bad for channel in ("", "-L", "-R")}
+    for part in PARTS:
+        for kind, key in (("recordings", "id"), ("supervisions", "recording_id")):
+            name = f"csj_{kind}_{part}.jsonl.gz"
+            items = [
+                _original(item, corpus, options.csj_dir)
+                for item in read_jsonl(work / "manifests" / name)
+            ]
+            items = [item for item in items if item[key] not in stand_ins]
+            items.sort(key=lambda item: str(item["id"]))
+            write_jsonl(out / "manifests" / name, items)
+    summary = {
+        "talks": len(reports) - len(bad),
+        "left_out": sorted(bad),
+        "units": sum(r.num_units for r in reports if r.talk.id not in bad),
+        "units_without_text": sum(r.num_empty_units for r in reports if r.talk.id not in bad),
+    }
+    write_atomically(out / "manifests" / "check.json", json.dumps(summary, indent=1).encode())
+
+
+def _report(reports: list[TalkReport], options: Options) -> set[str]:
+    """Prints and writes all defects; returns the bad talks if --allow-bad covers them."""
+    defects = [defect for report in reports for defect in report.defects]
+    warnings = [warning for report in reports for warning in report.warnings]
+    bad = {defect.talk for defect in defects} | set(duplicated(reports))
+    content = {
+        "bad_talks": sorted(bad),
+        "in_core_and_noncore": duplicated(reports),
+        "defects": [defect._asdict() for defect in defects],
+        "warnings": [warning._asdict() for warning in warnings],
+    }
+    path = options.data_dir / "report" / "bad.json"
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    for defect in defects:
+        print(f"bad talk {defect}", file=sys.stderr)
+    for talk in duplicated(reports):
+        print(f"bad talk {talk}: stands in core and noncore both", file=sys.stderr)
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > _SHOWN_WARNINGS:
+        print(f"warning: {len(warnings) - _SHOWN_WARNINGS} more in '{path}'", file=sys.stderr)
+    print(f"  {len(reports)} talks checked, {len(bad)} bad, {len(warnings)} warnings")
+    if len(bad) > options.allow_bad:
+        raise PrepareError(
+            f"{len(bad)} of {len(reports)} talks are bad (above, and in '{path}'); repair them, or"
+            f" leave them out with --allow-bad {len(bad)}"
+        )
+    if duplicated(reports):
+        raise PrepareError(f"remove one copy of {', '.join(duplicated(reports))}")
+    return bad
+
+
+def _make_view(talks: list[Talk], bad: set[str], view: Path) -> None:
+    """Links to the good talks, and stand-ins for bad ones that lhotse's recipe insists on."""
+    for part in ("core", "noncore"):
+        (view / "MORPH" / "SDB" / part).mkdir(parents=True)
+        (view / "WAV" / part).mkdir(parents=True)
+    for talk in talks:
+        if talk.id not in bad and talk.sdb is not None:
+            for file, kind in ((talk.sdb, "MORPH/SDB"), *((wav, "WAV") for wav in talk.wavs)):
+                (view / kind / talk.part / file.name).symlink_to(file)
+    for talk_id in sorted(bad & hard_coded_talks().keys()):
+        _write_stand_in(view, talk_id)
+    wanted = hard_coded_talks().keys()
+    for part in ("core", "noncore"):
+        if not any(talk.part == part and talk.id not in wanted | bad for talk in talks):
+            raise PrepareError(f"no good training talk is left in {part}/ (lhotse needs one)")
+
+
+def _write_stand_in(view: Path, talk: str) -> None:
+    channels = ("L", "R") if talk.startswith("D") else ("L",)
+    rows = [
+        f"1\t\t{talk}\t{i:04d} 00000.000-00000.500 {channel}:-001-001\t\tあ\n"
+        for i, channel in enumerate(channels, start=1)
+    ]
+    sdb = view / "MORPH" / "SDB" / "noncore" / f"{talk}.sdb"
+    sdb.write_bytes("".join(rows).encode("shift_jis"))
+    for channel in channels:
+        name = f"{talk}-{channel}.wav" if talk.startswith("D") else f"{talk}.wav"
+        with wave.open(str(view / "WAV" / "noncore" / name), "wb") as file:
+            file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+            file.writeframes(bytes(2 * SAMPLE_RATE))
+
+
+def _run_lhotse(corpus: Path, work: Path, jobs: int) -> None:
+    program = str(Path(sys.executable).with_name("lhotse"))
+    folders = [str(corpus), str(work / "manifests"), "-t", str(work / "transcripts")]
+    run_program([program, "prepare", "csj", *folders, "-j", str(jobs)])
+
+
+def _original(item: dict[str, Any], view: Path, csj_dir: Path) -> dict[str, Any]:
+    """The same recording with its path in the corpus, not in the view."""
+    for source in _sources(item):
+        source["source"] = str(csj_dir / Path(source["source"]).relative_to(view))
+    return item
+
+
+def _sources(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from item.get("sources", ())

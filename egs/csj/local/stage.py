@@ -1,0 +1,194 @@
+"""A stage of prepare.sh: built in a temporary folder, moved into place, then marked as done.
+
+A stage may be killed at any moment: without its marker it is built again from the start (stage 4
+keeps what it has finished), and everything it writes is a function of its input, so the result has
+the same bytes. Markers hold the parameters; a marker made with other parameters stops the program.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tqdm import tqdm
+
+__all__ = [
+    "Folders",
+    "PrepareError",
+    "Stage",
+    "count_jsonl",
+    "lock",
+    "progress",
+    "read_jsonl",
+    "write_atomically",
+    "write_jsonl",
+]
+
+T = TypeVar("T")
+
+
+class PrepareError(ValueError):
+    """Something the user can put right; shown without a traceback."""
+
+
+class Folders(NamedTuple):
+    """Where a stage builds: `out` is laid out like DATA, `scratch` is thrown away in the end."""
+
+    out: Path
+    scratch: Path
+
+
+class Stage:
+    """One stage with its parameters, which include (as a hash) those of the stages it builds on."""
+
+    def __init__(
+        self, data_dir: Path, number: int, parameters: Mapping[str, Any], needs: "list[Stage]"
+    ) -> None:
+        self.number = number
+        self._data_dir = data_dir
+        self._needs = needs
+        self._parameters = dict(parameters)
+        self._parameters |= {f"stage {stage.number}": stage.hash for stage in needs}
+        text = json.dumps(self._parameters, sort_keys=True, ensure_ascii=False)
+        self.hash: str = hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def _marker(self) -> Path:
+        return self._data_dir / "done" / f"stage-{self.number}"
+
+    def is_done(self) -> bool:
+        """Whether the marker is there.
+
+        Raises:
+            PrepareError: it is there, but was made with other parameters.
+        """
+        if not self._marker.is_file():
+            return False
+        done = json.loads(self._marker.read_text(encoding="utf-8"))
+        if done["hash"] == self.hash:
+            return True
+        old, new = done["parameters"], self._parameters
+        changes = [
+            f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+        raise PrepareError(
+            f"stage {self.number} was done with other parameters: {'; '.join(changes)}. To do it"
+            f" again remove '{self._marker}' and all later markers, or use another --data-dir"
+        )
+
+    def check_inputs(self) -> None:
+        """Raises PrepareError if a stage that this one builds on has not been done."""
+        for stage in self._needs:
+            if not stage.is_done():
+                raise PrepareError(
+                    f"stage {self.number} needs stage {stage.number}, which has not been done in"
+                    f" '{self._data_dir}'; start with --stage {stage.number}"
+                )
+
+    @contextmanager
+    def building(self, keep_partial: bool = False) -> Iterator[Folders]:
+        """Temporary folders; the files in `out` are moved to DATA when the body ends well.
+
+        Args:
+            keep_partial: start with what a killed run (of the same parameters) left there.
+        """
+        top = self._data_dir / "tmp" / f"stage-{self.number}-{self.hash}"
+        if top.exists() and not keep_partial:
+            shutil.rmtree(top)
+        folders = Folders(out=top / "out", scratch=top / "scratch")
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folders
+        for file in sorted(path for path in folders.out.rglob("*") if path.is_file()):
+            target = self._data_dir / file.relative_to(folders.out)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+        marker = {"stage": self.number, "hash": self.hash, "parameters": self._parameters}
+        text = json.dumps(marker, indent=1, ensure_ascii=False)
+        write_atomically(self._marker, text.encode())
+        for folder in top.parent.glob(f"stage-{self.number}-*"):
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def lock(data_dir: Path, patience: float = 3.0) -> Iterator[None]:
+    """One program at a time in a data folder; the system frees the lock of a killed one.
+
+    Args:
+        patience: seconds to wait for a program that is just ending.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    with open(data_dir / ".lock", "w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    message = f"another prepare.sh is at work in '{data_dir}'"
+                    raise PrepareError(message) from None
+                time.sleep(0.1)
+        yield
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def write_jsonl(path: Path, items: Iterable[Mapping[str, Any]]) -> int:
+    """Writes JSON lines, gzipped without time or name in the header (same items, same bytes)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    count = 0
+    with (
+        open(temporary, "wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
+    ):
+        for item in items:
+            file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+            count += 1
+    os.replace(temporary, path)
+    return count
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The items of a file that `write_jsonl` (or lhotse) wrote."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def count_jsonl(path: Path) -> int:
+    """How many items a file of JSON lines has."""
+    with gzip.open(path, "rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Passes items on and shows how many: a bar on a terminal, else a line every five seconds."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=what)
+        return
+    start = shown = time.monotonic()
+    for i, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - shown > 5:
+            shown = now
+            left = (now - start) / i * (total - i)
+            print(f"  {what}: {i} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Trains the joint model on a folder that prepare.sh made; run again, it goes on where it stopped.
+
+    egs/csj/train.py --config egs/csj/conf/demo.toml --data-dir DATA --exp-dir EXP \\
+        [--set training.max_steps=100 ...]
+    torchrun --nproc-per-node 8 egs/csj/train.py ...         (one process per device)
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from dualasr_lib.config import load
+from dualasr_lib.experiment import Experiment, ExperimentConfig
+from dualasr_lib.program import run_program
+from dualasr_lib.training.distributed import local_device, process_group
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, help="TOML file, e.g. conf/demo.toml")
+    parser.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
+    parser.add_argument("--exp-dir", type=Path, required=True, help="checkpoints and logs go here")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+                        help="changes to the configuration, e.g. training.seed=1")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    config = load(ExperimentConfig, arguments.config, arguments.set)
+    device = local_device(arguments.device)
+    with process_group(device) as world:
+        experiment = Experiment(config, arguments.data_dir)
+        run = dataclasses.replace(experiment.run(arguments.exp_dir), world=world)
+        experiment.fit(run, device)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,177 @@
+"""The frame loop: windows, coming and going of streams, clocks, and what it refuses."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy
+from dualasr_lib.decoding.hypothesis import Emission
+from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams, window
+
+Record = Callable[..., Any]
+Text = Callable[[Any], str]
+
+
+def slow_reflection(samples: list[float], position: int) -> float:
+    """Kaldi's rule for snip_edges=false, one reflection at a time."""
+    while not 0 <= position < len(samples):
+        position = -position - 1 if position < 0 else 2 * len(samples) - 1 - position
+    return samples[position]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 12, 40])
+@pytest.mark.parametrize("start", [0, 3, 10])
+def test_window(size: int, start: int) -> None:
+    samples = torch.arange(size, dtype=torch.float32)
+    got = window(samples, start, 12)
+    expected = [slow_reflection(samples.tolist(), start + i) for i in range(12)]
+    assert got.tolist() == expected
+
+
+@pytest.mark.parametrize("num_streams", [1, 3, 20])
+def test_texts_and_their_order(
+    model: Any, record: Record, detokenise: Text, num_streams: int
+) -> None:
+    rng = random.Random(2)
+    recordings = []
+    for number in range(11):
+        tokens = "".join(rng.choices("_あいうえ", k=rng.randrange(1, 14)))
+        recordings.append(record(str(number), tokens))
+    finals: list[str] = []
+    run = decode_streams(
+        iter(recordings),
+        model,
+        OnlineGreedy(),
+        detokenise,
+        StreamingConfig(num_streams=num_streams),
+        on_final=lambda hypothesis: finals.append(hypothesis.id),
+    )
+    assert [h.id for h in run.hypotheses] == [r.id for r in recordings]
+    assert sorted(finals) == sorted(r.id for r in recordings)
+    for hypothesis, recording in zip(run.hypotheses, recordings):
+        frames = [round(10 * float(x)) for x in recording.samples[320::640]]
+        merged = [b for a, b in zip([0, *frames], frames) if b not in (a, 0)]
+        assert hypothesis.path.tokens == tuple(merged)
+        assert hypothesis.text == detokenise(merged)
+        assert len(hypothesis.step_seconds) == (len(frames) + 1) // 2
+        assert hypothesis.duration == len(recording.samples) / 16000
+    assert max(model.batches) == min(num_streams, 11)
+    assert sum(model.batches) == sum(len(h.step_seconds) for h in run.hypotheses)
+    assert run.audio_seconds == sum(h.duration for h in run.hypotheses)
+
+
+def test_partial_texts_and_their_audio_times(model: Any, record: Record, detokenise: Text) -> None:
+    partials: list[tuple[str, Emission]] = []
+    run = decode_streams(
+        [record("a", "_あ__い_う")],  # steps: _あ, __, い_, う
+        model,
+        OnlineGreedy(),
+        detokenise,
+        StreamingConfig(),
+        on_partial=lambda id_, emission: partials.append((id_, emission)),
+    )
+    emissions = run.hypotheses[0].emissions
+    assert [id_ for id_, _ in partials] == ["a"] * 3
+    assert tuple(emission for _, emission in partials) == emissions
+    assert [e.text for e in emissions] == ["あ", "あい", "あいう"]
+    expected = [1400 / 16000, (3 * 1280 + 120) / 16000, 7 * 640 / 16000]
+    assert [e.audio_seconds for e in emissions] == expected
+    assert [e.shown_seconds for e in emissions] == expected
+    assert all(e.compute_seconds > 0 for e in emissions)
+    assert run.clock == "audio"
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "text", "steps"),
+    [(0, "", 0), (79, "", 0), (80, "あ", 1), (719, "あ", 1), (720, "あ", 1), (1360, "あ", 2)],
+)
+def test_ends_of_short_audio(
+    model: Any, record: Record, detokenise: Text, num_samples: int, text: str, steps: int
+) -> None:
+    """The model says お for a frame of padding only; the loop must cut it off."""
+    samples = torch.full((num_samples,), 0.1)
+    recording = record("a", "")._replace(samples=samples)
+    run = decode_streams([recording], model, OnlineGreedy(), detokenise, StreamingConfig())
+    assert run.hypotheses[0].text == text
+    assert len(run.hypotheses[0].step_seconds) == steps
+    assert run.hypotheses[0].duration == num_samples / 16000
+
+
+def test_realtime_waits_and_counts_compute(
+    model: Any, record: Record, detokenise: Text, hand_clock: Any
+) -> None:
+    model.on_step = lambda: hand_clock.advance(0.03)
+    run = decode_streams(
+        [record("a", "あ_い_"), record("b", "う___え_")],
+        model,
+        OnlineGreedy(),
+        detokenise,
+        StreamingConfig(num_streams=2, realtime=True),
+        clock=hand_clock.clock,
+    )
+    a, b = run.hypotheses
+    assert run.clock == "wall"
+    assert [e.shown_seconds for e in a.emissions] == pytest.approx([0.0875 + 0.03, 0.16 + 0.03])
+    # b's second step shows nothing new; its third is due at 3840 / 16000 = 0.24 s.
+    assert [e.shown_seconds for e in b.emissions] == pytest.approx([0.0875 + 0.03, 0.24 + 0.03])
+    assert sum(hand_clock.slept) == pytest.approx(hand_clock.time - 100.0 - 4 * 0.03)
+    assert run.compute_seconds == pytest.approx(4 * 0.03)  # a and b, a alone, b alone, b alone
+    assert model.batches == [2, 1, 1, 1]
+
+
+def test_realtime_falls_behind_when_compute_is_slow(
+    model: Any, record: Record, detokenise: Text, hand_clock: Any
+) -> None:
+    model.on_step = lambda: hand_clock.advance(1.0)
+    run = decode_streams(
+        [record("a", "あいうえ")],
+        model,
+        OnlineGreedy(),
+        detokenise,
+        StreamingConfig(realtime=True),
+        clock=hand_clock.clock,
+    )
+    shown = [e.shown_seconds for e in run.hypotheses[0].emissions]
+    assert shown == pytest.approx([1.0875, 2.0875])
+    assert run.rtf == pytest.approx(2.0 / 0.16)
+
+
+class SecondThoughts(OnlineGreedy):
+    """A search that drops the last token when the stream ends."""
+
+    def finish(self, state: Any) -> GreedyPath:
+        path = super().finish(state)
+        return path._replace(tokens=path.tokens[:-1])
+
+
+def test_a_last_correction_is_shown(model: Any, record: Record, detokenise: Text) -> None:
+    run = decode_streams(
+        [record("a", "あい")], model, SecondThoughts(), detokenise, StreamingConfig()
+    )
+    assert [e.text for e in run.hypotheses[0].emissions] == ["あい", "あ"]
+    assert run.hypotheses[0].text == "あ"
+
+
+@pytest.mark.parametrize("samples", [torch.zeros(2, 800), torch.full((800,), torch.nan)])
+def test_bad_audio_is_named(model: Any, record: Record, detokenise: Text, samples: Tensor) -> None:
+    recording = record("the-one", "あ")._replace(samples=samples)
+    with pytest.raises(ValueError, match="the-one"):
+        decode_streams([recording], model, OnlineGreedy(), detokenise, StreamingConfig())
+
+
+def test_a_model_that_breaks_its_word(model: Any, record: Record, detokenise: Text) -> None:
+    model.chunk_frames = 3
+    with pytest.raises(ValueError, match=r"\(1, 3\) frames, but returned \(1, 2\)"):
+        decode_streams([record("a", "あ")], model, OnlineGreedy(), detokenise, StreamingConfig())
+
+
+def test_no_stream_and_none_allowed(model: Any, detokenise: Text) -> None:
+    run = decode_streams([], model, OnlineGreedy(), detokenise, StreamingConfig())
+    assert run.hypotheses == []
+    assert run.rtf is None
+    with pytest.raises(ValueError, match="num_streams"):
+        StreamingConfig(num_streams=0)

@@ -1,0 +1,104 @@
+"""Summaries: the agreed keys, and values that follow from the hypotheses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy
+from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.offline import Decoded
+from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
+from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary, streaming_summary
+
+KEYS = [
+    "split",
+    "branch",
+    "method",
+    "num_utterances",
+    "num_ref_chars",
+    "ins",
+    "del",
+    "sub",
+    "cer",
+    "cer_ci95",
+    "rtf",
+    "audio_seconds",
+    "fallbacks",
+    "params",
+]
+INFO = RunInfo("eval1", "full", "1best", {"epoch": 3})
+
+
+def hypothesis(id_: str, ref: str, text: str) -> Hypothesis:
+    return Hypothesis(id_, text, ref, GreedyPath((), (), 0.0), 2.0)
+
+
+def test_offline() -> None:
+    hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
+    summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
+    assert list(summary) == KEYS
+    assert [summary[key] for key in KEYS[:9]] == ["eval1", "full", "1best", 2, 7, 1, 1, 1, 3 / 7]
+    low, high = summary["cer_ci95"]
+    assert low <= 3 / 7 <= high
+    assert (summary["rtf"], summary["audio_seconds"], summary["fallbacks"]) == (0.25, 4.0, 5)
+    assert summary["params"]["epoch"] == 3
+    assert summary["params"]["num_threads"] == 2
+    assert describe({**summary, "cer_ci95": [0.4, 0.5]}) == "CER 42.86 % (40.00-50.00), RTF 0.2500"
+
+
+def test_nothing_decoded_gives_null_not_zero() -> None:
+    summary = offline_summary(INFO, Decoded([], 0.0, 0.0, 0, 1))
+    assert (summary["cer"], summary["cer_ci95"], summary["rtf"]) == (None, None, None)
+    assert summary["num_utterances"] == 0
+    assert describe(summary) == "no reference characters"
+
+
+def test_streaming(
+    model: Any,
+    record: Callable[..., Any],
+    detokenise: Callable[[Any], str],
+    make_word: Callable[..., Any],
+    hand_clock: Any,
+) -> None:
+    words = (make_word("あ", 0.04, 0.08), make_word("い", 0.16, 0.2), make_word("ん", 0.2, 0.3))
+    model.on_step = lambda: hand_clock.advance(0.03)
+    run = decode_streams(
+        [record("a", "_あ__い_", words=words)],
+        model,
+        OnlineGreedy(),
+        detokenise,
+        StreamingConfig(num_streams=3),
+        clock=hand_clock.clock,
+    )
+    summary = streaming_summary(INFO, run, model)
+    assert list(summary) == [*KEYS, "latency"]
+    assert summary["cer"] == 0.0
+    latency = summary["latency"]
+    assert list(latency) == [
+        "algorithmic_ms",
+        "first_token_ms",
+        "emission_ms",
+        "partial_revision_rate",
+        "chunk_compute_ms",
+        "num_streams",
+    ]
+    assert latency["algorithmic_ms"] == 87.5
+    assert latency["first_token_ms"] == pytest.approx(87.5 - 40)
+    # あ: 87.5 - 80 ms; い: shown at the end, 240 ms, minus 200 ms; ん is never heard.
+    assert latency["emission_ms"]["p50"] == pytest.approx((7.5 + 40) / 2)
+    assert list(latency["emission_ms"]) == ["p50", "p90", "p99"]
+    assert latency["partial_revision_rate"] == 0.0
+    assert latency["chunk_compute_ms"] == pytest.approx({"p50": 30, "p99": 30})
+    assert latency["num_streams"] == 3
+    assert summary["params"]["latency_clock"] == "audio"
+
+
+def test_streaming_without_words(
+    model: Any, record: Callable[..., Any], detokenise: Callable[[Any], str]
+) -> None:
+    run = decode_streams([record("a", "__")], model, OnlineGreedy(), detokenise, StreamingConfig())
+    latency = streaming_summary(INFO, run, model)["latency"]
+    assert latency["first_token_ms"] is None
+    assert latency["emission_ms"] == {"p50": None, "p90": None, "p99": None}
+    assert latency["partial_revision_rate"] is None

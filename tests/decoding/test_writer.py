@@ -1,0 +1,120 @@
+"""Result files: their text to the letter, reading back, and never half a file."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from dualasr_lib.decoding.errs import format_errs
+from dualasr_lib.decoding.greedy import GreedyPath
+from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.recogs import Recognised, format_recogs, read_recogs
+from dualasr_lib.decoding.writer import write_results
+
+ITEMS = [
+    Recognised("a", list("今日は晴れ"), list("今日晴れた")),
+    Recognised("b", list("明日"), list("赤い日")),
+    Recognised("c", [], []),
+]
+
+ERRS = """\
+%WER = 57.14
+Errors: 2 insertions, 1 deletions, 1 substitutions, over 7 reference words (5 correct)
+Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, \
+INSERTIONS:, PER-WORD STATS:
+
+PER-UTT DETAILS: corr or (ref->hyp)\x20\x20
+a:\t今 日 (は->*) 晴 れ (*->た)
+b:\t(明->赤 い) 日
+c:\t
+
+SUBSTITUTIONS: count ref -> hyp
+1   明 -> い
+
+DELETIONS: count ref
+1   は
+
+INSERTIONS: count hyp
+1   た
+1   赤
+
+PER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp
+い   0 1 0 1
+た   0 1 0 1
+は   0 1 1 0
+明   0 1 1 0
+赤   0 1 0 1
+れ   1 0 1 1
+今   1 0 1 1
+日   2 0 2 2
+晴   1 0 1 1
+"""
+
+
+def hypothesis(id_: str, ref: str, text: str) -> Hypothesis:
+    return Hypothesis(id_, text, ref, GreedyPath((), (), 0.0), 1.0)
+
+
+def test_errs() -> None:
+    assert format_errs(ITEMS) == ERRS
+
+
+def test_recogs_and_back(tmp_path: Path) -> None:
+    odd = [*ITEMS, Recognised("id:\tref=['x']", ["'", '"', "\\", "[", "\u2028"], ["𠮷"])]
+    text = format_recogs(odd)
+    assert text.startswith("a:\tref=['今', '日', 'は', '晴', 'れ']\na:\thyp=['今',")
+    path = tmp_path / "recogs-x.txt"
+    path.write_text(text, encoding="utf-8")
+    assert read_recogs(path) == odd
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\tref=['x']\n", "1 lines"),
+        ("a:\tref=['x']\nb:\thyp=['x']\n", ":1 must hold"),
+        ("a:\thyp=['x']\na:\tref=['x']\n", ":1 must hold"),
+        ("a:\tref=[]\na:\thyp=[]\nb:\tref=['x]\nb:\thyp=[]\n", ":3 must hold a list"),
+        ("a:\tref=[]\na:\thyp=[1]\n", ":2 must hold a list"),
+    ],
+)
+def test_bad_recogs_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recogs-x.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_recogs(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        read_recogs(tmp_path / "no.txt")
+
+
+def test_write_results(tmp_path: Path) -> None:
+    summary = {"split": "eval1", "cer": math.nan, "params": {"a": (1, math.inf)}, "text": "あ"}
+    hypotheses = [hypothesis("b", "明日", "赤い日"), hypothesis("a", "今 日は", "今日")]
+    files = write_results(tmp_path / "new" / "folder", hypotheses, summary)
+    assert sorted(path.name for path in files.summary.parent.iterdir()) == [
+        "errs-eval1.txt",
+        "recogs-eval1.txt",
+        "summary-eval1.json",
+    ]
+    assert json.loads(files.summary.read_text(encoding="utf-8")) == {
+        "split": "eval1",
+        "cer": None,
+        "params": {"a": [1, None]},
+        "text": "あ",
+    }
+    assert [item.id for item in read_recogs(files.recogs)] == ["a", "b"]
+    assert read_recogs(files.recogs)[0].ref == list("今日は")
+    assert files.errs.read_text(encoding="utf-8") == format_errs(read_recogs(files.recogs))
+
+
+def test_a_failed_write_leaves_no_summary(tmp_path: Path) -> None:
+    write_results(tmp_path, [hypothesis("a", "あ", "あ")], {"split": "x", "n": 1})
+    with pytest.raises(TypeError):
+        write_results(tmp_path, [hypothesis("a", "い", "い")], {"split": "x", "n": object()})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["errs-x.txt", "recogs-x.txt"]
+
+
+def test_twice_the_same_id(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'a' came twice"):
+        write_results(tmp_path, [hypothesis("a", "", "")] * 2, {"split": "x"})

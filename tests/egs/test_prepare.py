@@ -1,0 +1,241 @@
+"""prepare.sh on a tiny corpus: what it writes, its options, and how it refuses a wrong call."""
+
+import json
+import random
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lhotse")
+pytest.importorskip("lilcom")
+pytest.importorskip("kaldifeat")
+pytest.importorskip("kaldilm")
+pytest.importorskip("kaldingram")
+pytest.importorskip("sentencepiece")
+pytest.importorskip("matplotlib")
+
+from lhotse import CutSet, SupervisionSet
+from lhotse.recipes.csj import concat_csj_supervisions
+
+from dualasr_lib.data.datamodule import DataConfig, DataModule
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.features.fbank import Fbank, FbankConfig
+from egs.csj.local.cuts import join_units
+from egs.csj.local.options import SPLITS, Options
+from egs.csj.local.prepare import prepare
+from egs.csj.local.stage import PrepareError, lock, read_jsonl, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def data(tiny_csj: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of the tiny corpus, all stages."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare(Options(csj_dir=tiny_csj, data_dir=folder, open=True, jobs=1))
+    return folder
+
+
+def _cuts(data: Path, split: str) -> CutSet:
+    cuts = CutSet.from_jsonl(data / "cuts" / f"csj_cuts_{split}.jsonl.gz")
+    return cuts.with_features_path_prefix(data)
+
+
+def test_all_splits_are_there(data: Path) -> None:
+    report = json.loads((data / "report" / "report.json").read_text(encoding="utf-8"))
+    speakers = {split: report["splits"][split]["speakers"] for split in SPLITS}
+    dialogues_in_valid, dialogues_in_excluded = 1, 4
+    assert speakers == {
+        "train": 4,
+        "valid": 39 + dialogues_in_valid,
+        "eval1": 10,
+        "eval2": 10,
+        "eval3": 10,
+        "excluded": 6 + dialogues_in_excluded,
+    }
+    assert report["corpus"]["talks"] == 78
+    assert (data / "report" / "durations.png").stat().st_size > 5000
+    assert "| train |" in (data / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_training_utterances_come_at_three_speeds(data: Path) -> None:
+    cuts = {cut.id: cut for cut in _cuts(data, "train")}
+    plain = [id_ for id_ in cuts if "_sp" not in id_]
+    assert len(cuts) == 3 * len(plain)
+    assert list(cuts) != sorted(cuts)  # shuffled: lhotse's sampler reads in order
+    for id_ in plain:
+        assert cuts[f"{id_}_sp0.9"].duration == pytest.approx(cuts[id_].duration / 0.9, abs=1e-3)
+        assert cuts[f"{id_}_sp1.1"].supervisions[0].text == cuts[id_].supervisions[0].text
+    assert not any("_sp" in cut.id for cut in _cuts(data, "valid"))
+
+
+def test_features_are_those_of_the_library(data: Path) -> None:
+    """Stored features against our own extractor; lilcom rounds to multiples of 2**-5."""
+    fbank = Fbank(FbankConfig())
+    for cut in [*_cuts(data, "eval1").subset(first=3), *_cuts(data, "train").subset(first=3)]:
+        expected = fbank(torch.from_numpy(cut.load_audio()[0])).numpy()
+        stored = cut.load_features()
+        assert stored.shape == expected.shape == (cut.num_frames, 80)
+        assert np.abs(stored - expected).max() < 2**-5
+
+
+def test_words_spell_the_text_and_lie_in_the_utterance(data: Path) -> None:
+    for split in ("train", "eval1", "valid"):
+        for cut in _cuts(data, split):
+            (supervision,) = cut.supervisions
+            words = supervision.alignment["word"]
+            assert "".join(word.symbol for word in words) == supervision.text
+            assert words[0].start >= -0.011
+            assert words[-1].end <= cut.duration + 0.011
+            assert all(a.end <= b.start + 1e-3 for a, b in pairwise(words))
+
+
+def test_the_data_module_reads_it(data: Path) -> None:
+    tokenizer = Tokenizer.load(data / "lang")
+    module = DataModule(DataConfig(max_duration=30.0, num_workers=0), data, tokenizer)
+    ids = [id_ for batch in module.train_batches(seed=0) for id_ in batch.ids]
+    assert sorted(ids) == sorted(cut.id for cut in _cuts(data, "train"))
+    utterance = module.split_cuts("eval1")[0]
+    assert len(utterance.audio()) == round(utterance.duration * 16000)
+    assert "".join(word.text for word in utterance.words) == utterance.text
+
+
+def test_the_language_model_uses_the_token_ids(data: Path) -> None:
+    lang = data / "lang"
+    tokenizer = Tokenizer.load(lang)
+    arcs = [line.split() for line in (lang / "G_3gram.fst.txt").read_text().splitlines()]
+    labels = {int(arc[2]) for arc in arcs if len(arc) >= 4}
+    backoff = tokenizer.vocab_size
+    used = {
+        i for line in (lang / "text.txt").read_text().splitlines() for i in tokenizer.encode(line)
+    }
+    assert labels - {0, backoff} == used
+    assert backoff in labels
+    assert f"#0 {backoff}" in (lang / "symbols.txt").read_text().splitlines()
+
+
+def test_the_language_model_is_read_by_k2(data: Path) -> None:
+    k2 = pytest.importorskip("k2")
+    graph = k2.Fsa.from_openfst((data / "lang" / "G_3gram.fst.txt").read_text(), acceptor=False)
+    assert graph.num_arcs > 20
+
+
+def test_a_second_run_skips_all_stages(data: Path, tiny_csj: Path, capsys: Any) -> None:
+    prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, jobs=2))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert all(line.endswith("done before") for line in lines)
+
+
+def test_other_parameters_are_refused_with_the_difference(data: Path, tiny_csj: Path) -> None:
+    with pytest.raises(PrepareError, match=r"mode was 'disfluent', is 'fluent'.*remove .*stage-3"):
+        prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, mode="fluent"))
+    with pytest.raises(PrepareError, match=r"stage 6.*order was 3, is 2"):
+        prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, order=2))
+
+
+def test_a_stage_needs_its_inputs(tiny_csj: Path, tmp_path: Path) -> None:
+    with pytest.raises(PrepareError, match=r"stage 3 needs stage 1.*start with --stage 1"):
+        prepare(Options(csj_dir=tiny_csj, data_dir=tmp_path / "data"), first=3)
+
+
+def test_two_programs_cannot_share_a_data_folder(tmp_path: Path) -> None:
+    expected = pytest.raises(PrepareError, match=r"another prepare.sh is at work")
+    with lock(tmp_path), expected, lock(tmp_path, patience=0.0):
+        pass
+
+
+def test_fluent_mode_and_pieces(data: Path, tiny_csj: Path, tmp_path: Path) -> None:
+    _copy(data, tmp_path, "manifests", "text", "done/stage-1", "done/stage-2")
+    options = Options(
+        csj_dir=tiny_csj,
+        data_dir=tmp_path,
+        open=True,
+        mode="fluent",
+        jobs=1,
+        vocab_type="bpe",
+        vocab_size=30,
+    )
+    prepare(options)
+    spoken = {cut.id: cut.supervisions[0] for cut in _cuts(data, "eval1")}
+    fluent = {cut.id: cut.supervisions[0] for cut in _cuts(tmp_path, "eval1")}
+    assert fluent.keys() <= spoken.keys()
+    assert sum(len(fluent[id_].text) < len(spoken[id_].text) for id_ in fluent) > 10
+    for supervision in fluent.values():
+        assert supervision.text == supervision.custom["fluent"]
+        assert "".join(word.symbol for word in supervision.alignment["word"]) == supervision.text
+        assert not {"えー", "だ"} & {word.symbol for word in supervision.alignment["word"]}
+    assert Tokenizer.load(tmp_path / "lang").vocab_size == 30
+
+
+def _copy(data: Path, target: Path, *names: str) -> None:
+    """Parts of a data folder start another one; stages whose markers come along are skipped."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (data / name).is_dir() else shutil.copyfile
+        copy(data / name, target / name)
+
+
+def _random_units(rng: random.Random) -> list[dict[str, Any]]:
+    """Units of two speakers with pauses, lengths and masked names on both sides of the limits."""
+    units = []
+    for speaker in ("A01M0001", "A01M0002"):
+        time = 0.0
+        for number in range(60):
+            duration = round(rng.uniform(0.2, 5.0), 3)
+            text = rng.choice(["あい", "う", "××", "えお"])
+            custom = {
+                "raw": f"{text}+名詞+ヨミ",
+                "disfluent": text,
+                "disfluent_tag": "," * (len(text) - 1),
+            }
+            units.append(
+                {
+                    "id": f"{speaker}_{number:04d}",
+                    "recording_id": speaker,
+                    "start": time,
+                    "duration": duration,
+                    "channel": 0,
+                    "text": text,
+                    "speaker": speaker,
+                    "custom": custom,
+                }
+            )
+            time = round(time + duration + rng.choice([0.3, 0.999, 1.0, 2.0]), 3)
+    return units
+
+
+def test_joining_is_that_of_the_published_recipe() -> None:
+    units = _random_units(random.Random(0))
+    theirs = concat_csj_supervisions(
+        SupervisionSet.from_dicts(json.loads(json.dumps(units))), 1.0, 10.0
+    )
+    ours = list(join_units(units))
+    assert 10 < len(ours) < len(units)
+    assert [(u["id"], u["start"], u["custom"]) for u in ours] == [
+        (s.id, s.start, s.custom) for s in theirs
+    ]
+    assert [u["duration"] for u in ours] == pytest.approx([s.duration for s in theirs])
+
+
+def test_masked_units_and_empty_ones_are_reported(
+    data: Path, tiny_csj: Path, tmp_path: Path
+) -> None:
+    _copy(data, tmp_path, "manifests", "text", "done/stage-1", "done/stage-2")
+    path = tmp_path / "text" / "csj_supervisions_eval1.jsonl.gz"
+    units = list(read_jsonl(path))
+    units[0]["custom"]["raw"] = "(R_××)+名詞+ヨミ"
+    for unit in units[4:8]:  # a whole talk
+        unit["custom"]["disfluent"] = ""
+    write_jsonl(path, units)
+    prepare(Options(csj_dir=tiny_csj, data_dir=tmp_path, open=True), first=3, last=3)
+    left_out = json.loads((tmp_path / "utterances/left_out.json").read_text(encoding="utf-8"))
+    assert left_out["eval1"].pop("units with a masked name (×)") == [units[0]["id"]]
+    (empty,) = left_out["eval1"].values()
+    assert set(empty) <= {unit["id"] for unit in units[4:8]}
+    kept = {cut["id"] for cut in read_jsonl(tmp_path / "utterances/csj_cuts_eval1.jsonl.gz")}
+    assert not kept & {units[0]["id"], *empty}
+    assert len(kept) > 10

@@ -1,0 +1,110 @@
+"""tools/compare.py: its numbers, its output, and each thing it refuses."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dualasr_lib.decoding.greedy import GreedyPath
+from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.offline import Decoded
+from dualasr_lib.decoding.summary import RunInfo, offline_summary
+from dualasr_lib.decoding.writer import write_results
+
+REFS = {f"utt{index:02}": "あいうえおかきくけこ" for index in range(20)}
+
+
+@pytest.fixture(scope="module")
+def compare() -> ModuleType:
+    path = Path(__file__).parents[2] / "tools" / "compare.py"
+    spec = importlib.util.spec_from_file_location("compare", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(directory: Path, hyps: dict[str, str], refs: dict[str, str] = REFS) -> Path:
+    hypotheses = [
+        Hypothesis(id_, text, refs[id_], GreedyPath((), (), 0.0), 1.0) for id_, text in hyps.items()
+    ]
+    summary = offline_summary(
+        RunInfo("eval1", "full", "1best", {}), Decoded(hypotheses, 1, 1, 0, 1)
+    )
+    return write_results(directory, hypotheses, summary).summary
+
+
+def damaged(num_errors: int) -> dict[str, str]:
+    """Every second utterance has `num_errors` substitutions."""
+    return {
+        id_: "ん" * num_errors + ref[num_errors:] if number % 2 else ref
+        for number, (id_, ref) in enumerate(REFS.items())
+    }
+
+
+def run(
+    compare: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    code = compare.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_numbers(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", damaged(4)), write(tmp_path / "b", damaged(3))
+    code, out, err = run(compare, capsys, a, b, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["baseline"]["value"] == 0.2
+    assert report["system"]["value"] == 0.15
+    # Each draw has 4 and 3 errors in the same utterances: the ratio never changes.
+    assert report["relative_cerr"]["value"] == pytest.approx(0.25)
+    assert report["relative_cerr"]["ci95"] == pytest.approx([0.25, 0.25])
+    low, high = report["baseline"]["ci95"]
+    assert low < 0.2 < high
+    assert (report["num_utterances"], report["num_ref_chars"]) == (20, 200)
+
+
+def test_table(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", damaged(4)), write(tmp_path / "b", damaged(3))
+    code, out, _ = run(compare, capsys, a, b)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[1].split()[:2] == ["baseline", "20.00"]
+    assert lines[3].split()[:3] == ["relative", "CERR", "25.00"]
+    assert lines[4] == "20 utterances, 200 characters"
+    code, out, _ = run(compare, capsys, write(tmp_path / "c", dict(REFS)), b)
+    assert code == 0
+    assert out.splitlines()[3].split()[2] == "-"  # no error to reduce
+
+
+def fails(
+    compare: ModuleType, capsys: pytest.CaptureFixture[str], a: Path, b: Path, message: str
+) -> None:
+    code, out, err = run(compare, capsys, a, b)
+    assert (code, out) == (1, "")
+    assert err.startswith("compare.py: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def test_refusals(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    a = write(tmp_path / "a", damaged(4))
+    fewer = write(tmp_path / "b", dict.fromkeys(list(REFS)[:-1], ""))
+    fails(compare, capsys, a, fewer, "utt19")
+    fails(compare, capsys, fewer, a, "utt19")
+    refs = {**REFS, "utt03": "え"}
+    fails(compare, capsys, a, write(tmp_path / "c", damaged(1), refs), "utt03")
+    fails(compare, capsys, a, tmp_path / "no.json", "no.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"split": "x"}', encoding="utf-8")
+    fails(compare, capsys, a, broken, "KeyError('ins')")
+    broken.write_text("[]", encoding="utf-8")
+    fails(compare, capsys, a, broken, "broken.json")
+    other = write(tmp_path / "d", damaged(2))
+    (tmp_path / "a" / "recogs-eval1.txt").rename(tmp_path / "d" / "recogs-eval1.txt")
+    fails(compare, capsys, other, fewer, "must belong to")
+    fails(compare, capsys, a, fewer, "does not exist")

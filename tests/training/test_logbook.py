@@ -1,0 +1,89 @@
+"""The log after a resume: nothing lost, nothing doubled, in both of its forms."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dualasr_lib.training.logbook import Logbook, LogbookError
+
+
+def _lines(directory: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+def test_points_texts_and_events(tmp_path: Path) -> None:
+    with Logbook(tmp_path) as logbook:
+        logbook.point(1, {"train/loss": 0.5, "train/odd": float("nan")})
+        logbook.point(2, {"valid/cer": 0.25}, {"valid/example": "ref: あ\nhyp: い"})
+        logbook.event(3, "skipped", reason="loss is nan", ids=["a", "b"])
+        assert logbook.num_lines == 3
+    assert _lines(tmp_path) == [
+        {"step": 1, "train/loss": 0.5, "train/odd": None},
+        {"step": 2, "valid/cer": 0.25, "valid/example": "ref: あ\nhyp: い"},
+        {"step": 3, "event": "skipped", "reason": "loss is nan", "ids": ["a", "b"]},
+    ]
+
+
+def test_a_resume_cuts_off_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    with Logbook(tmp_path) as logbook:
+        for step in range(1, 8):
+            logbook.point(step, {"train/loss": float(step)})
+    with open(tmp_path / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 8, "tra')  # killed in mid-line
+    with Logbook(tmp_path, step=4, num_lines=4) as logbook:
+        for step in range(5, 7):
+            logbook.point(step, {"train/loss": step + 0.5})
+    assert [line["train/loss"] for line in _lines(tmp_path)] == [1, 2, 3, 4, 5.5, 6.5]
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
+    module = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(module)
+    with Logbook(tmp_path) as logbook:
+        for step in range(1, 8):
+            logbook.point(step, {"train/loss": float(step)})
+    _age_event_files(tmp_path / "tensorboard")
+    with Logbook(tmp_path, step=4, num_lines=4) as logbook:
+        for step in range(5, 7):
+            logbook.point(step, {"train/loss": step + 0.5}, {"valid/example": "あ"})
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    points = [(point.step, point.value) for point in board.Scalars("train/loss")]
+    assert points == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5.5), (6, 6.5)]
+    assert "valid/example/text_summary" in board.Tags()["tensors"]
+
+
+def _age_event_files(directory: Path) -> None:
+    """Gives the files of a run an earlier time in their names, as a real resume would have."""
+    for path in directory.iterdir():
+        start, _, _, time, rest = path.name.split(".", 4)
+        path.rename(directory / f"{start}.out.tfevents.{int(time) - 100}.{rest}")
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    logbook = Logbook(tmp_path)
+    logbook.point(1, {"train/loss": 1.0})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LogbookError, match=r"cannot write the log .*log\.jsonl: No space left"):
+        logbook.flush()
+    with pytest.raises(RuntimeError, match="first"), logbook:
+        raise RuntimeError("first")
+
+
+def test_a_log_that_was_deleted_is_begun_anew(tmp_path: Path) -> None:
+    with Logbook(tmp_path, step=5, num_lines=5) as logbook:
+        logbook.point(6, {"train/loss": 1.0})
+        assert logbook.num_lines == 1
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with Logbook(tmp_path / "log", enabled=False) as logbook:
+        logbook.point(1, {"train/loss": 1.0})
+        logbook.event(1, "skipped")
+        logbook.flush()
+    assert list(tmp_path.iterdir()) == []

