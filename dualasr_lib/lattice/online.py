@@ -9,8 +9,11 @@ Two engines search the current *segment* of a stream, with the same result:
   as 8 calls (on a CPU k2 works through the streams one by one). Work per frame grows with V^2, so
   it is for V up to `max_topology_vocab`.
 - `rerun`: keeps the segment's log-probs and repeats the one-shot search over its active tokens.
-  Works for any V. Measured at V = 150 and 500 on peaky posteriors, chunks of 8 frames: 6 and 23
-  times faster.
+  Works for any V.
+
+Measured on peaky synthetic posteriors, one thread, ms per stream and chunk of 8 frames (320 ms),
+the same at the end of a stream as at its start: V = 150 `intersecter` 8, `rerun` 3.5; V = 3000
+`rerun` 30, and 4 with `active_threshold` 0.01.
 
 `auto` takes the first where V allows it. Either engine alone would cost more per call the longer
 the stream. Therefore a segment ends, and its tokens are committed, when its best path ends in a

@@ -74,8 +74,9 @@ def position_encoding(cached: int, num_frames: int, dim: int, device: torch.devi
 def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     """(N, H, T, T + K - 1) scores by distance -> (N, H, T, K) scores by key.
 
-    Row t, key k needs column (T - 1 - t) + k. With rows of length R = T + K - 1 laid end to end that
-    is position t (R - 1) + (T - 1) + k: the same memory, read with rows one shorter, from T - 1 on.
+    Row t, key k needs column (T - 1 - t) + k. With rows of length R = T + K - 1 laid end to end
+    that is position t (R - 1) + (T - 1) + k: the same memory, read with rows one shorter, from
+    T - 1 on.
     """
     batch, heads, frames, row = scores.shape
     if frames == 1:

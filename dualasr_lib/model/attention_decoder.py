@@ -72,9 +72,9 @@ class AttentionDecoder(nn.Module):
             config.dim, config.heads, config.feedforward, config.dropout,
             activation=F.silu, batch_first=True, norm_first=True,
         )  # fmt: skip
-        self.layers: nn.Module = nn.TransformerDecoder(  # type: ignore[no-untyped-call,unused-ignore]
-            layer, config.layers, nn.LayerNorm(config.dim)
-        )
+        norm = nn.LayerNorm(config.dim)
+        self.layers: nn.Module
+        self.layers = nn.TransformerDecoder(layer, config.layers, norm)  # type: ignore[no-untyped-call]
         self.output = nn.Linear(config.dim, vocab_size)
 
     def forward(

@@ -47,7 +47,7 @@ export DUALASR_QUIET=1
 stage "open corpus" python "$root/tools/make_open_corpus.py" \
   --out "$work/corpus" --preset demo --seed 1 --jobs "$jobs"
 stage "prepare" bash "$root/egs/csj/prepare.sh" \
-  --csj-dir "$work/corpus" --data-dir "$work/data" --open --jobs "$jobs"
+  --csj-dir "$work/corpus" --data-dir "$work/data" --open --max-length 4 --jobs "$jobs"
 stage "train" python "$root/egs/csj/train.py" --config "$root/egs/csj/conf/demo.toml" \
   --data-dir "$work/data" --exp-dir "$work/exp"
 stage "decode" decode

@@ -54,7 +54,8 @@ def main() -> None:
                 continue
             killed = run_killed(options, stage, moment)
             done = (data / "done" / f"stage-{stage}").exists()
-            print(json.dumps({"stage": stage, "at": moment, "killed": killed, "done": done}))
+            kill = {"stage": stage, "at": moment, "killed": killed, "done": done}
+            print(json.dumps(kill), flush=True)  # or the next fork would print it again
         prepare(options, stage, stage)
 
 

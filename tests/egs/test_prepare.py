@@ -1,5 +1,6 @@
 """prepare.sh on a tiny corpus: what it writes, its options, and how it refuses a wrong call."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -208,12 +209,13 @@ def _random_units(rng: random.Random) -> list[dict[str, Any]]:
     return units
 
 
-def test_joining_is_that_of_the_published_recipe() -> None:
+@pytest.mark.parametrize("max_length", [10.0, 4.0])
+def test_joining_is_that_of_the_published_recipe(max_length: float) -> None:
     units = _random_units(random.Random(0))
     theirs = concat_csj_supervisions(
-        SupervisionSet.from_dicts(json.loads(json.dumps(units))), 1.0, 10.0
+        SupervisionSet.from_dicts(json.loads(json.dumps(units))), 1.0, max_length
     )
-    ours = list(join_units(units))
+    ours = list(join_units(units, max_length))
     assert 10 < len(ours) < len(units)
     assert [(u["id"], u["start"], u["custom"]) for u in ours] == [
         (s.id, s.start, s.custom) for s in theirs
@@ -239,3 +241,32 @@ def test_masked_units_and_empty_ones_are_reported(
     kept = {cut["id"] for cut in read_jsonl(tmp_path / "utterances/csj_cuts_eval1.jsonl.gz")}
     assert not kept & {units[0]["id"], *empty}
     assert len(kept) > 10
+
+
+def test_utterances_without_readable_audio_are_named(
+    data: Path, tiny_csj: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _copy(data, tmp_path, "utterances", *(f"done/stage-{k}" for k in (1, 2, 3)))
+    path = tmp_path / "utterances" / "csj_cuts_eval2.jsonl.gz"
+    cuts = list(read_jsonl(path))
+    source = cuts[3]["recording"]["sources"][0]
+    good, source["source"] = source["source"], str(tmp_path / "gone.wav")
+    write_jsonl(path, cuts)
+    options = Options(csj_dir=tiny_csj, data_dir=tmp_path, open=True, jobs=1)
+
+    with pytest.raises(PrepareError, match=r"1 utterances have no readable audio.*--allow-bad 1"):
+        prepare(options, first=4, last=4)
+    assert f"bad utterance {cuts[3]['id']}: " in capsys.readouterr().err
+
+    prepare(dataclasses.replace(options, allow_bad=1), first=4, last=4)
+    left = [cut["id"] for cut in read_jsonl(tmp_path / "cuts" / path.name)]
+    assert left == [cut["id"] for cut in cuts if cut["id"] != cuts[3]["id"]]
+    (bad,) = json.loads((tmp_path / "report" / "bad_utterances.json").read_text())
+    assert bad["id"] == cuts[3]["id"]
+
+    (tmp_path / "done" / "stage-4").unlink()
+    source["source"] = good
+    write_jsonl(path, cuts)
+    prepare(options, first=4, last=4)
+    name = Path("cuts") / path.name
+    assert (tmp_path / name).read_bytes() == (data / name).read_bytes()

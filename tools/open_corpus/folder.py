@@ -52,6 +52,7 @@ class CorpusFolder:
                         f"delete it or choose another folder"
                     )
                 if known.name == ".complete":
+                    shutil.rmtree(self._work, ignore_errors=True)  # killed just before the end
                     return True
         if not (self._work / "parameters.json").is_file():
             if self.root.is_dir() and any(x.name != ".work" for x in self.root.iterdir()):

@@ -56,10 +56,10 @@ _EVAL_SPLITS = ("eval1", "eval2", "eval3")
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "text": "demo",
-        "train_talks": 36,
-        "dialogue_every": 18,
+        "train_talks": 140,
+        "dialogue_every": 28,
         "seconds": {
-            "train": 96.0,
+            "train": 24.0,
             "valid": 9.0,
             "excluded": 4.0,
             **dict.fromkeys(_EVAL_SPLITS, 32.0),

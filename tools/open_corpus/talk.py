@@ -160,7 +160,8 @@ def _read_as_intended(prompt: Prompt) -> bool:
 def _say(
     words: Sequence[Word], speaker: Speaker, plan: Plan, engine: Synthesiser, rng: random.Random
 ) -> _Unit:
-    from scipy.signal import resample_poly  # a second to import, and only workers need it
+    # A second to import, and only workers need it.
+    from scipy.signal import resample_poly  # type: ignore[import-untyped]
 
     texts = labels(words)
     engine.voice(speaker.voice)

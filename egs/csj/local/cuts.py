@@ -1,9 +1,9 @@
 """Stage 3: units -> utterances, as published CSJ recipes cut them.
 
-Neighbouring units of one speaker are joined (pause below 1.0 s, together below 10 s), in the
-order of their ids; units with a masked name (×) are dropped and break a join. Training utterances
-come three
-times: as they are, and at speeds 0.9 and 1.1 (ids end in `_sp0.9`, `_sp1.1`).
+Neighbouring units of one speaker are joined (pause below 1.0 s, together below 10 s unless
+--max-length says otherwise), in the order of their ids; units with a masked name (×) are dropped
+and break a join. Training utterances come three times: as they are, and at speeds 0.9 and 1.1 (ids
+end in `_sp0.9`, `_sp1.1`).
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.stage import Folders, progress, read_jsonl, write_atomically, write_jsonl
 
-__all__ = ["GAP", "MAX_LENGTH", "SPEEDS", "join_units", "run"]
+__all__ = ["GAP", "SPEEDS", "join_units", "run"]
 
-GAP, MAX_LENGTH = 1.0, 10.0  # seconds; as icefall's compute_fbank_csj.py
+GAP = 1.0  # seconds; as icefall's compute_fbank_csj.py
 SPEEDS = (0.9, 1.1)
 _MASKED = "×"
 
@@ -32,7 +32,7 @@ def run(options: Options, folders: Folders) -> None:
     for split in SPLITS:
         parts = ("core", "noncore") if split == "train" else (split,)
         recordings, units = _read(options.data_dir, parts)
-        joined = list(join_units(units))
+        joined = list(join_units(units, options.max_length))
         refused = {
             "units with a masked name (×)": [u["id"] for u in units if _is_masked(u)],
             f"no text in mode {options.mode}": [u["id"] for u in joined if not _text(u, options)],
@@ -60,11 +60,16 @@ def _shuffled(item: tuple[dict[str, Any], float]) -> bytes:
     return hashlib.sha256(f"{unit['id']} {speed}".encode()).digest()
 
 
-def join_units(units: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Joins neighbouring units (lhotse's plain supervisions, sorted by id) into utterances."""
+def join_units(
+    units: Iterable[dict[str, Any]], max_length: float = 10.0
+) -> Iterator[dict[str, Any]]:
+    """Joins neighbouring units (lhotse's plain supervisions, sorted by id) into utterances.
+
+    A joined utterance is shorter than `max_length` seconds; a single unit may be longer.
+    """
     group: list[dict[str, Any]] = []
     for unit in units:
-        if group and (_is_masked(unit) or not _fits(group, unit)):
+        if group and (_is_masked(unit) or not _fits(group, unit, max_length)):
             yield _joined(group)
             group = []
         if not _is_masked(unit):
@@ -78,13 +83,14 @@ def _is_masked(unit: dict[str, Any]) -> bool:
 
 
 def _end(unit: dict[str, Any]) -> float:
-    return round(unit["start"] + unit["duration"], 8)
+    return float(round(unit["start"] + unit["duration"], 8))
 
 
-def _fits(group: list[dict[str, Any]], unit: dict[str, Any]) -> bool:
-    same = unit["speaker"] == group[0]["speaker"]
-    length = _end(unit) - group[0]["start"]
-    return same and length < MAX_LENGTH and unit["start"] - _end(group[-1]) < GAP
+def _fits(group: list[dict[str, Any]], unit: dict[str, Any], max_length: float) -> bool:
+    same: bool = unit["speaker"] == group[0]["speaker"]
+    length: float = _end(unit) - group[0]["start"]
+    pause: float = unit["start"] - _end(group[-1])
+    return same and length < max_length and pause < GAP
 
 
 def _joined(group: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lhotse import LilcomChunkyWriter
-from lhotse.cut import Cut
+from lhotse import LilcomChunkyWriter, MonoCut
 from lhotse.features.kaldifeat import (
     KaldifeatFbank,
     KaldifeatFbankConfig,
@@ -41,7 +40,7 @@ from egs.csj.local.stage import (
     write_jsonl,
 )
 
-__all__ = ["parameters", "run"]
+__all__ = ["compute_features", "make_extractor", "parameters", "run"]
 
 SHARD_SIZE = 250
 
@@ -108,13 +107,14 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
     manifest = folder / f"{shard.name}.jsonl.gz"
     if manifest.is_file():
         return shard.name
-    extractor = _extractor(FbankConfig())
+    extractor = make_extractor(FbankConfig())
+    path = f"features/{shard.name}.lca"
     done, bad = [], []
     with LilcomChunkyWriter(folder / f"{shard.name}.lca") as writer:
         for item in shard.cuts:
             cut = deserialize_item(item)
             try:
-                done.append(_with_features(cut, extractor, writer, shard.name).to_dict())
+                done.append(compute_features(cut, extractor, writer, path).to_dict())
             except Exception as error:  # whatever reads or decodes audio: reported, never dropped
                 bad.append({"id": cut.id, "reason": " ".join(str(error).split())})
     write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
@@ -132,18 +132,18 @@ def _link(file: Path, folder: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _with_features(
-    cut: Cut, extractor: KaldifeatFbank, writer: LilcomChunkyWriter, shard: str
-) -> Cut:
-    with torch.inference_mode():
+def compute_features(
+    cut: MonoCut, extractor: KaldifeatFbank, writer: LilcomChunkyWriter, storage_path: str
+) -> MonoCut:
+    """The cut with stored features; its manifest names them by `storage_path`, relative to DATA."""
+    with torch.no_grad():
         cut = cut.compute_and_store_features(extractor, writer)
     if cut.features.num_frames != cut.num_frames:
         raise ValueError(f"{cut.features.num_frames} frames, but {cut.num_frames} were expected")
-    path = f"features/{shard}.lca"
-    return fastcopy(cut, features=fastcopy(cut.features, storage_path=path))
+    return fastcopy(cut, features=fastcopy(cut.features, storage_path=storage_path))
 
 
-def _extractor(config: FbankConfig) -> KaldifeatFbank:
+def make_extractor(config: FbankConfig) -> KaldifeatFbank:
     """lhotse's extractor with the options of `dualasr_lib.features`."""
     frames = KaldifeatFrameOptions(
         sampling_rate=config.sample_rate,

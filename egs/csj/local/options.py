@@ -26,6 +26,8 @@ class Options:
     """The corpus is our open one: attach the word times of its folder WORDS/."""
     allow_bad: int = 0
     """Talks (stage 1) or utterances (stage 4) with defects that may be left out."""
+    max_length: float = 10.0
+    """Seconds that joined units may last together; a single unit may be longer."""
     jobs: int = 2
     """Processes."""
     vocab_type: Literal["char", "unigram", "bpe"] = "char"
@@ -40,5 +42,7 @@ class Options:
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} must be at least {least}, is {getattr(self, name)}")
+        if self.max_length <= 0:
+            raise ValueError(f"--max-length must be positive, is {self.max_length}")
         if self.order > 5:
             raise ValueError(f"--order must be at most 5, is {self.order}")

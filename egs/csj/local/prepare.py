@@ -28,7 +28,7 @@ def _steps(options: Options) -> list[_Step]:
     """The seven stages: what each runs, the parameters that decide its result, the stages it
     reads.
     """
-    utterances = {"mode": options.mode, "gap": cuts.GAP, "max_length": cuts.MAX_LENGTH}
+    utterances = {"mode": options.mode, "gap": cuts.GAP, "max_length": options.max_length}
     tokens: dict[str, Any] = {"vocab_type": options.vocab_type}
     if options.vocab_type != "char":
         tokens |= {"vocab_size": options.vocab_size}
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-dir", type=Path, required=True, help="where everything is written")
     add("--mode", choices=["disfluent", "fluent"], default="disfluent", help="text to train on")
     add("--open", action="store_true", help="the corpus is the open one: attach its word times")
+    add("--max-length", type=float, default=10.0, metavar="S", help="join units up to S seconds")
     add("--allow-bad", type=int, default=0, metavar="N", help="leave out up to N defective talks")
     add("--jobs", type=int, default=2, metavar="N", help="processes (default 2)")
     add("--vocab-type", choices=["char", "unigram", "bpe"], default="char", help="kind of tokens")

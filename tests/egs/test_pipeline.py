@@ -1,0 +1,162 @@
+"""The programs of egs/csj on a tiny tree: train, kill -9, go on, decode both branches, stream."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dualasr_lib.training.checkpoint import find, load
+
+for library in (
+    "lhotse",
+    "kaldifeat",
+    "k2",
+    "kaldilm",
+    "kaldingram",
+    "matplotlib",
+    "sentencepiece",
+):
+    pytest.importorskip(library)
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+STACK = (
+    '[{"layers": 1, "downsampling": 2, "layer": {"dim": 16, "feedforward": 16, "kernel": 3, '
+    '"attention": {"heads": 2, "query_head_dim": 4, "value_head_dim": 4, "position_dim": 8}}}]'
+)
+TINY = (
+    "model.subsampling.channels=[2, 3, 4]",
+    f"model.streaming={STACK}",
+    f"model.full={STACK}",
+    'model.decoder={"layers": 1, "dim": 16, "heads": 2, "feedforward": 16}',
+    "loss.distillation.warm_up=5",
+    "data.augment.spec_augment_prob=0.5",
+    "training.max_steps=40",
+    "training.save_every=8",
+    "training.log_every=4",
+    "training.validate_every=0",
+)
+
+
+def run(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "egs/csj" / program), *map(str, arguments)]
+    result = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+def train_arguments(data: Path, exp: Path) -> list[object]:
+    config = ROOT / "egs/csj/conf/demo.toml"
+    return ["--config", config, "--data-dir", data, "--exp-dir", exp, "--set", *TINY]
+
+
+def losses(exp: Path) -> dict[int, float]:
+    """Logged training loss by step; each step is there once."""
+    records = [json.loads(line) for line in (exp / "log.jsonl").read_text().splitlines()]
+    trained = [
+        (record["step"], record["train/loss"]) for record in records if "train/loss" in record
+    ]
+    assert len(dict(trained)) == len(trained)
+    return dict(trained)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_csj: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline") / "data"
+    command = ["bash", str(ROOT / "egs/csj/prepare.sh"), "--csj-dir", str(tiny_csj), "--open"]
+    subprocess.run([*command, "--data-dir", str(folder)], env=ENVIRONMENT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exp = tmp_path_factory.mktemp("trained") / "exp"
+    run("train.py", *train_arguments(data, exp))
+    return exp
+
+
+def test_killed_run_goes_on_to_the_same_losses(data: Path, trained: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    arguments = [sys.executable, str(ROOT / "egs/csj/train.py")]
+    arguments += [str(argument) for argument in train_arguments(data, exp)]
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (exp / "log.jsonl").is_file() or max(losses(exp), default=0) < 20:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run("train.py", *train_arguments(data, exp))
+    assert losses(exp) == losses(trained)
+    newest = [find(folder, None).name for folder in (exp, trained)]
+    assert newest[0] == newest[1]
+    last = [load(folder / name).model for folder, name in zip((exp, trained), newest)]
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+@pytest.mark.parametrize("method", ["greedy", "1best"])
+@pytest.mark.parametrize("branch", ["streaming", "full"])
+def test_decode_writes_what_the_design_says(
+    data: Path, trained: Path, branch: str, method: str
+) -> None:
+    run("decode.py", "--exp-dir", trained, "--data-dir", data, "--split", "eval1", "--branch",
+        branch, "--method", method)  # fmt: skip
+    folder = trained / "decode" / f"{branch}-{method}"
+    summary = read_summary(folder, "eval1")
+    assert (summary["branch"], summary["method"], summary["split"]) == (branch, method, "eval1")
+    errors = summary["ins"] + summary["del"] + summary["sub"]
+    assert summary["cer"] == pytest.approx(errors / summary["num_ref_chars"])
+    low, high = summary["cer_ci95"]
+    assert low <= summary["cer"] <= high
+    recogs = (folder / "recogs-eval1.txt").read_text(encoding="utf-8")
+    assert recogs.count("ref=") == recogs.count("hyp=") == summary["num_utterances"] == 24
+    assert (folder / "errs-eval1.txt").stat().st_size > 0
+
+
+def test_streaming_equals_offline_search_of_the_same_chunk(data: Path, trained: Path) -> None:
+    common = ["--exp-dir", trained, "--data-dir", data, "--split", "eval1", "--chunk-ms", 320]
+    run("decode.py", *common, "--branch", "streaming", "--method", "1best")
+    run("streaming_decode.py", *common, "--num-streams", 3)
+    offline = read_summary(trained / "decode/streaming-1best", "eval1")
+    online = read_summary(trained / "decode/streaming-online-1best", "eval1")
+    for key in ("num_utterances", "num_ref_chars"):
+        assert online[key] == offline[key]
+    assert abs(online["cer"] - offline["cer"]) <= 0.001
+    latency = online["latency"]
+    assert latency["algorithmic_ms"] == pytest.approx(327.5)
+    assert latency["num_streams"] == 3
+    assert latency["chunk_compute_ms"]["p99"] >= latency["chunk_compute_ms"]["p50"] > 0
+
+
+def test_user_errors_are_one_line(data: Path, trained: Path, tmp_path: Path) -> None:
+    arguments = train_arguments(data, tmp_path / "exp")
+    cases = (
+        ("train.py", [*arguments, "modl.x=1"], "unknown config key 'modl'; did you mean 'model'?"),
+        ("train.py", [*arguments, "chunk.ms=330"], "multiple of 20 ms, but is 330 ms"),
+        ("decode.py", ["--exp-dir", tmp_path, "--data-dir", data, "--split", "eval1", "--branch",
+                       "full"], str(tmp_path)),
+        ("decode.py", ["--exp-dir", trained, "--data-dir", data, "--split", "eval9", "--branch",
+                       "full"], "csj_cuts_eval9.jsonl.gz"),
+        ("streaming_decode.py", ["--exp-dir", trained, "--data-dir", data, "--split", "eval1",
+                                 "--chunk-ms", "60"], "multiple of each stack's downsampling"),
+    )  # fmt: skip
+    for program, given, message in cases:
+        result = run(program, *given, check=False)
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def read_summary(folder: Path, split: str) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / f"summary-{split}.json").read_text())
+    return summary

@@ -1,0 +1,127 @@
+"""The whole path from samples to log-probabilities: running streams equal whole utterances."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("kaldifeat")
+pytest.importorskip("lhotse")
+pytest.importorskip("sentencepiece")
+
+from dualasr_lib.data.batch import Example, collate
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy, greedy
+from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
+from dualasr_lib.experiment import ExperimentConfig, build_model
+from dualasr_lib.features.fbank import Fbank
+from dualasr_lib.model.attention import AttentionConfig
+from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.joint import ModelConfig
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.subsampling import SubsamplingConfig
+from dualasr_lib.model.zipformer import StackConfig
+from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.training.contract import FitConfig
+
+LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
+
+
+class Recording(NamedTuple):
+    """A stand-in for data.Utterance."""
+
+    id: str
+    text: str
+    samples: Tensor
+    words: tuple[object, ...] = ()
+
+    def audio(self) -> Tensor:
+        return self.samples
+
+
+class RecordingSearch:
+    """A greedy search that also keeps all log-probabilities of each stream."""
+
+    def __init__(self) -> None:
+        self._greedy = OnlineGreedy()
+        self.seen: list[list[Tensor]] = []
+
+    def open(self) -> tuple[int, object]:
+        self.seen.append([])
+        return len(self.seen) - 1, self._greedy.open()
+
+    def step(
+        self, log_probs: Sequence[Tensor], states: Sequence[tuple[int, object]]
+    ) -> list[object]:
+        steps = self._greedy.step(log_probs, [state for _, state in states])
+        for (stream, _), frames in zip(states, log_probs):
+            self.seen[stream].append(frames)
+        return [
+            step._replace(state=(stream, step.state)) for (stream, _), step in zip(states, steps)
+        ]
+
+    def finish(self, state: tuple[int, object]) -> GreedyPath:
+        return self._greedy.finish(state[1])
+
+
+def recogniser(future: tuple[int, ...]) -> Recogniser:
+    torch.manual_seed(5)
+    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
+    layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
+    slow = StackConfig(layers=1, downsampling=4, layer=layer)
+    model = ModelConfig(
+        subsampling=SubsamplingConfig(channels=(2, 3, 4), future=future),
+        streaming=(StackConfig(layers=1, layer=layer), slow),
+        full=(StackConfig(layers=1, layer=layer),),
+        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+    )
+    config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
+    tokenizer = Tokenizer.train(["あいうえお", "かきくけこ"])
+    joint = build_model(config, tokenizer).eval()
+    with torch.no_grad():
+        for parameter in joint.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+    return Recogniser(config, joint, tokenizer, torch.device("cpu"), "random")
+
+
+@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3)])
+@pytest.mark.parametrize("chunk_ms", [160, 320])
+def test_streams_equal_whole_utterances(future: tuple[int, ...], chunk_ms: int) -> None:
+    model = recogniser(future)
+    chunk = ChunkSpec.from_ms(chunk_ms, 2 * chunk_ms)
+    generator = torch.Generator().manual_seed(6)
+    audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
+    fbank = Fbank(model.config.features)
+    examples = [Example(str(i), "", 0.0, fbank(x), ()) for i, x in enumerate(audio)]
+    log_probs, lens = model.log_probs(collate(examples), "streaming", chunk)
+
+    search, path = RecordingSearch(), model.streaming(chunk)
+    utterances = [Recording(str(i), "", x) for i, x in enumerate(audio)]
+    run = decode_streams(utterances, path, search, model.detokenise, StreamingConfig(num_streams=3))
+    offline = greedy(log_probs, lens)
+    for i, n in enumerate(lens.tolist()):
+        assert n == path.num_output_frames(LENGTHS[i])
+        streamed = torch.cat(search.seen[i])
+        torch.testing.assert_close(streamed, log_probs[i, :n], rtol=1e-3, atol=1e-3)
+        assert run.hypotheses[i].path.tokens == offline[i].tokens
+    assert path.lookahead_samples == 120 + 160 * (future[0] + 2 * (future[1] + future[2]))
+
+
+def test_full_branch_hears_the_future_and_streaming_does_not() -> None:
+    model = recogniser((0, 0, 0))
+    chunk = ChunkSpec.from_ms(320, 640)
+    features = torch.randn(1, 128, 80)
+    changed = features.clone()
+    changed[:, 64:] += 1.0
+
+    def both(x: Tensor) -> list[Tensor]:
+        batch = collate([Example("a", "", 0.0, x[0], ())])
+        return [model.log_probs(batch, branch, chunk)[0] for branch in ("streaming", "full")]
+
+    (streaming, full), (streaming2, full2) = both(features), both(changed)
+    torch.testing.assert_close(streaming[:, :16], streaming2[:, :16])
+    assert not torch.allclose(full[:, :16], full2[:, :16], atol=1e-3)
