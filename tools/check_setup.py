@@ -229,6 +229,8 @@ _BOTH: dict[str, Proof] = {
     "torch": _torch,
     "numpy": _numpy,
     "tensorboard": _tensorboard,
+    "lhotse": _lhotse,
+    "sentencepiece": _sentencepiece,
     "dualasr": _project,
 }
 PROOFS: dict[str, dict[str, Proof]] = {
@@ -236,8 +238,6 @@ PROOFS: dict[str, dict[str, Proof]] = {
         **_BOTH,
         "k2": _k2,
         "kaldifeat": _kaldifeat,
-        "lhotse": _lhotse,
-        "sentencepiece": _sentencepiece,
         "kaldingram": _kaldingram,
         "kaldilm": _kaldilm,
         "kaldialign": _kaldialign,

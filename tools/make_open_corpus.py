@@ -61,7 +61,7 @@ def main() -> int:
     try:
         plan = preset(arguments.preset, arguments.seed)
         summary = build_corpus(plan, arguments.out, arguments.jobs, cache_dir(), _Progress())
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"make_open_corpus: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ work where it is not installed.
 Shapes: n samples, T frames (100 Hz), W samples of one analysis window, F mel bins (80).
 """
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -173,15 +174,15 @@ def _check_samples(samples: Tensor, config: FbankConfig) -> None:
 
 
 def _kaldifeat_fbank(config: FbankConfig) -> Any:
-    try:
-        import kaldifeat
-    except ModuleNotFoundError as error:
-        if error.name not in ("kaldifeat", "_kaldifeat"):
-            raise
+    # The compiled part is asked for: `import kaldifeat` also finds any folder of that name, such as
+    # tools/kaldifeat, and calls it an empty package.
+    if importlib.util.find_spec("_kaldifeat") is None:
         raise ModuleNotFoundError(
             "features need kaldifeat, which is not installed here: run tools/setup.sh",
-            name=error.name,
-        ) from None
+            name="kaldifeat",
+        )
+    import kaldifeat
+
     options = kaldifeat.FbankOptions()
     options.frame_opts.samp_freq = config.sample_rate
     options.frame_opts.frame_shift_ms = config.frame_shift_ms

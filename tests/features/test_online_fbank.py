@@ -48,7 +48,7 @@ def test_windows_are_kaldis(chunk: int, num_samples: int) -> None:
 
 @pytest.mark.parametrize("chunk", [160, 480, 5120, 20480])
 def test_online_equals_offline(chunk: int) -> None:
-    pytest.importorskip("kaldifeat")
+    pytest.importorskip("_kaldifeat")
     samples = _noise(20600)
     online = OnlineFbank(CONFIG)
     state = online.init_state(1)
@@ -89,7 +89,7 @@ def test_streams_of_different_age_share_a_batch() -> None:
 
 
 def test_nan_in_one_stream_changes_no_other() -> None:
-    pytest.importorskip("kaldifeat")
+    pytest.importorskip("_kaldifeat")
     online = OnlineFbank(CONFIG)
     samples = torch.stack([_noise(760, 1), _noise(760, 2), _noise(760, 3)])
     broken = samples.clone()
@@ -143,7 +143,7 @@ def test_frames_that_only_fill_the_last_step_are_few() -> None:
 
 
 def test_silence_online_has_the_pad_value() -> None:
-    pytest.importorskip("kaldifeat")
+    pytest.importorskip("_kaldifeat")
     online = OnlineFbank(CONFIG)
     features, _ = online.step(torch.zeros(2, 440), online.init_state(2))
     torch.testing.assert_close(features, torch.full((2, 2, 80), PAD_VALUE))

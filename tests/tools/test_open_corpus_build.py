@@ -124,6 +124,17 @@ def test_engine_refuses_what_does_not_fit(cache: Path) -> None:
         engine.say(_labels("駅"), [1.0])
 
 
+def test_a_missing_library_is_named(
+    plan: Plan, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str | None) -> ctypes.CDLL:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("open_corpus.hts.ctypes.CDLL", missing)
+    with pytest.raises(RuntimeError, match="apt-get install libhtsengine1"):
+        build_corpus(plan, tmp_path / "none", 2, cache, _silent)
+
+
 def test_any_number_of_processes_gives_the_same_bytes(
     plan: Plan, corpus: Path, cache: Path, tmp_path: Path
 ) -> None:

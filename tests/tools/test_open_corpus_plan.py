@@ -59,7 +59,7 @@ def test_a_seed_decides_talks_and_speakers() -> None:
 
 def test_a_larger_corpus_begins_alike() -> None:
     plan = preset("demo", 1)
-    assert set(talks(plan)) < set(talks(replace(plan, train_talks=40)))
+    assert set(talks(plan)) < set(talks(replace(plan, train_talks=plan.train_talks + 4)))
 
 
 def test_dialogues_have_two_speakers_and_the_id_says_the_sex() -> None:

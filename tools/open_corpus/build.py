@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from open_corpus.folder import CorpusFolder
+from open_corpus.hts import Engine
 from open_corpus.layout import is_dialogue
 from open_corpus.plan import BabbleClip, Plan, Talk, babble_clips, check_speakers, talks
 from open_corpus.report import Summary, check_groups, conditions, sources, summarise
@@ -48,7 +49,8 @@ def build_corpus(plan: Plan, out: Path, jobs: int, cache: Path, report: Report) 
     new_clips = [clip for clip in babble_clips(plan) if not folder.has_clip(clip)]
     new_talks = [talk for talk in all_talks if not folder.has_talk(talk)]
     _check_space(out, new_talks)
-    voice_files(cache)  # downloads, if any, and their errors come before the processes
+    # Downloads and a missing library come to light here, before any worker process.
+    Engine(voice_files(cache)).close()
     open_prompts(plan, folder, cache)
     with _makers(jobs, plan, folder, cache) as make:
         _stage("babble", new_clips, plan, make, report)
