@@ -177,7 +177,7 @@ fingerprint() { # what the environment is made of; a change means a new installa
 }
 
 check() {
-  DUALASR_QUIET=1 DUALASR_VENV=$venv bash -c '
+  OMP_NUM_THREADS=1 DUALASR_QUIET=1 DUALASR_VENV=$venv bash -c '
     source "$1/tools/env.sh" && exec "$2/bin/python" "$1/tools/check_setup.py" --lane "$3"
   ' check "$root" "$venv" "$lane"
 }

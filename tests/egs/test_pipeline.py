@@ -61,7 +61,8 @@ def train_arguments(data: Path, exp: Path) -> list[object]:
 
 def losses(exp: Path) -> dict[int, float]:
     """Logged training loss by step; each step is there once."""
-    records = [json.loads(line) for line in (exp / "log.jsonl").read_text().splitlines()]
+    lines = (exp / "log.jsonl").read_text().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be partial
     trained = [
         (record["step"], record["train/loss"]) for record in records if "train/loss" in record
     ]
