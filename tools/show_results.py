@@ -13,7 +13,12 @@ from typing import Any
 from dualasr_lib.metrics.cer import ErrorCounts
 from dualasr_lib.program import run_program
 
-HEADER = ("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF", "first", "emission")
+HEADER = (
+    *("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF"),
+    *("algo ms", "first ms", "emission ms", "chunk ms"),
+)
+FOOTER = """algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
+emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99"""
 
 
 def read_summaries(exp_dir: Path) -> list[dict[str, Any]]:
@@ -25,9 +30,8 @@ def read_summaries(exp_dir: Path) -> list[dict[str, Any]]:
 
 
 def row(summary: dict[str, Any]) -> tuple[str, ...]:
-    """One line of the table; latencies in milliseconds, emission delay as p50/p90."""
+    """One line of the table; `FOOTER` says what the columns are."""
     latency = summary.get("latency") or {}
-    emission = latency.get("emission_ms") or {}
     low, high = (_percent(value) for value in summary["cer_ci95"] or (None, None))
     return (
         summary["branch"],
@@ -38,8 +42,10 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
         _percent(summary["cer"]),
         f"{low}-{high}",
         _number(summary["rtf"], 3),
+        _number(latency.get("algorithmic_ms"), 1),
         _number(latency.get("first_token_ms"), 0),
-        "/".join(_number(emission.get(key), 0) for key in ("p50", "p90")) if emission else "-",
+        _percentiles(latency.get("emission_ms"), ("p50", "p90")),
+        _percentiles(latency.get("chunk_compute_ms"), ("p50", "p99")),
     )
 
 
@@ -57,7 +63,7 @@ def pooled(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
         utterances = str(sum(m["num_utterances"] for m in members))
         cer = _percent(counts.rate)
         numbers = (utterances, str(counts.num_ref_chars), cer, "", _number(rtf, 3))
-        lines.append((branch, method, "all", *numbers, "", ""))
+        lines.append((branch, method, "all", *numbers, *[""] * 4))
     return lines
 
 
@@ -75,6 +81,10 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _percentiles(values: dict[str, float] | None, keys: Sequence[str]) -> str:
+    return "/".join(_number(values.get(key), 0) for key in keys) if values else "-"
+
+
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}"
 
@@ -89,7 +99,7 @@ def main() -> None:
     summaries = read_summaries(arguments.exp_dir)
     lines = [HEADER, *map(row, summaries), *pooled(summaries)]
     print(table(lines, arguments.markdown))
-    print("first: first-token latency, emission: emission delay p50/p90; both in ms")
+    print(FOOTER)
 
 
 if __name__ == "__main__":
