@@ -5,6 +5,8 @@
 It composes; the mechanisms are below. What a trained checkpoint is used for is in recogniser.py.
 """
 
+import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,7 @@ from dualasr_lib.training.loop import fit
 
 __all__ = ["ChunkConfig", "Experiment", "ExperimentConfig", "build_model", "draw_chunk"]
 
+_LOG = logging.getLogger(__name__)
 _EXAMPLES = 3  # validation utterances whose texts are logged
 
 
@@ -39,7 +42,8 @@ class ChunkConfig:
     train_frames: tuple[int, ...] = (8, 16, 32, 64)
     """Chunk lengths drawn per batch, in 50 Hz frames (20 ms)."""
     train_left: tuple[int, ...] = (64, 128, 256)
-    """Left contexts drawn per batch, in 50 Hz frames; rounded down to whole chunks."""
+    """Left contexts drawn per batch, in 50 Hz frames; rounded down to whole chunks, at
+    least one."""
     ms: int = 320
     """Chunk when decoding, milliseconds."""
     left_ms: int = 2560
@@ -81,9 +85,10 @@ class ExperimentConfig:
                 "model.num_features must equal features.num_mel_bins="
                 f"{self.features.num_mel_bins}, but is {self.model.num_features}"
             )
-        for frames in self.chunk.train_frames:
-            for stack in self.model.streaming:
-                ChunkSpec(frames=frames, left=None).downsampled(stack.downsampling)
+        factors = {2, *(stack.downsampling for stack in self.model.streaming)}
+        for frames in (*self.chunk.train_frames, self.chunk.decoding.frames):
+            for factor in factors:
+                ChunkSpec(frames=frames, left=None).downsampled(factor)
 
 
 def build_model(config: ExperimentConfig, tokenizer: Tokenizer) -> JointModel:
@@ -106,6 +111,7 @@ class Experiment:
     def __init__(self, config: ExperimentConfig, data_dir: Path) -> None:
         self.config = config
         self.tokenizer = Tokenizer.load(data_dir / "lang")
+        _check_features(config.features, data_dir)
         self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
         self._ctc_loss = _ctc_loss(config.ctc_loss)
 
@@ -114,6 +120,8 @@ class Experiment:
         torch.manual_seed(self.config.training.seed)
         model = build_model(self.config, self.tokenizer).to(device)
         batches = self.data.train_batches(self.config.training.seed)
+        if run.world.is_main:
+            self._report_left_out(run.directory)
         return fit(
             model, self.objective, batches, run, self.config.training,
             validate=self.validate, on_step=model.set_step,
@@ -164,8 +172,29 @@ class Experiment:
         }
         return Validation(scores=scores, texts=texts)
 
+    def _report_left_out(self, directory: Path) -> None:
+        """Says how many training utterances are left out; EXP/left_out.tsv names them."""
+        refused = self.data.refused()
+        lines = "".join(f"{item.id}\t{item.reason}\n" for item in refused)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "left_out.tsv").write_text(lines, encoding="utf-8")
+        _LOG.info("%d training utterances left out (left_out.tsv)", len(refused))
+
     def _texts(self, log_probs: Tensor, lens: Tensor) -> list[str]:
         return [self.tokenizer.decode(list(path.tokens)) for path in greedy(log_probs, lens)]
+
+
+def _check_features(config: FbankConfig, data_dir: Path) -> None:
+    """The features that prepare.sh stored must be those that streaming will compute."""
+    marker = data_dir / "done" / "stage-4"
+    if not marker.is_file():
+        raise ValueError(f"{marker} is missing: run prepare.sh up to stage 4 first")
+    stored = json.loads(marker.read_text(encoding="utf-8"))["parameters"]["fbank"]
+    if stored != to_dict(config):
+        raise ValueError(
+            f"the features in {data_dir} were made with {stored}, but the config says "
+            f"{to_dict(config)}"
+        )
 
 
 def _terms(losses: Losses) -> dict[str, Term]:

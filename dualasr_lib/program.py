@@ -16,7 +16,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Runs `main`; a ValueError or OSError becomes one line on stderr and exit code 1.
+    """Runs `main`; an error of the user's becomes one line on stderr and exit code 1.
+
+    Such errors are ValueError, OSError, a missing optional library (ImportError), and memory.
 
     With the environment variable DUALASR_TRACEBACK=1 the traceback is shown instead.
     """
@@ -25,7 +27,7 @@ def run_program(main: Callable[[], None]) -> None:
     )
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get(_TRACEBACK):
             raise
         print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)

@@ -76,6 +76,14 @@ class Recogniser:
             encoded = self.model.full(encoded)
         return self.model.log_probs(encoded.h, branch).cpu(), encoded.lens.cpu()
 
+    def chunk(self, chunk_ms: int | None, left_ms: int | None) -> ChunkSpec:
+        """A chunk from milliseconds; None takes the configuration's."""
+        default = self.config.chunk
+        return ChunkSpec.from_ms(
+            default.ms if chunk_ms is None else chunk_ms,
+            default.left_ms if left_ms is None else left_ms,
+        )
+
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
         """The path from running audio to log-probabilities of the streaming branch."""
         return StreamingPath(self, chunk)
@@ -102,11 +110,6 @@ class StreamingPath:
         self.chunk_samples = 2 * chunk.frames * self._features.shift
         ahead = self._model.streaming.lookahead * self._features.shift
         self.lookahead_samples = self._fbank.lookahead_samples + ahead
-
-    @property
-    def algorithmic_latency_ms(self) -> float:
-        """Chunk and look-ahead: the longest time from a sound to the chunk that shows it."""
-        return 1000.0 * (self.chunk_samples + self.lookahead_samples) / self.sample_rate
 
     def init_state(self, batch: int) -> PathState:
         """State of streams that have not begun."""

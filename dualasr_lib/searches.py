@@ -54,7 +54,8 @@ def online_search(method: Method, options: Sequence[str], vocab_size: int) -> Na
     from dualasr_lib.lattice.online import OnlineSearch as LatticeSearch
 
     config = from_dict(OnlineConfig, override({}, options))
-    return NamedSearch(LatticeSearch(vocab_size, config), to_dict(config))
+    search = LatticeSearch(vocab_size, config)
+    return NamedSearch(search, {**to_dict(config), "engine": search.engine})
 
 
 def _refuse(options: Sequence[str]) -> None:

@@ -11,12 +11,15 @@ pytest.importorskip("kaldifeat")
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
+from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy, greedy
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
 from dualasr_lib.experiment import ExperimentConfig, build_model
+from dualasr_lib.features import fbank
 from dualasr_lib.features.fbank import Fbank
+from dualasr_lib.model import encoder
 from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.joint import ModelConfig
@@ -95,8 +98,8 @@ def test_streams_equal_whole_utterances(future: tuple[int, ...], chunk_ms: int) 
     chunk = ChunkSpec.from_ms(chunk_ms, 2 * chunk_ms)
     generator = torch.Generator().manual_seed(6)
     audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
-    fbank = Fbank(model.config.features)
-    examples = [Example(str(i), "", 0.0, fbank(x), ()) for i, x in enumerate(audio)]
+    features = Fbank(model.config.features)
+    examples = [Example(str(i), "", 0.0, features(x), ()) for i, x in enumerate(audio)]
     log_probs, lens = model.log_probs(collate(examples), "streaming", chunk)
 
     search, path = RecordingSearch(), model.streaming(chunk)
@@ -111,6 +114,11 @@ def test_streams_equal_whole_utterances(future: tuple[int, ...], chunk_ms: int) 
     assert path.lookahead_samples == 120 + 160 * (future[0] + 2 * (future[1] + future[2]))
 
 
+def test_one_value_for_padding() -> None:
+    """data, features and model may not import each other, so each states Kaldi's energy floor."""
+    assert batch.PAD_VALUE == fbank.PAD_VALUE == pytest.approx(encoder.PAD_VALUE, abs=1e-6)
+
+
 def test_full_branch_hears_the_future_and_streaming_does_not() -> None:
     model = recogniser((0, 0, 0))
     chunk = ChunkSpec.from_ms(320, 640)
@@ -119,8 +127,8 @@ def test_full_branch_hears_the_future_and_streaming_does_not() -> None:
     changed[:, 64:] += 1.0
 
     def both(x: Tensor) -> list[Tensor]:
-        batch = collate([Example("a", "", 0.0, x[0], ())])
-        return [model.log_probs(batch, branch, chunk)[0] for branch in ("streaming", "full")]
+        one = collate([Example("a", "", 0.0, x[0], ())])
+        return [model.log_probs(one, branch, chunk)[0] for branch in ("streaming", "full")]
 
     (streaming, full), (streaming2, full2) = both(features), both(changed)
     torch.testing.assert_close(streaming[:, :16], streaming2[:, :16])

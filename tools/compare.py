@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Compares two decoding results of the same utterances: relative CERR with a paired-bootstrap
 interval.
 

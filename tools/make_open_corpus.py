@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make the open corpus: synthetic Japanese speech in CSJ's folders and formats.
 
     python tools/make_open_corpus.py --out DIR --preset demo|small|large --seed 1 --jobs 2

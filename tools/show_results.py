@@ -8,9 +8,11 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dualasr_lib.metrics.cer import ErrorCounts
+from dualasr_lib.decoding.recogs import read_recogs
+from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
+from dualasr_lib.metrics.cer import ErrorCounts, count_errors
 from dualasr_lib.program import run_program
 
 HEADER = (
@@ -21,18 +23,32 @@ FOOTER = """algo: algorithmic latency, chunk + look-ahead; first: first text aft
 emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99"""
 
 
-def read_summaries(exp_dir: Path) -> list[dict[str, Any]]:
-    """All `decode/*/summary-*.json` of an experiment, in the order of their names."""
+class Result(NamedTuple):
+    """One decoded split."""
+
+    summary: dict[str, Any]
+    counts: tuple[ErrorCounts, ...]
+    """Errors of each utterance."""
+
+
+def read_results(exp_dir: Path) -> list[Result]:
+    """All `decode/*/summary-*.json` of an experiment with their recogs, in the order of names."""
     paths = sorted((exp_dir / "decode").glob("*/summary-*.json"))
     if not paths:
         raise ValueError(f"no decode/*/summary-*.json in {exp_dir}: decode.py writes them")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Result:
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    recogs = path.with_name(f"recogs-{summary['split']}.txt")
+    items = read_recogs(recogs)
+    return Result(summary, tuple(count_errors("".join(i.ref), "".join(i.hyp)) for i in items))
 
 
 def row(summary: dict[str, Any]) -> tuple[str, ...]:
     """One line of the table; `FOOTER` says what the columns are."""
     latency = summary.get("latency") or {}
-    low, high = (_percent(value) for value in summary["cer_ci95"] or (None, None))
     return (
         summary["branch"],
         summary["method"],
@@ -40,7 +56,7 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
         str(summary["num_utterances"]),
         str(summary["num_ref_chars"]),
         _percent(summary["cer"]),
-        f"{low}-{high}",
+        "-".join(map(_percent, summary["cer_ci95"] or (None, None))),
         _number(summary["rtf"], 3),
         _number(latency.get("algorithmic_ms"), 1),
         _number(latency.get("first_token_ms"), 0),
@@ -49,22 +65,33 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def pooled(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One line per branch and method: the CER over the characters of all its splits."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for summary in summaries:
-        groups.setdefault((summary["branch"], summary["method"]), []).append(summary)
-    lines = []
-    for (branch, method), members in groups.items():
-        each = (ErrorCounts(m["ins"], m["del"], m["sub"], m["num_ref_chars"]) for m in members)
-        counts = sum(each, ErrorCounts())
-        rtf = sum(m["rtf"] * m["audio_seconds"] for m in members)
-        rtf /= sum(m["audio_seconds"] for m in members)
-        utterances = str(sum(m["num_utterances"] for m in members))
-        cer = _percent(counts.rate)
-        numbers = (utterances, str(counts.num_ref_chars), cer, "", _number(rtf, 3))
-        lines.append((branch, method, "all", *numbers, *[""] * 4))
-    return lines
+def pooled(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One line per branch and method with several eval splits: all their utterances together."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        summary = result.summary
+        if summary["split"].startswith("eval"):
+            groups.setdefault((summary["branch"], summary["method"]), []).append(result)
+    return [_pool(*names, group) for names, group in groups.items() if len(group) > 1]
+
+
+def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
+    counts = [count for result in group for count in result.counts]
+    errors, chars = [c.errors for c in counts], [c.num_ref_chars for c in counts]
+    interval = cer_interval(errors, chars, BootstrapConfig())
+    seconds = sum(result.summary["audio_seconds"] for result in group)
+    compute = sum((r.summary["rtf"] or 0.0) * r.summary["audio_seconds"] for r in group)
+    return (
+        branch,
+        method,
+        "+".join(result.summary["split"] for result in group),
+        str(len(counts)),
+        str(sum(chars)),
+        _percent(interval.value),
+        f"{_percent(interval.low)}-{_percent(interval.high)}",
+        _number(compute / seconds if seconds else None, 3),
+        *("", "", "", ""),
+    )
 
 
 def table(lines: Sequence[Sequence[str]], markdown: bool) -> str:
@@ -96,8 +123,8 @@ def main() -> None:
     parser.add_argument("exp_dir", type=Path, help="what train.py and decode.py wrote")
     parser.add_argument("--markdown", action="store_true", help="a Markdown table")
     arguments = parser.parse_args()
-    summaries = read_summaries(arguments.exp_dir)
-    lines = [HEADER, *map(row, summaries), *pooled(summaries)]
+    results = read_results(arguments.exp_dir)
+    lines = [HEADER, *(row(result.summary) for result in results), *pooled(results)]
     print(table(lines, arguments.markdown))
     print(FOOTER)
 

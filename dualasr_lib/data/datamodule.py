@@ -179,7 +179,9 @@ class DataModule:
     def _find_refused(self) -> Iterator[Refused]:
         """One pass over the manifest's JSON lines (building cut objects would take much longer)."""
         self._cuts("train")  # or the message for a missing file
-        with gzip.open(self._data_dir / "cuts" / "csj_cuts_train.jsonl.gz", "rt") as lines:
+        with gzip.open(
+            self._data_dir / "cuts" / "csj_cuts_train.jsonl.gz", "rt", encoding="utf-8"
+        ) as lines:
             for line in lines:
                 cut = json.loads(line)
                 text = cut["supervisions"][0]["text"]
@@ -243,4 +245,8 @@ def _utterance(cut: Cut) -> Utterance:
 
 
 def _load_audio(cut: Cut) -> Tensor:
-    return torch.from_numpy(cut.load_audio()[0])
+    try:
+        samples = cut.load_audio()
+    except Exception as error:  # whatever lhotse's audio back end raises
+        raise ValueError(f"the audio of {cut.id} cannot be read: {error}") from error
+    return torch.from_numpy(samples[0])

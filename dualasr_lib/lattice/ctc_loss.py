@@ -56,5 +56,5 @@ def k2_ctc_loss(
         delay_penalty=delay_penalty,
         reduction="none",
     )
-    finite = torch.where(sorted_losses.isfinite(), sorted_losses, losses[index])
+    finite = torch.where(sorted_losses.isposinf(), losses[index], sorted_losses)
     return losses.index_copy(0, index, finite)

@@ -110,6 +110,7 @@ class OnlineSearch:
         self.vocab_size = vocab_size
         self._segment_frames = config.segment_frames
         self._engine = _engine(vocab_size, config)
+        self.engine = "rerun" if isinstance(self._engine, _Rerun) else "intersecter"
 
     def open(self) -> OnlineState:
         """A new stream."""

@@ -124,7 +124,7 @@ class JointModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.distillation = config, distillation
-        self.distilling = Scheduled((distillation.warm_up, 0.0), (distillation.warm_up + 1, 1.0))
+        self.distilling = Scheduled((distillation.warm_up - 1, 0.0), (distillation.warm_up, 1.0))
         self.streaming = StreamingEncoder(config.subsampling, config.streaming, config.num_features)
         self.full = FullEncoder(config.full)
         dims = {"streaming": self.streaming.output_dim, "full": self.full.output_dim}
@@ -182,7 +182,7 @@ class JointModel(nn.Module):
     ) -> "_Distilled":
         """sp-KD terms; 0, and not computed, where their weight is 0 or their time has not come."""
         config, zero = self.distillation, teacher.hidden.new_zeros((), dtype=torch.float32)
-        begun = not self.training or self.distilling.now() > 0
+        begun = self.distilling.now() > 0
         full, streaming = encoded["full"], encoded["streaming"]
         return _Distilled(
             similarity_loss(full.h, streaming.h, full.lens, config)

@@ -1,9 +1,8 @@
 """Numbers that change with the training step: piecewise-linear schedules held by the modules that
 use them.
 
-The training loop tells the step once (`set_step`); modules read `Scheduled.now()`. In evaluation
-nothing is random, so a schedule only ever moves a deterministic bound there, and it moves to its
-final value.
+The training loop tells the step once (`set_step`); modules read `Scheduled.now()`. The step is saved
+with the model, so that evaluation sees the network that was trained, and nothing is random in it.
 """
 
 from collections.abc import Sequence
@@ -49,9 +48,7 @@ class Scheduled(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def now(self) -> float:
-        """The value at the current step while training, the last value in evaluation."""
-        if not self.training:
-            return self.knots[-1].value
+        """The value at the step that was told last; the same in training and in evaluation."""
         return interpolate(self.knots, float(self.step))
 
 

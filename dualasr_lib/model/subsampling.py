@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualasr_lib.model.activations import SwooshL, SwooshR
@@ -118,11 +117,6 @@ class ConvSubsampling(nn.Module):
         flat = (same + inner).transpose(2, 3).flatten(2)
         out = self.dropout(self.norm(self.out_projection(flat)))
         return out, SubsamplingState(first, second, third, convnext)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Whole utterances (N, T, F), T even; zeros are heard behind the end -> (N, T / 2, C)."""
-        padded = F.pad(x, (0, 0, 0, self.lookahead))
-        return self.step(padded, self.init_state(x.shape[0], x.device))[0]
 
 
 def _past(x: Tensor, cache: Tensor, frames: int) -> tuple[Tensor, Tensor]:

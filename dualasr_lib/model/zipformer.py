@@ -133,16 +133,19 @@ class Zipformer(nn.Module):
             raise ValueError(
                 f"a step takes one chunk of {chunk.frames} frames, but got {x.shape[1]}"
             )
-        contexts = []
+        contexts, known = [], []
         for config, states in zip(self.configs, state.layers):
             frames, cached = x.shape[1] // config.downsampling, states[0].key.shape[1]
             mask = cache_mask(state.processed // config.downsampling, cached, frames)
             contexts.append(self._context(config, mask, cached, frames, chunk))
-        y, layers = self._run(x, state.layers, contexts)
+            known.append(tuple(_without_unused(layer, mask[:, 0, 0, :cached]) for layer in states))
+        y, layers = self._run(x, tuple(known), contexts)
         return y, ZipformerState(layers, state.processed + x.shape[1])
 
     def forward_chunks(self, x: Tensor, chunk: ChunkSpec) -> Tensor:
         """Whole utterances (N, T, C), T a multiple of the chunk, under the chunk mask."""
+        if x.shape[1] % chunk.frames:
+            raise ValueError(f"T must be a multiple of {chunk.frames} frames, but is {x.shape[1]}")
         contexts = []
         for config in self.configs:
             local = chunk.downsampled(config.downsampling)
@@ -204,6 +207,17 @@ class Zipformer(nn.Module):
 def fit_channels(x: Tensor, dim: int) -> Tensor:
     """The first `dim` channels of x (N, T, C), zero-padded where x has fewer."""
     return x[:, :, :dim] if x.shape[2] >= dim else F.pad(x, (0, dim - x.shape[2]))
+
+
+def _without_unused(state: LayerState, unused: Tensor) -> LayerState:
+    """The caches of attention with zeros where `unused` (N, L) says that nothing was kept yet."""
+    empty = unused[:, :, None]
+    return state._replace(
+        key=state.key.masked_fill(empty, 0.0),
+        nonlinear=state.nonlinear.masked_fill(empty, 0.0),
+        value1=state.value1.masked_fill(empty, 0.0),
+        value2=state.value2.masked_fill(empty, 0.0),
+    )
 
 
 def _latest_channels(outputs: list[Tensor]) -> Tensor:

@@ -17,7 +17,6 @@ from dualasr_lib.decoding.offline import decode_batches
 from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
 from dualasr_lib.decoding.writer import write_results
 from dualasr_lib.model.joint import BRANCHES
-from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.program import Progress, run_program
 from dualasr_lib.recogniser import Recogniser
 from dualasr_lib.searches import METHODS, offline_search
@@ -49,8 +48,7 @@ def main() -> None:
     recogniser = Recogniser.load(
         arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
     )
-    chunks = recogniser.config.chunk
-    chunk = ChunkSpec.from_ms(arguments.chunk_ms or chunks.ms, arguments.left_ms or chunks.left_ms)
+    chunk = recogniser.chunk(arguments.chunk_ms, arguments.left_ms)
     search, beams = offline_search(arguments.method, arguments.beam)
     data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
     params = {"model": recogniser.source, "chunk_ms": chunk.ms, "left_frames": chunk.left, **beams}

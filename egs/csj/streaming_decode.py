@@ -19,7 +19,6 @@ from dualasr_lib.decoding.hypothesis import Emission
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
 from dualasr_lib.decoding.writer import write_results
-from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.program import Progress, run_program
 from dualasr_lib.recogniser import Recogniser
 from dualasr_lib.searches import METHODS, online_search
@@ -57,8 +56,7 @@ def main() -> None:
     recogniser = Recogniser.load(
         arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
     )
-    chunks = recogniser.config.chunk
-    chunk = ChunkSpec.from_ms(arguments.chunk_ms or chunks.ms, arguments.left_ms or chunks.left_ms)
+    chunk = recogniser.chunk(arguments.chunk_ms, arguments.left_ms)
     path = recogniser.streaming(chunk)
     search, beams = online_search(arguments.method, arguments.beam, recogniser.tokenizer.vocab_size)
     data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)

@@ -3,7 +3,9 @@
 
     egs/csj/train.py --config egs/csj/conf/demo.toml --data-dir DATA --exp-dir EXP \\
         [--set training.max_steps=100 ...]
-    torchrun --nproc-per-node 8 egs/csj/train.py ...         (one process per device)
+    torchrun --nproc_per_node 8 egs/csj/train.py ...         (one process per device)
+
+torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the torch 2 lane.
 """
 
 import argparse
@@ -36,7 +38,9 @@ def main() -> None:
     with process_group(device) as world:
         experiment = Experiment(config, arguments.data_dir)
         run = dataclasses.replace(experiment.run(arguments.exp_dir), world=world)
-        experiment.fit(run, device)
+        result = experiment.fit(run, device)
+    if not result.finished:
+        print(f"stopped and saved at step {result.step}; the same command goes on", flush=True)
 
 
 if __name__ == "__main__":

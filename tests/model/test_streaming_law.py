@@ -6,6 +6,7 @@ from streaming_contract import Module, verify_streaming
 
 from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.encoder import StreamingEncoder
+from dualasr_lib.model.scheduled import set_step
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig
 from dualasr_lib.model.zipformer import StackConfig, Zipformer
@@ -30,6 +31,7 @@ def stacks(*shape: tuple[int, int, int]) -> tuple[StackConfig, ...]:
 def untrained(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Weights far from their initial values, so that no path is hidden behind a small scale."""
     torch.manual_seed(seed)
+    set_step(module, 1_000_000)  # all schedules at their end
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:
@@ -117,6 +119,35 @@ def test_any_length_and_nan_padding(future: tuple[int, ...]) -> None:
                 outputs.append(y)
             chunked = torch.cat(outputs, 1)[0, : whole.lens[i]]
             torch.testing.assert_close(chunked, whole.h[i, : whole.lens[i]], rtol=1e-4, atol=1e-4)
+
+
+def test_nan_in_unused_caches_changes_nothing() -> None:
+    chunk = ChunkSpec(frames=8, left=16)
+    encoder = untrained(Zipformer(stacks((1, 1, 16), (1, 4, 24)), causal=True))
+    assert isinstance(encoder, Zipformer)
+    x = torch.randn(2, 8, 16)
+    start = encoder.init_state(2, chunk, CPU)
+    dirty = start._replace(
+        layers=tuple(
+            tuple(
+                layer._replace(
+                    **{
+                        name: torch.full_like(getattr(layer, name), float("nan"))
+                        for name in ("key", "nonlinear", "value1", "value2")
+                    }
+                )
+                for layer in stack
+            )
+            for stack in start.layers
+        )
+    )
+    with torch.no_grad():
+        expected, state = encoder.step(x, start, chunk)
+        got, other = encoder.step(x, dirty, chunk)
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(
+            encoder.step(x, other, chunk)[0], encoder.step(x, state, chunk)[0]
+        )
 
 
 def test_contract_catches_a_leak() -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dualasr_lib.decoding.recogs import Recognised, format_recogs
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -13,7 +15,10 @@ def show(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def write_summary(exp: Path, split: str, errors: int, chars: int) -> None:
+def write_result(exp: Path, split: str, ref: str, hyp: str) -> None:
+    """Two utterances with `ref` and `hyp` each; only deletions are counted here."""
+    chars = 2 * len(ref)
+    errors = 2 * (len(ref) - len(hyp))
     summary = {
         "split": split, "branch": "full", "method": "1best", "num_utterances": 2,
         "num_ref_chars": chars, "ins": 0, "del": errors, "sub": 0, "cer": errors / chars,
@@ -21,15 +26,20 @@ def write_summary(exp: Path, split: str, errors: int, chars: int) -> None:
     }  # fmt: skip
     folder = exp / "decode" / "full-1best"
     folder.mkdir(parents=True, exist_ok=True)
+    items = [Recognised(key, list(ref), list(hyp)) for key in ("a", "b")]
+    (folder / f"recogs-{split}.txt").write_text(format_recogs(items), encoding="utf-8")
     (folder / f"summary-{split}.json").write_text(json.dumps(summary), encoding="utf-8")
 
 
 def test_rows_and_pooled_rate(tmp_path: Path) -> None:
-    write_summary(tmp_path, "eval1", errors=1, chars=10)
-    write_summary(tmp_path, "eval2", errors=5, chars=30)
+    write_result(tmp_path, "eval1", "あいうえお", "あいうえ")
+    write_result(tmp_path, "eval2", "あいうえおかきくけこさしすせそ", "あいうえおかきくけこさし")
+    write_result(tmp_path, "valid", "あい", "あ")
     rows = [line.split() for line in show(tmp_path).stdout.splitlines()]
-    assert rows[1][:8] == ["full", "1best", "eval1", "2", "10", "10.00", "0.00-50.00", "0.250"]
-    assert rows[3][:6] == ["full", "1best", "all", "4", "40", "15.00"]
+    assert rows[1][:8] == ["full", "1best", "eval1", "2", "10", "20.00", "0.00-50.00", "0.250"]
+    assert rows[4][:8] == [
+        *("full", "1best", "eval1+eval2", "4", "40", "20.00", "20.00-20.00", "0.250")
+    ]
     markdown = show(tmp_path, "--markdown").stdout.splitlines()
     assert markdown[0].startswith("| branch")
     assert set(markdown[1]) <= set("|- ")
