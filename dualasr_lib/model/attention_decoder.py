@@ -7,6 +7,7 @@ Letters: N batch, S encoder frames, U tokens, V vocabulary, C decoder channels, 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,8 +74,8 @@ class AttentionDecoder(nn.Module):
             activation=F.silu, batch_first=True, norm_first=True,
         )  # fmt: skip
         norm = nn.LayerNorm(config.dim)
-        self.layers: nn.Module
-        self.layers = nn.TransformerDecoder(layer, config.layers, norm)  # type: ignore[no-untyped-call]
+        stack: Callable[..., nn.Module] = nn.TransformerDecoder
+        self.layers = stack(layer, config.layers, norm)
         self.output = nn.Linear(config.dim, vocab_size)
 
     def forward(

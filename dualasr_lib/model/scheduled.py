@@ -1,8 +1,7 @@
-"""Numbers that change with the training step: piecewise-linear schedules held by the modules that
-use them.
+"""Numbers that change with the training step: piecewise-linear schedules held by their users.
 
-The training loop tells the step once (`set_step`); modules read `Scheduled.now()`. The step is saved
-with the model, so that evaluation sees the network that was trained, and nothing is random in it.
+The training loop tells the step once (`set_step`); modules read `Scheduled.now()`. The step is
+saved with the model, so that evaluation sees the network that was trained; nothing is random.
 """
 
 from collections.abc import Sequence
