@@ -4,6 +4,7 @@ Formatting and lint are ruff's. Whether something happens on import is not looke
 """
 
 import ast
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +88,8 @@ def _interface_complaints(tree: ast.Module) -> Iterator[str]:
 
 
 def _width(line: str) -> int:
-    """Columns of a line: full-width characters take two."""
+    """Columns, two for a full-width character; like ruff, without a closing `noqa` and such."""
+    line = re.sub(r"\s*#\s*(type: ignore|noqa|fmt:).*$", "", line)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("kaldifeat")
+pytest.importorskip("_kaldifeat")
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 

@@ -50,7 +50,7 @@ run_tests() { # run_tests LANE PYTHON ARGUMENTS...
   rm -f "$output"
 }
 
-torch2_tests() { # what needs neither k2 nor kaldifeat nor lhotse
+torch2_tests() { # what needs neither k2 nor kaldifeat
   local folder
   for folder in tests/model tests/training tests/metrics tests/decoding; do
     [ ! -d "$folder" ] || echo "$folder"

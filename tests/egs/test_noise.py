@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("lhotse")
 pytest.importorskip("lilcom")
-pytest.importorskip("kaldifeat")
+pytest.importorskip("_kaldifeat")
 pytest.importorskip("soundfile")
 
 import soundfile

@@ -16,7 +16,7 @@ from dualasr_lib.training.checkpoint import find, load
 
 for library in (
     "lhotse",
-    "kaldifeat",
+    "_kaldifeat",
     "k2",
     "kaldilm",
     "kaldingram",

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("lhotse")
 pytest.importorskip("lilcom")
-pytest.importorskip("kaldifeat")
+pytest.importorskip("_kaldifeat")
 pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")

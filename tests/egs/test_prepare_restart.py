@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("lhotse")
-pytest.importorskip("kaldifeat")
+pytest.importorskip("_kaldifeat")
 pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("matplotlib")
