@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"prepare.sh: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("prepare.sh: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
