@@ -8,6 +8,7 @@ chunks.
 Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
 """
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +25,18 @@ from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.model.encoder import EncoderState, encoder_lens
 from dualasr_lib.model.joint import Branch, JointModel
 from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.searches import METHODS
 from dualasr_lib.training.averaging import load_weights
+from dualasr_lib.training.distributed import local_device
 
-__all__ = ["PathState", "Recogniser", "StreamingPath"]
+__all__ = [
+    "Loaded",
+    "PathState",
+    "Recogniser",
+    "StreamingPath",
+    "add_recogniser_arguments",
+    "load_recogniser",
+]
 
 
 @dataclass(frozen=True)
@@ -76,17 +86,47 @@ class Recogniser:
             encoded = self.model.full(encoded)
         return self.model.log_probs(encoded.h, branch).cpu(), encoded.lens.cpu()
 
-    def chunk(self, chunk_ms: int | None, left_ms: int | None) -> ChunkSpec:
-        """A chunk from milliseconds; None takes the configuration's."""
-        default = self.config.chunk
-        return ChunkSpec.from_ms(
-            default.ms if chunk_ms is None else chunk_ms,
-            default.left_ms if left_ms is None else left_ms,
-        )
-
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
         """The path from running audio to log-probabilities of the streaming branch."""
         return StreamingPath(self, chunk)
+
+
+class Loaded(NamedTuple):
+    """What the decoding programs start from."""
+
+    recogniser: Recogniser
+    chunk: ChunkSpec
+
+
+def add_recogniser_arguments(parser: ArgumentParser) -> None:
+    """The options that all decoding programs share."""
+    add = parser.add_argument
+    add("--exp-dir", type=Path, required=True, help="what train.py wrote")
+    add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
+    add("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
+    add("--method", choices=METHODS, default="1best", help="default: 1best")
+    add("--epoch", type=int, help="checkpoint; default: the newest")
+    add("--avg", type=int, default=0, help="epochs to average; default: none")
+    add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
+    add("--left-ms", type=int, help="their left context; default: the config's")
+    add("--beam", nargs="*", default=[], metavar="KEY=VALUE", help="options of the search")
+    add("--device", default="auto", help="auto, cpu or cuda")
+
+
+def load_recogniser(arguments: Namespace) -> Loaded:
+    """The checkpoint and the chunk that the options of `add_recogniser_arguments` ask for.
+
+    Raises:
+        ValueError: as `Recogniser.load`, or a chunk that cannot be.
+    """
+    device = local_device(arguments.device)
+    recogniser = Recogniser.load(
+        arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
+    )
+    default = recogniser.config.chunk
+    chunk_ms = default.ms if arguments.chunk_ms is None else arguments.chunk_ms
+    left_ms = default.left_ms if arguments.left_ms is None else arguments.left_ms
+    return Loaded(recogniser, ChunkSpec.from_ms(chunk_ms, left_ms))
 
 
 class PathState(NamedTuple):

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": _BASE | {"metrics"},
     "export": _BASE | {"metrics"},
     "experiment": _BELOW_3,
-    "recogniser": _BELOW_3 | {"experiment"},
+    "recogniser": _BELOW_3 | {"experiment", "searches"},
     "searches": _BELOW_3,
     "program": _BASE,
     "serving": _BELOW_3 | {"experiment", "recogniser", "searches"},

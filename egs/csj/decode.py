@@ -8,9 +8,6 @@ checkpoint; --epoch E takes another one, --avg K the mean over the K epochs up t
 """
 
 import argparse
-from pathlib import Path
-
-import torch
 
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.decoding.offline import decode_batches
@@ -18,37 +15,22 @@ from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
 from dualasr_lib.decoding.writer import write_results
 from dualasr_lib.model.joint import BRANCHES
 from dualasr_lib.program import Progress, run_program
-from dualasr_lib.recogniser import Recogniser
-from dualasr_lib.searches import METHODS, offline_search
-from dualasr_lib.training.distributed import local_device
+from dualasr_lib.recogniser import add_recogniser_arguments, load_recogniser
+from dualasr_lib.searches import offline_search
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--exp-dir", type=Path, required=True, help="what train.py wrote")
-    parser.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    parser.add_argument("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
+    add_recogniser_arguments(parser)
     parser.add_argument("--branch", choices=BRANCHES, required=True)
-    parser.add_argument("--method", choices=METHODS, default="1best")
-    parser.add_argument("--epoch", type=int, help="default: the newest checkpoint")
-    parser.add_argument("--avg", type=int, default=0, help="epochs to average; default: none")
-    parser.add_argument("--chunk-ms", type=int, help="chunk of the streaming stacks")
-    parser.add_argument("--left-ms", type=int, help="their left context")
-    parser.add_argument("--beam", nargs="*", default=[], metavar="KEY=VALUE",
-                        help="options of the search, e.g. search_beam=15")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    device: torch.device = local_device(arguments.device)
-    recogniser = Recogniser.load(
-        arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
-    )
-    chunk = recogniser.chunk(arguments.chunk_ms, arguments.left_ms)
+    recogniser, chunk = load_recogniser(arguments)
     search, beams = offline_search(arguments.method, arguments.beam)
     data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
     params = {"model": recogniser.source, "chunk_ms": chunk.ms, "left_frames": chunk.left, **beams}

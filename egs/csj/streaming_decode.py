@@ -10,9 +10,6 @@ the summary with latencies. --realtime feeds audio at its natural speed and read
 """
 
 import argparse
-from pathlib import Path
-
-import torch
 
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.decoding.hypothesis import Emission
@@ -20,29 +17,18 @@ from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
 from dualasr_lib.decoding.writer import write_results
 from dualasr_lib.program import Progress, run_program
-from dualasr_lib.recogniser import Recogniser
-from dualasr_lib.searches import METHODS, online_search
-from dualasr_lib.training.distributed import local_device
+from dualasr_lib.recogniser import add_recogniser_arguments, load_recogniser
+from dualasr_lib.searches import online_search
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--exp-dir", type=Path, required=True, help="what train.py wrote")
-    parser.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    parser.add_argument("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
-    parser.add_argument("--chunk-ms", type=int, help="multiple of 20; default: the config's")
-    parser.add_argument("--left-ms", type=int, help="left context; default: the config's")
+    add_recogniser_arguments(parser)
     parser.add_argument("--num-streams", type=int, default=8, help="streams in parallel")
-    parser.add_argument("--method", choices=METHODS, default="1best")
     parser.add_argument("--realtime", action="store_true", help="feed audio at its natural speed")
     parser.add_argument("--show", action="store_true", help="print partial texts as they come")
-    parser.add_argument("--epoch", type=int, help="default: the newest checkpoint")
-    parser.add_argument("--avg", type=int, default=0, help="epochs to average; default: none")
-    parser.add_argument("--beam", nargs="*", default=[], metavar="KEY=VALUE",
-                        help="options of the search, e.g. beams.search_beam=15")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args()
 
 
@@ -52,11 +38,7 @@ def print_partial(utterance: str, emission: Emission) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    device: torch.device = local_device(arguments.device)
-    recogniser = Recogniser.load(
-        arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
-    )
-    chunk = recogniser.chunk(arguments.chunk_ms, arguments.left_ms)
+    recogniser, chunk = load_recogniser(arguments)
     path = recogniser.streaming(chunk)
     search, beams = online_search(arguments.method, arguments.beam, recogniser.tokenizer.vocab_size)
     data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
