@@ -7,7 +7,6 @@ It composes; the mechanisms are below. What a trained checkpoint is used for is 
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -21,12 +20,14 @@ from dualasr_lib.data.datamodule import DataConfig, DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.features.fbank import FbankConfig
+from dualasr_lib.files import write_atomically
 from dualasr_lib.metrics.cer import ErrorCounts, count_errors
 from dualasr_lib.model.ctc import CtcLoss, torch_ctc_loss
 from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.model.joint import BRANCHES, JointModel, LossConfig, Losses, ModelConfig, Targets
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitConfig, FitResult, Run, StepResult, Term, Validation
+from dualasr_lib.training.distributed import World
 from dualasr_lib.training.loop import fit
 
 __all__ = ["ChunkConfig", "Experiment", "ExperimentConfig", "build_model", "draw_chunk"]
@@ -127,10 +128,11 @@ class Experiment:
             validate=self.validate, on_step=model.set_step,
         )  # fmt: skip
 
-    def run(self, directory: Path) -> Run:
+    def run(self, directory: Path, world: World) -> Run:
         """Where a run of this experiment lives, and what its checkpoints say about it."""
         fingerprints = {"tokenizer": self.tokenizer.fingerprint}
-        return Run(directory=directory, config=to_dict(self.config), fingerprints=fingerprints)
+        config = to_dict(self.config)
+        return Run(directory=directory, config=config, fingerprints=fingerprints, world=world)
 
     def objective(self, model: nn.Module, batch: Batch) -> StepResult:
         """The training loss of one batch under a chunk drawn for it."""
@@ -163,9 +165,9 @@ class Experiment:
                 log_probs = joint.log_probs(encoded[branch].h, branch)
                 hypotheses = self._texts(log_probs, encoded[branch].lens)
                 errors[branch].extend(map(count_errors, batch.texts, hypotheses))
-                for key, ref, hyp in list(zip(batch.ids, batch.texts, hypotheses))[:1]:
-                    if len(texts) < _EXAMPLES * len(BRANCHES):
-                        texts[f"{branch}/{key}"] = f"ref: {ref}  \nhyp: {hyp}"
+                if len(texts) < _EXAMPLES * len(BRANCHES):
+                    example = f"ref: {batch.texts[0]}  \nhyp: {hypotheses[0]}"
+                    texts[f"{branch}/{batch.ids[0]}"] = example
         scores = {
             f"cer_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
             for branch, counts in errors.items()
@@ -176,8 +178,7 @@ class Experiment:
         """Says how many training utterances are left out; EXP/left_out.tsv names them."""
         refused = self.data.refused()
         lines = "".join(f"{item.id}\t{item.reason}\n" for item in refused)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "left_out.tsv").write_text(lines, encoding="utf-8")
+        write_atomically(directory / "left_out.tsv", lines.encode())
         _LOG.info("%d training utterances left out (left_out.tsv)", len(refused))
 
     def _texts(self, log_probs: Tensor, lens: Tensor) -> list[str]:
@@ -212,4 +213,4 @@ def _ctc_loss(name: str) -> CtcLoss:
         return torch_ctc_loss
     from dualasr_lib.lattice.ctc_loss import k2_ctc_loss  # k2 is optional
 
-    return cast(Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], k2_ctc_loss)
+    return k2_ctc_loss

@@ -8,12 +8,13 @@ no paths in the model, so the same text gives the same bytes everywhere.
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import sentencepiece
+
+from dualasr_lib.files import write_atomically
 
 __all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "PieceType", "Tokenizer"]
 
@@ -93,11 +94,8 @@ class Tokenizer:
 
     def save(self, lang_dir: Path) -> None:
         """Writes the lang folder's two files."""
-        lang_dir.mkdir(parents=True, exist_ok=True)
-        for name, data in ((MODEL_FILE, self._model), (TOKENS_FILE, self.tokens_txt().encode())):
-            temporary = lang_dir / f".{name}.tmp"
-            temporary.write_bytes(data)
-            os.replace(temporary, lang_dir / name)
+        write_atomically(lang_dir / MODEL_FILE, self._model)
+        write_atomically(lang_dir / TOKENS_FILE, self.tokens_txt().encode())
 
     def tokens_txt(self) -> str:
         """Content of `tokens.txt`: one "token id" per line."""

@@ -9,7 +9,6 @@ torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from dualasr_lib.config import load
@@ -37,8 +36,7 @@ def main() -> None:
     device = local_device(arguments.device)
     with process_group(device) as world:
         experiment = Experiment(config, arguments.data_dir)
-        run = dataclasses.replace(experiment.run(arguments.exp_dir), world=world)
-        result = experiment.fit(run, device)
+        result = experiment.fit(experiment.run(arguments.exp_dir, world), device)
     if not result.finished:
         print(f"stopped and saved at step {result.step}; the same command goes on", flush=True)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from lhotse import MonoCut, Recording, SupervisionSegment
 
+from dualasr_lib.files import write_atomically
 from egs.csj.local.options import SPLITS, Options
-from egs.csj.local.stage import Folders, progress, read_jsonl, write_atomically, write_jsonl
+from egs.csj.local.stage import Folders, progress, read_jsonl, write_jsonl
 
 __all__ = ["GAP", "SPEEDS", "join_units", "run"]
 

@@ -28,6 +28,7 @@ from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
 from dualasr_lib.features.fbank import FbankConfig
+from dualasr_lib.files import write_atomically
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.process import die_with_parent
 from egs.csj.local.stage import (
@@ -36,7 +37,6 @@ from egs.csj.local.stage import (
     count_jsonl,
     progress,
     read_jsonl,
-    write_atomically,
     write_jsonl,
 )
 

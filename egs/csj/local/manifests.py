@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dualasr_lib.files import write_atomically
 from egs.csj.local.corpus_check import (
     SAMPLE_RATE,
     Talk,
@@ -22,7 +23,7 @@ from egs.csj.local.corpus_check import (
 )
 from egs.csj.local.options import PARTS, Options
 from egs.csj.local.process import run_program
-from egs.csj.local.stage import Folders, PrepareError, read_jsonl, write_atomically, write_jsonl
+from egs.csj.local.stage import Folders, PrepareError, read_jsonl, write_jsonl
 
 __all__ = ["run"]
 

@@ -11,8 +11,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.files import write_atomically
 from egs.csj.local.options import SPLITS, Options
-from egs.csj.local.stage import Folders, read_jsonl, write_atomically
+from egs.csj.local.stage import Folders, read_jsonl
 
 __all__ = ["run"]
 

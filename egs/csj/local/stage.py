@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from dualasr_lib.files import write_atomically
+
 __all__ = [
     "Folders",
     "PrepareError",
@@ -28,7 +30,6 @@ __all__ = [
     "lock",
     "progress",
     "read_jsonl",
-    "write_atomically",
     "write_jsonl",
 ]
 
@@ -140,14 +141,6 @@ def lock(data_dir: Path, patience: float = 3.0) -> Iterator[None]:
                     raise PrepareError(message) from None
                 time.sleep(0.1)
         yield
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def write_jsonl(path: Path, items: Iterable[Mapping[str, Any]]) -> int:
