@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("pyopenjtalk")
@@ -21,8 +22,9 @@ except OSError:
 from open_corpus import sources
 from open_corpus.build import build_corpus
 from open_corpus.hts import FRAME_SAMPLES, Engine, Voice
-from open_corpus.plan import Plan
-from open_corpus.presets import preset
+from open_corpus.plan import Plan, speakers, talks
+from open_corpus.presets import PRESETS, preset
+from open_corpus.speakers import Speaker
 from open_corpus.words import clauses, labels, plain_word
 
 _VOICE = Voice(
@@ -116,10 +118,53 @@ def test_no_phone_is_taken_for_silence_late_in_a_sentence(cache: Path) -> None:
     assert frames[1:-1].max() < 60
 
 
+def _extremes(name: str) -> list[Speaker]:
+    """The speakers of a preset with the least and greatest share, pitch and warping."""
+    plan = preset(name, seed=1)
+    everyone = [x for talk in talks(plan) for x in speakers(plan, talk.id).values()]
+    ranked = [
+        sorted(everyone, key=lambda x: x.voice.weights),
+        sorted(everyone, key=lambda x: x.voice.half_tone),
+        sorted(everyone, key=lambda x: x.voice.alpha),
+    ]
+    return [speaker for ranking in ranked for speaker in (ranking[0], ranking[-1])]
+
+
+def _voiced_share(samples: npt.NDArray[np.float32]) -> float:
+    """Share of 40 ms frames (n samples at 48 kHz) that are loud and periodic at 60 to 500 Hz.
+
+    Loud: within 25 dB of the loudest, so a burst makes all else quiet. Periodic: the
+    autocorrelation, corrected for the window, exceeds 0.6 of the power.
+    """
+    size, window = 1920, np.hanning(1920)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::960]
+    frames = (frames - frames.mean(1, keepdims=True)) * window
+    power = (frames**2).sum(1)
+    loud = power > power.max() * 10**-2.5
+    spectra = np.abs(np.fft.rfft(np.vstack([frames[loud], window]), 2 * size)) ** 2
+    correlation = np.fft.irfft(spectra)[:, 96:800]
+    ratio = correlation[:-1] / power[loud, None] * ((window**2).sum() / correlation[-1])
+    return float((ratio.max(1) > 0.6).sum() / len(frames))
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_most_extreme_speakers_are_voiced(name: str, cache: Path) -> None:
+    """A tenth outside the voices 0.05 to 0.4 of this sentence was voiced, inside 0.7 or more."""
+    engine = Engine(sources.voice_files(cache))
+    lines = _labels("青い海の上を大きな鳥が飛んでいるのを山の上から見ました")
+    for speaker in _extremes(name):
+        engine.voice(speaker.voice)
+        speech = engine.say(lines, [1 / speaker.rate] * len(lines))
+        first, last = speech.phone_frames[[0, -1]] * FRAME_SAMPLES
+        assert _voiced_share(speech.samples[first:-last]) > 0.62, speaker
+
+
 def test_engine_refuses_what_does_not_fit(cache: Path) -> None:
     engine = Engine(sources.voice_files(cache))
-    with pytest.raises(ValueError, match="`weights`"):
+    with pytest.raises(ValueError, match="`weights` must have one entry"):
         engine.voice(_VOICE._replace(weights=(1.0,)))
+    with pytest.raises(ValueError, match=r"`weights` must lie in \[0, 1\]"):
+        engine.voice(_VOICE._replace(weights=(-0.01, 1.01)))
     with pytest.raises(ValueError, match="`stretch`"):
         engine.say(_labels("駅"), [1.0])
 

@@ -43,6 +43,19 @@ def test_presets_have_all_talks_in_both_volumes(name: str) -> None:
     assert check_speakers(plan) >= len(found) + len(babble_clips(plan))
 
 
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_speakers_lie_between_the_voices(name: str) -> None:
+    """Some lay outside: the engine then had negative variances, and speech was unintelligible."""
+    plan = preset(name, seed=1)
+    ids = [part.id for part in (*talks(plan), *babble_clips(plan))]
+    found = [speaker for key in ids for speaker in speakers(plan, key).values()]
+    shares = [speaker.voice.weights[0] for speaker in found]
+    assert all(speaker.voice.weights == (x, 1 - x) for speaker, x in zip(found, shares))
+    assert all(0.45 <= x <= 1 if s.female else 0 <= x <= 0.45 for s, x in zip(found, shares))
+    assert min(shares) < 0.01 and max(shares) > 0.99
+    assert len(set(shares)) == len(shares)
+
+
 def test_sizes_of_the_presets() -> None:
     hours = {name: sum(t.seconds for t in talks(preset(name, 1))) / 3600 for name in PRESETS}
     assert 1.0 <= hours["demo"] <= 1.5

@@ -25,7 +25,7 @@ from open_corpus.workshop import Task, Workshop, open_prompts
 __all__ = ["build_corpus"]
 
 _BYTES_PER_SECOND = 32000
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the same plan makes other bytes than before."""
 
 Report = Callable[[str, float, float], None]

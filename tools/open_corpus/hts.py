@@ -65,7 +65,7 @@ class Voice(NamedTuple):
     """What makes one virtual speaker; two speakers are the same only if these are equal."""
 
     weights: tuple[float, ...]
-    """Share of each loaded voice; may be slightly negative (extrapolation)."""
+    """Share of each loaded voice, in [0, 1]: extrapolated variances may be negative."""
     alpha: float
     """Frequency warping; 0.55 is neutral, less is a longer vocal tract."""
     half_tone: float
@@ -119,6 +119,8 @@ class Engine:
                 f"`weights` must have one entry for each of the {self._num_voices} voices, "
                 f"but has {len(voice.weights)}"
             )
+        if not all(0 <= weight <= 1 for weight in voice.weights):
+            raise ValueError(f"`weights` must lie in [0, 1], but are {voice.weights}")
         for index, weight in enumerate(voice.weights):
             self._call("set_duration_interpolation_weight", index, weight)
             for stream in range(_NUM_STREAMS):

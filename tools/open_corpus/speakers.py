@@ -62,9 +62,13 @@ def number(key: str) -> int:
 
 
 def draw_speaker(key: str, female: bool, variety: Variety) -> Speaker:
-    """The speaker of `key`: a point between the two voices, by sex on either side of 0.45."""
+    """The speaker of `key`: a point between the two voices, by sex on either side of 0.45.
+
+    The point is never outside: variances are interpolated too, and extrapolated ones are negative
+    for some states (a few per cent outside are enough), whose speech bursts or whispers.
+    """
     rng = random.Random(key)
-    weight = rng.uniform(0.45, 1.1) if female else rng.uniform(-0.1, 0.45)
+    weight = rng.uniform(0.45, 1.0) if female else rng.uniform(0.0, 0.45)
     order = np.arange(1, _NUM_SHIFTED + 1)
     shift = np.random.default_rng(number(key)).normal(0, variety.shift, _NUM_SHIFTED) / order**0.5
     voice = Voice(
