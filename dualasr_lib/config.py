@@ -3,7 +3,7 @@
 A configuration is a tree of frozen dataclasses, each beside the class it configures. Loading is
 strict: an unknown key, a wrong type or a value outside a `Literal` is an error that names the path
 and suggests the nearest known key. A TOML file may start from another one with `include =
-"base.toml"` (relative to itself).
+"base.toml"` (relative to itself); whoever loads it may put another base in its place.
 """
 
 import dataclasses
@@ -57,18 +57,23 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
-def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
-    """Reads TOML file `path` with its includes, applies `key=value` overrides, and builds `cls`."""
-    return from_dict(cls, override(read_toml(path), overrides))
+def load(cls: type[C], path: Path, overrides: Sequence[str] = (), base: Path | None = None) -> C:
+    """Reads TOML file `path` as `read_toml` does, applies `key=value` overrides, and builds
+    `cls`.
+    """
+    return from_dict(cls, override(read_toml(path, base), overrides))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
     """Plain values of a TOML file merged over those of the file it includes.
+
+    Args:
+        base: this file in place of the one that `path` includes.
 
     Raises:
         ValueError: the file (or one it includes) is missing, is no TOML, or includes itself.
     """
-    return _read_toml(path, ())
+    return _read_toml(path.resolve(), (), base)
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -91,22 +96,28 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     return result
 
 
-def _read_toml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.resolve()
+def _read_toml(path: Path, seen: tuple[Path, ...], base: Path | None = None) -> dict[str, Any]:
     if path in seen:
         raise ValueError(f"config file {path} includes itself")
+    values, included = _parse_toml(path)
+    start = included if base is None else base.resolve()
+    return values if start is None else _merge(_read_toml(start, (*seen, path)), values)
+
+
+def _parse_toml(path: Path) -> tuple[dict[str, Any], Path | None]:
+    """The values of one file, and the file that it includes."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read config file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config file {path} is not valid TOML: {error}") from None
-    base = values.pop("include", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
-        raise ValueError(f"config file {path}: include must be a file name, but is {base!r}")
-    return _merge(_read_toml(path.parent / base, (*seen, path)), values)
+    included = values.pop("include", None)
+    if included is None:
+        return values, None
+    if not isinstance(included, str):
+        raise ValueError(f"config file {path}: include must be a file name, but is {included!r}")
+    return values, (path.parent / included).resolve()
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

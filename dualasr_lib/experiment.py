@@ -8,8 +8,9 @@ It composes; the mechanisms are below. What a trained checkpoint is used for is 
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +23,21 @@ from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.files import write_atomically
 from dualasr_lib.metrics.cer import ErrorCounts, count_errors
-from dualasr_lib.model.ctc import CtcLoss, torch_ctc_loss
+from dualasr_lib.model.ctc import CtcLoss, CtcLossConfig, torch_ctc_loss
+from dualasr_lib.model.distillation import similarity_images
 from dualasr_lib.model.encoder import encoder_lens
-from dualasr_lib.model.joint import BRANCHES, JointModel, LossConfig, Losses, ModelConfig, Targets
+from dualasr_lib.model.joint import Branch, JointModel, LossConfig, Losses, ModelConfig, Targets
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitConfig, FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.loop import fit
+from dualasr_lib.training.progress import watched
 
 __all__ = ["ChunkConfig", "Experiment", "ExperimentConfig", "build_model", "draw_chunk"]
 
 _LOG = logging.getLogger(__name__)
 _EXAMPLES = 3  # validation utterances whose texts are logged
+_NAMES = 20  # training utterances without a CTC alignment that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +73,8 @@ class ExperimentConfig:
     """Sizes of the model."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss."""
-    ctc_loss: Literal["torch", "k2"] = "torch"
-    """Implementation of the CTC loss; both give the same."""
+    ctc_loss: CtcLossConfig = field(default_factory=CtcLossConfig)
+    """The CTC loss; its delay penalty is for the streaming branch only."""
     chunk: ChunkConfig = field(default_factory=ChunkConfig)
     """Chunks of the streaming branch."""
     features: FbankConfig = field(default_factory=FbankConfig)
@@ -86,10 +90,11 @@ class ExperimentConfig:
                 "model.num_features must equal features.num_mel_bins="
                 f"{self.features.num_mel_bins}, but is {self.model.num_features}"
             )
-        factors = {2, *(stack.downsampling for stack in self.model.streaming)}
-        for frames in (*self.chunk.train_frames, self.chunk.decoding.frames):
-            for factor in factors:
-                ChunkSpec(frames=frames, left=None).downsampled(factor)
+        if self.model.has("streaming"):
+            factors = {2, *(stack.downsampling for stack in self.model.streaming)}
+            for frames in (*self.chunk.train_frames, self.chunk.decoding.frames):
+                for factor in factors:
+                    ChunkSpec(frames=frames, left=None).downsampled(factor)
 
 
 def build_model(config: ExperimentConfig, tokenizer: Tokenizer) -> JointModel:
@@ -100,7 +105,10 @@ def build_model(config: ExperimentConfig, tokenizer: Tokenizer) -> JointModel:
 
 
 def draw_chunk(config: ChunkConfig) -> ChunkSpec:
-    """A chunk and a left context for one training batch, from torch's global generator."""
+    """A chunk and a left context for one training batch, from torch's global generator.
+
+    The loop seeds that by rank and step, so every rank draws for itself.
+    """
     frames = config.train_frames[int(torch.randint(len(config.train_frames), ()))]
     left = config.train_left[int(torch.randint(len(config.train_left), ()))]
     return ChunkSpec(frames=frames, left=max(1, left // frames) * frames)
@@ -114,7 +122,9 @@ class Experiment:
         self.tokenizer = Tokenizer.load(data_dir / "lang")
         _check_features(config.features, data_dir)
         self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
-        self._ctc_loss = _ctc_loss(config.ctc_loss)
+        self._ctc_loss = _ctc_loss(config.ctc_loss, delay_penalty=0.0)
+        self._streaming_ctc_loss = _ctc_loss(config.ctc_loss, config.ctc_loss.delay_penalty)
+        self._unalignable: set[str] = set()
 
     def fit(self, run: Run, device: torch.device) -> FitResult:
         """Trains, or goes on training, in `run.directory`."""
@@ -137,42 +147,81 @@ class Experiment:
     def objective(self, model: nn.Module, batch: Batch) -> StepResult:
         """The training loss of one batch under a chunk drawn for it."""
         targets = Targets(batch.tokens, batch.token_lens)
+        chunk = draw_chunk(self.config.chunk)
         losses: Losses = model(
-            batch.features,
-            batch.feature_lens,
-            targets,
-            draw_chunk(self.config.chunk),
-            self._ctc_loss,
-        )
+            batch.features, batch.feature_lens, targets, chunk,
+            self._ctc_loss, self._streaming_ctc_loss,
+        )  # fmt: skip
+        self._name_unalignable(batch.ids, losses.impossible)
         return StepResult(
             loss=losses.weighted(self.config.loss),
-            terms=_terms(losses),
+            terms={**_loss_terms(losses), **self._chunk_terms(chunk)},
             weight=float(losses.num_tokens),
             signal_seconds=sum(batch.durations),
         )
 
     def validate(self, model: nn.Module) -> Validation:
-        """Greedy CER of both branches on split `valid`, and a few texts beside their references."""
+        """Greedy CER of all branches on split `valid`, a few texts beside their references, and
+        similarity matrices of the batch with the most utterances.
+
+        Nothing is random: the same weights give the same numbers.
+        """
         joint = cast(JointModel, model)
         device = next(joint.parameters()).device
         chunk = self.config.chunk.decoding
-        errors: dict[str, list[ErrorCounts]] = {branch: [] for branch in BRANCHES}
+        errors: dict[Branch, list[ErrorCounts]] = {branch: [] for branch in joint.branches}
         texts: dict[str, str] = {}
-        for batch in self.data.valid_batches():
+        fullest: Batch | None = None
+        for batch in watched(self.data.valid_batches(), "validation: batch"):
             on_device = batch.to(device)
             encoded = joint.encode(on_device.features, on_device.feature_lens, chunk)
-            for branch in BRANCHES:
-                log_probs = joint.log_probs(encoded[branch].h, branch)
-                hypotheses = self._texts(log_probs, encoded[branch].lens)
+            for branch, states in encoded.items():
+                hypotheses = self._texts(joint.log_probs(states.h, branch), states.lens)
                 errors[branch].extend(map(count_errors, batch.texts, hypotheses))
-                if len(texts) < _EXAMPLES * len(BRANCHES):
+                if len(texts) < _EXAMPLES * len(encoded):
                     example = f"ref: {batch.texts[0]}  \nhyp: {hypotheses[0]}"
                     texts[f"{branch}/{batch.ids[0]}"] = example
+            if fullest is None or len(batch.ids) > len(fullest.ids):
+                fullest = batch
         scores = {
             f"cer_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
             for branch, counts in errors.items()
         }
-        return Validation(scores=scores, texts=texts)
+        images = {} if fullest is None else self._images(joint, fullest.to(device))
+        return Validation(scores=scores, texts=texts, images=images)
+
+    def _images(self, joint: JointModel, batch: Batch) -> dict[str, Tensor]:
+        """Similarity matrices of both branches; none where there is only one."""
+        targets = Targets(batch.tokens, batch.token_lens)
+        if joint.distiller is None:
+            return {}
+        chunk = self.config.chunk.decoding
+        views = joint.views(batch.features, batch.feature_lens, targets, chunk)
+        config = self.config.loss.distillation
+        return similarity_images(views["full"], views["streaming"], config)
+
+    def _chunk_terms(self, chunk: ChunkSpec) -> dict[str, Term]:
+        """Mean chunk, and the share of batches that had each of the sizes."""
+        if not self.config.model.has("streaming"):
+            return {}
+        shares = {
+            f"chunk_share/{frames}": Term(float(frames == chunk.frames), 1.0)
+            for frames in self.config.chunk.train_frames
+        }
+        return {"chunk_frames": Term(float(chunk.frames), 1.0), **shares}
+
+    def _name_unalignable(self, ids: tuple[str, ...], impossible: Tensor) -> None:
+        """Logs each utterance without a CTC alignment once, the first `_NAMES` of them by name.
+
+        Reading `impossible` costs no extra wait: CTC losses have just fetched the lengths.
+        """
+        found = {name for name, bad in zip(ids, impossible.tolist()) if bad}
+        for name in sorted(found - self._unalignable):
+            self._unalignable.add(name)
+            if len(self._unalignable) <= _NAMES:
+                _LOG.warning("no CTC alignment: %s has more tokens than encoder frames", name)
+            elif len(self._unalignable) == _NAMES + 1:
+                _LOG.warning("more utterances without a CTC alignment are counted, but not named")
 
     def _report_left_out(self, directory: Path) -> None:
         """Says how many training utterances are left out; EXP/left_out.tsv names them."""
@@ -198,19 +247,22 @@ def _check_features(config: FbankConfig, data_dir: Path) -> None:
         )
 
 
-def _terms(losses: Losses) -> dict[str, Term]:
+def _loss_terms(losses: Losses) -> dict[str, Term]:
+    """The terms of the branches that there are."""
     tokens = float(losses.num_tokens)
-    by_token = ("ctc_streaming", "attention_streaming", "ctc_full", "attention_full")
-    terms = {name: Term(getattr(losses, name).detach(), tokens) for name in by_token}
-    for name in ("distillation_encoder", "distillation_decoder"):
-        terms[name] = Term(getattr(losses, name).detach(), 1.0)
-    terms["impossible_utterances"] = Term(losses.num_impossible.float(), 1.0)
+    terms = {}
+    for name, sums in (("ctc", losses.ctc), ("attention", losses.attention)):
+        terms.update({f"{name}_{b}": Term(value.detach(), tokens) for b, value in sums.items()})
+    if losses.distilled is not None:
+        for part, value in zip(losses.distilled._fields, losses.distilled):
+            terms[f"distillation_{part}"] = Term(value.detach(), 1.0)
+    terms["impossible_utterances"] = Term(losses.impossible.sum(), 1.0)
     return terms
 
 
-def _ctc_loss(name: str) -> CtcLoss:
-    if name == "torch":
+def _ctc_loss(config: CtcLossConfig, delay_penalty: float) -> CtcLoss:
+    if config.implementation == "torch":
         return torch_ctc_loss
     from dualasr_lib.lattice.ctc_loss import k2_ctc_loss  # k2 is optional
 
-    return k2_ctc_loss
+    return partial(k2_ctc_loss, delay_penalty=delay_penalty, beam=config.beam)

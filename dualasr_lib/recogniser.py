@@ -11,7 +11,7 @@ Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new sampl
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,16 +79,29 @@ class Recogniser:
 
     @torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
     def log_probs(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> tuple[Tensor, Tensor]:
-        """CTC log-probabilities (N, S, V) of one branch, on the CPU, and their lengths (N,)."""
+        """CTC log-probabilities (N, S, V) of one branch, on the CPU, and their lengths (N,).
+
+        Raises:
+            ValueError: the checkpoint has no such branch.
+        """
         features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
-        encoded = self.model.streaming(features, lens, chunk)
-        if branch == "full":
-            encoded = self.model.full(encoded)
+        encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
         return self.model.log_probs(encoded.h, branch).cpu(), encoded.lens.cpu()
 
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
-        """The path from running audio to log-probabilities of the streaming branch."""
+        """The path from running audio to log-probabilities of the streaming branch.
+
+        Raises:
+            ValueError: the checkpoint has no streaming branch, or its stacks cannot run in such
+                chunks.
+        """
         return StreamingPath(self, chunk)
+
+    def describe(self, branch: Branch, chunk: ChunkSpec) -> dict[str, Any]:
+        """For reports: which weights, and the chunk if the branch depends on one."""
+        chunked = branch in self.model.encoders.chunked
+        size = {"chunk_ms": chunk.ms, "left_frames": chunk.left} if chunked else {}
+        return {"model": self.source, **size}
 
 
 class Loaded(NamedTuple):
@@ -141,19 +154,20 @@ class StreamingPath:
 
     def __init__(self, recogniser: Recogniser, chunk: ChunkSpec) -> None:
         self._model, self._device = recogniser.model, recogniser.device
+        self._encoder = recogniser.model.streaming
         self._fbank = OnlineFbank(recogniser.config.features)
         self._features, self._chunk = recogniser.config.features, chunk
-        self._model.streaming.check(chunk)
+        self._encoder.check(chunk)
         self.sample_rate = self._features.sample_rate
         self.frame_shift_samples = self._features.shift
         self.chunk_frames = chunk.frames // 2
         self.chunk_samples = 2 * chunk.frames * self._features.shift
-        ahead = self._model.streaming.lookahead * self._features.shift
+        ahead = self._encoder.lookahead * self._features.shift
         self.lookahead_samples = self._fbank.lookahead_samples + ahead
 
     def init_state(self, batch: int) -> PathState:
         """State of streams that have not begun."""
-        encoder = self._model.streaming.init_state(batch, self._chunk, self._device)
+        encoder = self._encoder.init_state(batch, self._chunk, self._device)
         return PathState(self._fbank.init_state(batch), encoder)
 
     def num_feature_frames(self, num_samples: int) -> int:
@@ -170,7 +184,7 @@ class StreamingPath:
         # The look-ahead comes again in the next window: the state moves on by P samples only.
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
         _, fbank = self._fbank.windows(new, state.features)
-        h, encoder = self._model.streaming.step(
+        h, encoder = self._encoder.step(
             features.to(self._device), frames_left.to(self._device), state.encoder, self._chunk
         )
         log_probs = self._model.log_probs(h, "streaming").cpu()

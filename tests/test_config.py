@@ -63,6 +63,19 @@ def test_includes_and_overrides(tmp_path: Path) -> None:
     assert config == Outer(name="x y", inner=Inner(dim=6, rate=0.5), limit=1.0)
 
 
+def test_another_base_takes_the_place_of_the_included_file(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('name = "a"\nkind = "y"\n')
+    (tmp_path / "b.toml").write_text('include = "c.toml"\nname = "b"\n')
+    (tmp_path / "c.toml").write_text("flag = true\n")
+    (tmp_path / "run.toml").write_text('include = "a.toml"\n[inner]\ndim = 6\n')
+    run = tmp_path / "run.toml"
+    assert load(Outer, run) == Outer(name="a", kind="y", inner=Inner(dim=6))
+    swapped = load(Outer, run, base=tmp_path / "b.toml")
+    assert swapped == Outer(name="b", flag=True, inner=Inner(dim=6))
+    with pytest.raises(ValueError, match="includes itself"):
+        read_toml(run, base=run)
+
+
 def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "loop.toml").write_text('include = "loop.toml"\n')
     (tmp_path / "bad.toml").write_text("= 3\n")

@@ -1,7 +1,8 @@
 """The whole path from samples to log-probabilities: running streams equal whole utterances."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ pytest.importorskip("_kaldifeat")
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
+from dualasr_lib.config import to_dict
 from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
@@ -22,12 +24,13 @@ from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.model import encoder
 from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
-from dualasr_lib.model.joint import ModelConfig
+from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName, ModelConfig
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.subsampling import SubsamplingConfig
 from dualasr_lib.model.zipformer import StackConfig
 from dualasr_lib.model.zipformer_layer import LayerConfig
 from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.training.contract import FitConfig
 
 LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
@@ -70,7 +73,16 @@ class RecordingSearch:
         return self._greedy.finish(state[1])
 
 
-def recogniser(future: tuple[int, ...]) -> Recogniser:
+EVERY_KIND = [
+    (integration, branches, sharing)
+    for integration in ("cascaded", "parallel", "shared")
+    for branches in (("streaming", "full"), ("streaming",), ("full",))
+    for sharing in ("separate", "shared")
+]
+
+
+def recogniser(future: tuple[int, ...] = (0, 0, 0, 0), **options: Any) -> Recogniser:
+    """Random weights; `options` are fields of `ModelConfig`."""
     torch.manual_seed(5)
     attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
     layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
@@ -80,6 +92,7 @@ def recogniser(future: tuple[int, ...]) -> Recogniser:
         streaming=(StackConfig(layers=1, layer=layer), slow),
         full=(StackConfig(layers=1, layer=layer),),
         decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        **options,
     )
     config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
     tokenizer = Tokenizer.train(["あいうえお", "かきくけこ"])
@@ -91,10 +104,19 @@ def recogniser(future: tuple[int, ...]) -> Recogniser:
     return Recogniser(config, joint, tokenizer, torch.device("cpu"), "random")
 
 
-@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3)])
-@pytest.mark.parametrize("chunk_ms", [160, 320])
-def test_streams_equal_whole_utterances(future: tuple[int, ...], chunk_ms: int) -> None:
-    model = recogniser(future)
+@pytest.mark.parametrize(
+    ("future", "chunk_ms", "integration"),
+    [
+        ((0, 0, 0, 0), 160, "cascaded"),
+        ((2, 1, 2, 3), 320, "cascaded"),
+        ((0, 0, 0, 0), 320, "parallel"),
+        ((2, 1, 2, 3), 160, "shared"),
+    ],
+)
+def test_streams_equal_whole_utterances(
+    future: tuple[int, ...], chunk_ms: int, integration: IntegrationName
+) -> None:
+    model = recogniser(future, integration=integration)
     chunk = ChunkSpec.from_ms(chunk_ms, 2 * chunk_ms)
     generator = torch.Generator().manual_seed(6)
     audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
@@ -111,7 +133,8 @@ def test_streams_equal_whole_utterances(future: tuple[int, ...], chunk_ms: int) 
         streamed = torch.cat(search.seen[i])
         torch.testing.assert_close(streamed, log_probs[i, :n], rtol=1e-3, atol=1e-3)
         assert run.hypotheses[i].path.tokens == offline[i].tokens
-    assert path.lookahead_samples == 120 + 160 * (future[0] + 2 * (future[1] + future[2]))
+    ahead = future[0] + future[1] + 2 * (future[2] + future[3])
+    assert path.lookahead_samples == 120 + 160 * ahead
 
 
 def test_one_value_for_padding() -> None:
@@ -119,8 +142,9 @@ def test_one_value_for_padding() -> None:
     assert batch.PAD_VALUE == fbank.PAD_VALUE == pytest.approx(encoder.PAD_VALUE, abs=1e-6)
 
 
-def test_full_branch_hears_the_future_and_streaming_does_not() -> None:
-    model = recogniser((0, 0, 0))
+@pytest.mark.parametrize("integration", ["cascaded", "parallel", "shared"])
+def test_full_branch_hears_the_future_and_streaming_does_not(integration: IntegrationName) -> None:
+    model = recogniser(integration=integration)
     chunk = ChunkSpec.from_ms(320, 640)
     features = torch.randn(1, 128, 80)
     changed = features.clone()
@@ -133,3 +157,48 @@ def test_full_branch_hears_the_future_and_streaming_does_not() -> None:
     (streaming, full), (streaming2, full2) = both(features), both(changed)
     torch.testing.assert_close(streaming[:, :16], streaming2[:, :16])
     assert not torch.allclose(full[:, :16], full2[:, :16], atol=1e-3)
+
+
+@pytest.mark.parametrize(("integration", "branches", "sharing"), EVERY_KIND)
+def test_a_checkpoint_gives_the_same_recogniser(
+    integration: IntegrationName, branches: tuple[Branch, ...], sharing: Any, tmp_path: Path
+) -> None:
+    """Written as training does, read by `Recogniser.load`: the same log-probabilities."""
+    made = recogniser(integration=integration, branches=branches, decoder_sharing=sharing)
+    made.tokenizer.save(tmp_path / "lang")
+    checkpoint = Checkpoint(
+        step=1, epoch=1, model=made.model.state_dict(), average={}, average_count=0,
+        config=to_dict(made.config), training={},
+        fingerprints={"tokenizer": made.tokenizer.fingerprint},
+    )  # fmt: skip
+    save(checkpoint, tmp_path / file_name(1, None))
+    loaded = Recogniser.load(tmp_path, tmp_path, torch.device("cpu"))
+    assert loaded.config == made.config and loaded.model.branches == branches
+    one = collate([Example("a", "", 0.0, torch.randn(90, 80), ())])
+    chunk = ChunkSpec.from_ms(320, 640)
+    for branch in BRANCHES:
+        if branch in branches:
+            expected = made.log_probs(one, branch, chunk)
+            assert all(map(torch.equal, loaded.log_probs(one, branch, chunk), expected))
+        else:
+            with pytest.raises(ValueError, match=f"needs a model with a {branch} branch"):
+                loaded.log_probs(one, branch, chunk)
+
+
+def test_a_full_context_checkpoint_cannot_stream() -> None:
+    model = recogniser(branches=("full",))
+    with pytest.raises(ValueError, match=r"streaming branch, .* model.branches = \['full'\]"):
+        model.streaming(ChunkSpec.from_ms(320, 640))
+
+
+def test_reports_name_the_chunk_only_where_it_matters() -> None:
+    chunk = ChunkSpec.from_ms(320, 640)
+    sized = {"model": "random", "chunk_ms": 320, "left_frames": 32}
+    plain = {"model": "random"}
+    for integration, full in (("cascaded", sized), ("parallel", plain), ("shared", plain)):
+        model = recogniser(integration=integration)
+        assert model.describe("streaming", chunk) == sized
+        assert model.describe("full", chunk) == full
+        assert (
+            recogniser(integration=integration, branches=("full",)).describe("full", chunk) == plain
+        )

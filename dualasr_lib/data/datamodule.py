@@ -19,12 +19,12 @@ from typing import NamedTuple
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
+from lhotse.dataset import SimpleCutSampler
 from torch import Tensor
 
 from dualasr_lib.data.augment import AugmentConfig, Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
-from dualasr_lib.data.sampling import BatchKey, TrainBatches
+from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
 
 __all__ = ["DataConfig", "DataModule", "Refused", "Utterance", "Word"]
@@ -117,12 +117,11 @@ class DataModule:
         augmenter = Augmenter(
             self._config.augment, self._manifest(self._data_dir / noise) if noise else None
         )
-        sampler = DynamicBucketingSampler(
+        sampler = balanced_sampler(
             cuts,
             max_duration=self._config.max_duration,
             num_buckets=self._config.num_buckets,
             buffer_size=self._config.buffer_size,
-            shuffle=True,
             seed=seed,
             rank=rank,
             world_size=world_size,

@@ -16,7 +16,40 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dualasr_lib.data.batch import Batch
 
-__all__ = ["BatchKey", "TrainBatches"]
+__all__ = ["BatchKey", "TrainBatches", "balanced_sampler"]
+
+
+def balanced_sampler(
+    cuts: CutSet,
+    *,
+    max_duration: float,
+    num_buckets: int,
+    buffer_size: int,
+    seed: int,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> DynamicBucketingSampler:
+    """Shuffled batches of similar durations, `max_duration` seconds in all, balanced over ranks.
+
+    At each step all ranks draw from one bucket, so that none waits for one with long utterances,
+    and each has as many steps. Only the last few steps of an epoch, where buckets run empty, are
+    uneven; the last of all shares out what is left, some of it twice (one utterance a rank at
+    least). Every rank computes the batches of all: that costs little, and nothing is sent.
+
+    Args:
+        rank, world_size: default to torchrun's.
+    """
+    return DynamicBucketingSampler(
+        cuts,
+        max_duration=max_duration,
+        num_buckets=num_buckets,
+        buffer_size=buffer_size,
+        shuffle=True,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        sync_buckets=True,
+    )
 
 
 class BatchKey(NamedTuple):

@@ -1,17 +1,22 @@
 """Self-attention of Zipformer: attention weights computed once per layer and used by three modules.
 
-Letters: N batch, T query frames, L cached frames, K = L + T keys, H heads, C channels.
+Letters: N batch, T frames, L cached frames, C channels, H heads; M blocks of B frames, each with a
+    window of W keys (band.py), R = W + B - 1 distances between them.
 Source: arXiv 2310.11230, sections 3.1 and 3.2; compact relative positions as in its public
     description.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.model.streaming import Context, keep_last
+from dualasr_lib.model.band import MASKED, merge, split_keys, split_queries
+from dualasr_lib.model.context import Context
+from dualasr_lib.model.masking import drawn
+from dualasr_lib.model.streaming import keep_last
+from dualasr_lib.model.training_aids import Aids
 
 __all__ = [
     "AttentionConfig",
@@ -19,12 +24,13 @@ __all__ = [
     "NonlinearAttention",
     "SelfAttention",
     "nonlinear_dim",
-    "position_encoding",
-    "relative_shift",
+    "relative_view",
     "scaled_linear",
+    "uniform_weights",
 ]
 
-_MASKED = -10000.0  # exp(-10000 - max) = 0, yet a row that is masked throughout is no NaN
+
+_LARGE = 25.0  # scores beyond it are penalised, as published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,39 +58,16 @@ def scaled_linear(inputs: int, outputs: int, scale: float, bias: bool = True) ->
     return layer
 
 
-def position_encoding(cached: int, num_frames: int, dim: int, device: torch.device) -> Tensor:
-    """(L + 2 T - 1, D) encoding of the distance query - key, from L + T - 1 down to -(T - 1).
+def relative_view(by_distance: Tensor, width: int) -> Tensor:
+    """(..., B, R) scores by distance, contiguous -> (..., B, W) view of them by key, W = R - B + 1.
 
-    The distance is compressed by a logarithm and mapped to an angle, so that near distances are
-    told apart better than far ones; columns are cosines and sines of its multiples, the last column
-    is 1.
+    Row t, key k needs column (B - 1 - t) + k. With rows of length R laid end to end that is
+    position t (R - 1) + (B - 1) + k: the same memory, read with rows one shorter, from B - 1 on.
     """
-    distance = torch.arange(
-        cached + num_frames - 1, -num_frames, -1, device=device, dtype=torch.float32
-    )
-    width = math.sqrt(dim)
-    squeezed = width * distance.sign() * ((distance.abs() + width).log() - math.log(width))
-    angle = (squeezed * (2.0 * math.pi / dim)).atan()
-    multiples = angle[:, None] * torch.arange(1, dim // 2 + 1, device=device)
-    encoding = torch.stack([multiples.cos(), multiples.sin()], dim=2).flatten(1)
-    encoding[:, -1] = 1.0
-    return encoding
-
-
-def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
-    """(N, H, T, T + K - 1) scores by distance -> (N, H, T, K) scores by key.
-
-    Row t, key k needs column (T - 1 - t) + k. With rows of length R = T + K - 1 laid end to end
-    that is position t (R - 1) + (T - 1) + k: the same memory, read with rows one shorter, from
-    T - 1 on.
-    """
-    batch, heads, frames, row = scores.shape
-    if frames == 1:
-        return scores
-    flat = scores.reshape(batch, heads, frames * row)[
-        :, :, frames - 1 : frames - 1 + frames * (row - 1)
-    ]
-    return flat.reshape(batch, heads, frames, row - 1)[:, :, :, :num_keys]
+    *outer, block, row = by_distance.shape
+    strides = (*by_distance.stride()[:-2], row - 1, 1)
+    offset = by_distance.storage_offset() + block - 1
+    return by_distance.as_strided((*outer, block, width), strides, offset)
 
 
 class AttentionWeights(nn.Module):
@@ -92,72 +75,148 @@ class AttentionWeights(nn.Module):
     small instead.
     """
 
-    def __init__(self, dim: int, config: AttentionConfig) -> None:
+    def __init__(self, dim: int, config: AttentionConfig, aids: Aids) -> None:
         super().__init__()
         self.config = config
         self.query = config.heads * config.query_head_dim
         self.position = config.heads * config.position_head_dim
+        self.whiten_keys = aids.whiten(config.heads, 3.0, grad_scale=0.025)
+        self.balance_keys = aids.balance(self.query, (0.4, 0.6), (0.0, 100.0), prob=0.025)
+        self.penalty_rate = 0.1 if aids.enabled else 0.0
         scale = config.query_head_dim**-0.25
         self.in_projection = scaled_linear(dim, 2 * self.query + self.position, scale)
         self.position_projection = scaled_linear(
             config.position_dim, self.position, 0.05, bias=False
         )
 
-    def forward(self, x: Tensor, context: Context, key_cache: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), key_cache (N, L, H*D) -> weights (N, H, T, L + T), next cache."""
-        heads = self.config.heads
+    def forward(
+        self, x: Tensor, context: Context, key_cache: Tensor, skip_positions: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """x (N, T, C), key_cache (N, L, H*D) -> weights (H, M, B, W), next cache.
+
+        Args:
+            skip_positions: probability, in training, to leave the positional part out.
+        """
+        heads, window = self.config.heads, context.window
         q, k, p = self.in_projection(x).split([self.query, self.query, self.position], dim=2)
-        keys = torch.cat([key_cache, k], dim=1)
-        scores = _by_head(q, heads) @ _by_head(keys, heads).transpose(2, 3)
-        table = self.position_projection(context.positions)[None]  # (1, L+2T-1, H*P)
-        by_distance = _by_head(p, heads) @ _by_head(table, heads).transpose(2, 3)
-        scores = scores + relative_shift(by_distance, keys.shape[1])
-        weights = scores.masked_fill(context.mask, _MASKED).softmax(dim=3)
+        k = self.balance_keys(self.whiten_keys(k))
+        table = self.position_projection(context.positions.to(x.dtype))  # (R, H*P)
+        if self.training and drawn(skip_positions):
+            table = table * 0.0
+        weights: Tensor = _Weights.apply(
+            split_queries(q, heads, window),
+            split_keys(k, key_cache, heads, window),
+            split_queries(p, heads, window),
+            table.unflatten(1, (heads, -1)).transpose(0, 1),
+            context.mask,
+            self.training and drawn(self.penalty_rate),
+        )
         return weights, keep_last(key_cache, k)
+
+
+class _Weights(torch.autograd.Function):
+    """q (H, M, B, D), k (H, M, W, D), p (H, M, B, P), table (H, R, P) and mask (N or 1, blocks, B
+    or 1, W) -> softmax(q k + p table by key + mask), (H, M, B, W).
+
+    Keeps the weights and its inputs; elementary operations would keep five tensors of that size.
+    `penalise`: scores beyond +-25 are pushed back (see `regularise.penalise_large`).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, p: Tensor, table: Tensor, mask: Tensor, penalise: bool
+    ) -> Tensor:
+        heads, blocks, block, _ = q.shape
+        width, count = k.shape[2], mask.shape[1]
+        by_distance = p.flatten(1, 2) @ table.transpose(1, 2)  # (H, M*B, R)
+        by_distance = by_distance.reshape(heads, blocks // count, count, block, -1)
+        scores = relative_view(by_distance, width) + mask
+        flat = scores.reshape(heads * blocks, block, width).to(q.dtype)
+        flat.baddbmm_(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+        wide = torch.promote_types(q.dtype, torch.float32)
+        weights = flat.to(wide).softmax(dim=2).to(q.dtype).reshape(heads, blocks, block, width)
+        beyond = _beyond(flat) if penalise else None
+        ctx.save_for_backward(q, k, p, table, weights, beyond)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, p, table, weights, beyond = ctx.saved_tensors
+        heads, blocks, block, width = weights.shape
+        scores = torch._softmax_backward_data(grads[0], weights, 3, weights.dtype)
+        flat = scores.flatten(0, 1)
+        if beyond is not None:
+            flat.add_(beyond.to(flat.dtype) * flat.abs().mean())
+        to_q = (flat @ k.flatten(0, 1)).reshape(q.shape)
+        to_k = (flat.transpose(1, 2) @ q.flatten(0, 1)).reshape(k.shape)
+        by_distance = scores.new_zeros(heads, blocks, block, table.shape[1])
+        relative_view(by_distance, width).copy_(scores)
+        rows = by_distance.flatten(1, 2)  # (H, M*B, R)
+        to_p = (rows @ table).reshape(p.shape)
+        return to_q, to_k, to_p, rows.transpose(1, 2) @ p.flatten(1, 2), None, None
+
+
+def _beyond(scores: Tensor) -> Tensor:
+    """int8 signs of the scores that are too large, 0 elsewhere and where the mask was added."""
+    low = (scores < -_LARGE) & (scores > MASKED / 2)
+    return (scores > _LARGE).to(torch.int8) - low.to(torch.int8)
 
 
 class SelfAttention(nn.Module):
     """Values of its own, averaged with attention weights it is given."""
 
-    def __init__(self, dim: int, config: AttentionConfig) -> None:
+    def __init__(self, dim: int, config: AttentionConfig, aids: Aids) -> None:
         super().__init__()
         self.heads = config.heads
         inner = config.heads * config.value_head_dim
         self.in_projection = nn.Linear(dim, inner)
         self.out_projection = scaled_linear(inner, dim, 0.05)
+        self.whiten = aids.whiten(1, 7.5, growth=3.0)
 
-    def forward(self, x: Tensor, weights: Tensor, value_cache: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), weights (N, H, T, L + T), value_cache (N, L, H*V) -> (N, T, C), cache."""
+    def forward(
+        self, x: Tensor, weights: Tensor, context: Context, cache: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x (N, T, C), weights (H, M, B, W), cache (N, L, H*V) -> (N, T, C), next cache."""
         value = self.in_projection(x)
-        mixed = weights @ _by_head(torch.cat([value_cache, value], dim=1), self.heads)
-        # (N, H, T, V) -> (N, T, H*V)
-        merged = mixed.transpose(1, 2).flatten(2)
-        return self.out_projection(merged), keep_last(value_cache, value)
+        mixed = weights @ split_keys(value, cache, self.heads, context.window)
+        merged = merge(mixed, x.shape[1], context.window)
+        return self.whiten(self.out_projection(merged)), keep_last(cache, value)
 
 
 class NonlinearAttention(nn.Module):
     """tanh(s) * x, averaged with the weights of head 0, times y: gated attention."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, aids: Aids) -> None:
         super().__init__()
         self.inner = inner = nonlinear_dim(dim)
         self.in_projection = nn.Linear(dim, 3 * inner)
         self.out_projection = scaled_linear(inner, dim, 0.05)
+        fewest = aids.schedule((0, 0.25), (20000, 0.05))
+        most = aids.schedule((0, 0.75), (20000, 0.95))
+        self.balance_gate = aids.balance(inner, (fewest, most), (0.5, 5.0))
+        self.whiten_value = aids.whiten(1, 5.0)
+        self.whiten = aids.whiten(1, 5.0, growth=3.0)
 
-    def forward(self, x: Tensor, weights: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), weights (N, H, T, L + T), cache (N, L, 3C/4) -> (N, T, C), next cache."""
+    def forward(
+        self, x: Tensor, weights: Tensor, context: Context, cache: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x (N, T, C), weights (H or 1, M, B, W), cache (N, L, 3C/4) -> (N, T, C), next cache."""
         s, value, gate = self.in_projection(x).chunk(3, dim=2)
-        value = value * s.tanh()
-        mixed = weights[:, 0] @ torch.cat([cache, value], dim=1)
-        return self.out_projection(mixed * gate), keep_last(cache, value)
+        value = self.whiten_value(value * self.balance_gate(s).tanh())
+        mixed = weights[:1] @ split_keys(value, cache, 1, context.window)
+        gated = merge(mixed, x.shape[1], context.window) * gate
+        return self.whiten(self.out_projection(gated)), keep_last(cache, value)
+
+
+def uniform_weights(weights: Tensor, context: Context) -> Tensor:
+    """(1, M, B, W) weights that hear all visible keys alike, for weights (H, M, B, W)."""
+    visible = (context.mask == 0).to(weights.dtype)
+    share = visible / visible.sum(dim=3, keepdim=True).clamp(min=1.0)
+    count, block, width = context.mask.shape[1], weights.shape[2], weights.shape[3]
+    batch = weights.shape[1] // count
+    return share.expand(batch, count, block, width).reshape(1, -1, block, width)
 
 
 def nonlinear_dim(dim: int) -> int:
     """Hidden channels of the non-linear attention: 3/4 of the layer's."""
     return 3 * dim // 4
-
-
-def _by_head(x: Tensor, heads: int) -> Tensor:
-    """(N, T, H*D) -> (N, H, T, D)."""
-    batch, frames, channels = x.shape
-    return x.reshape(batch, frames, heads, channels // heads).transpose(1, 2)

@@ -9,13 +9,17 @@ reference.
 Letters: N batch, T frames, C channels, K kernel (odd), B block length.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.activations import SwooshR
+from dualasr_lib.model.activations import SWOOSH_R, swoosh_linear
 from dualasr_lib.model.attention import scaled_linear
-from dualasr_lib.model.streaming import Context, keep_last
+from dualasr_lib.model.context import Context
+from dualasr_lib.model.streaming import keep_last
+from dualasr_lib.model.training_aids import Aids
 
 __all__ = ["ChunkCausalConv", "ConvolutionModule", "SymmetricConv", "blockwise_conv", "toeplitz"]
 
@@ -39,19 +43,65 @@ def toeplitz(kernel: Tensor, block: int) -> Tensor:
     return repeated[:, : block * row].reshape(channels, block, row)
 
 
-def blockwise_conv(x: Tensor, matrix: Tensor) -> Tensor:
+def blockwise_conv(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
     """Applies (C, B, W) matrices to all windows of W frames, B apart, of x (N, T + W - B, C) -> (N,
-    T, C).
+    T, C), and adds bias (B or 1, C).
 
     T must be a multiple of B.
     """
-    batch, _, channels = x.shape
-    _, block, width = matrix.shape
-    windows = x.unfold(1, width, block)  # (N, T/B, C, W)
-    # (N, T/B, C, W) -> (C, N*T/B, W) @ (C, W, B) -> (C, N*T/B, B)
-    columns = windows.permute(2, 0, 1, 3).reshape(channels, -1, width)
-    result = columns @ matrix.transpose(1, 2)
-    return result.reshape(channels, batch, -1).permute(1, 2, 0)
+    result: Tensor = _BlockwiseConv.apply(x, matrix, bias)
+    return result
+
+
+class _BlockwiseConv(torch.autograd.Function):
+    """One copy into windows, one product, one copy out; the windows are kept for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+        batch, _, channels = x.shape
+        _, block, width = matrix.shape
+        windows = _windows(x.contiguous(), block, 0, width)  # (C, N, T/B, W)
+        columns = windows.reshape(channels, -1, width)
+        result = columns @ matrix.to(x.dtype).transpose(1, 2)
+        result = result.reshape(channels, batch, -1, block).permute(1, 2, 3, 0)  # (N, T/B, B, C)
+        y = x.new_empty(batch, result.shape[1] * block, channels)
+        torch.add(result, bias.to(x.dtype), out=y.view(result.shape))
+        ctx.save_for_backward(columns, matrix)
+        ctx.shape, ctx.bias = x.shape, (bias.shape, bias.dtype)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        columns, matrix = ctx.saved_tensors
+        channels, block, width = matrix.shape
+        g = grads[0].to(columns.dtype).reshape(ctx.shape[0], -1, block, channels)
+        to_bias = g.sum(dim=(0, 1)).sum_to_size(ctx.bias[0]).to(ctx.bias[1])
+        rows = g.permute(3, 0, 1, 2).reshape(channels, -1, block)
+        to_matrix = (rows.transpose(1, 2) @ columns).to(matrix.dtype)
+        to_columns = rows @ matrix.to(rows.dtype)
+        parts = to_columns.reshape(channels, ctx.shape[0], -1, width)
+        to_x = g.new_zeros(ctx.shape)
+        for start in range(0, width, block):  # parts of this size do not overlap
+            size = min(block, width - start)
+            view = _windows(to_x, block, start, size, parts.shape[2])
+            view.add_(parts[:, :, :, start : start + size])
+        return to_x, to_matrix, to_bias
+
+
+def _windows(x: Tensor, block: int, start: int, size: int, count: int | None = None) -> Tensor:
+    """(C, N, count, size) view: frames [start, start + size) of each window of x (N, T', C)."""
+    batch, frames, channels = x.shape
+    count = (frames - size) // block + 1 if count is None else count
+    strides = (1, frames * channels, block * channels, channels)
+    offset = x.storage_offset() + start * channels
+    return x.as_strided((channels, batch, count, size), strides, offset)
+
+
+def _whole_conv(x: Tensor, kernel: Tensor, bias: Tensor, past: int, future: int) -> Tensor:
+    """Depthwise convolution of whole utterances (N, T, C) with (C, past + 1 + future) kernels."""
+    frames = x.shape[1]
+    padded = F.pad(x, (0, 0, past, future + -frames % _BLOCK))
+    return blockwise_conv(padded, toeplitz(kernel, _BLOCK), bias[None])[:, :frames]
 
 
 class SymmetricConv(nn.Module):
@@ -66,12 +116,11 @@ class SymmetricConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, kernel).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound) * 0.1)
 
-    def forward(self, x: Tensor, cache: Tensor, chunk: int | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: Tensor, chunk: int | None, padding: Tensor | None
+    ) -> Tensor:
         """x (N, T, C) -> (N, T, C); frames behind the end must be zero."""
-        frames = x.shape[1]
-        surplus = -frames % _BLOCK
-        padded = F.pad(x, (0, 0, self.reach, self.reach + surplus))
-        return blockwise_conv(padded, toeplitz(self.weight, _BLOCK))[:, :frames] + self.bias
+        return _whole_conv(x, self.weight, self.bias, self.reach, self.reach)
 
 
 class ChunkCausalConv(nn.Module):
@@ -92,19 +141,42 @@ class ChunkCausalConv(nn.Module):
         self.chunk_bias = nn.Parameter(torch.empty(dim).uniform_(-0.02, 0.02))
         self.edge_scale = nn.Parameter(torch.randn(2, dim, kernel) * 0.01)
 
-    def forward(self, x: Tensor, cache: Tensor, chunk: int | None) -> Tensor:
-        """x (N, T, C) with T a multiple of `chunk`, cache (N, K // 2, C) -> (N, T, C)."""
+    def forward(
+        self, x: Tensor, cache: Tensor, chunk: int | None, padding: Tensor | None
+    ) -> Tensor:
+        """x (N, T, C) with T a multiple of `chunk`, cache (N, K // 2, C) -> (N, T, C).
+
+        Args:
+            chunk: None = each utterance is one chunk, as long as itself.
+            padding: (N, T, 1) bool, True behind an utterance's end, where x must be zero; only
+                looked at with `chunk` None.
+        """
         if chunk is None:
-            raise ValueError(
-                "a chunk-causal convolution needs a chunk length, but got full context"
-            )
+            return self._whole(x, padding)
         scale = self.edge(chunk)
         causal = toeplitz(self.causal_weight, chunk)  # (C, B, K//2 + B)
         inside = toeplitz(self.chunk_weight, chunk)[:, :, self.history : self.history + chunk]
         matrix = causal + F.pad(inside * scale[:, :, None], (self.history, 0))
         bias = self.causal_bias + self.chunk_bias * scale.t()  # (B, C)
-        y = blockwise_conv(torch.cat([cache, x], dim=1), matrix)
-        return y + bias.repeat(x.shape[1] // chunk, 1)
+        return blockwise_conv(torch.cat([cache.to(x.dtype), x], dim=1), matrix, bias)
+
+    def _whole(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        reach = self.history
+        causal = _whole_conv(x, self.causal_weight, self.causal_bias, reach, 0)
+        inside = _whole_conv(x, self.chunk_weight, self.chunk_bias, reach, reach)
+        if padding is None:
+            padding = x.new_zeros(x.shape[0], x.shape[1], 1, dtype=torch.bool)
+        lens = (~padding).sum(dim=(1, 2))
+        return causal + inside * self._edge_of_each(lens, x.shape[1])
+
+    def _edge_of_each(self, lens: Tensor, frames: int) -> Tensor:
+        """(N, T, C) factors 1 + left + right for chunks that end with their utterance."""
+        left = F.pad(self.edge_scale[0], (0, max(0, frames - self.kernel)))[:, :frames]
+        index = torch.arange(frames, device=lens.device)
+        column = index[None, :] - (lens[:, None] - self.kernel)  # of the right edge's K frames
+        inside = (column >= 0) & (column < self.kernel)
+        right = self.edge_scale[1].t()[column.clamp(0, self.kernel - 1)]
+        return 1.0 + left.t() + right.masked_fill(~inside[:, :, None], 0.0)
 
     def edge(self, chunk: int) -> Tensor:
         """(C, B) factors 1 + left + right; a chunk shorter than K sees both edges overlap."""
@@ -118,21 +190,33 @@ class ChunkCausalConv(nn.Module):
 class ConvolutionModule(nn.Module):
     """Linear to 2 C, sigmoid gate, depthwise convolution, SwooshR, linear."""
 
-    def __init__(self, dim: int, kernel: int, causal: bool) -> None:
+    def __init__(self, dim: int, kernel: int, causal: bool, aids: Aids) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"a convolution kernel must be odd, but is {kernel}")
         self.in_projection = nn.Linear(dim, 2 * dim)
         self.depthwise: ChunkCausalConv | SymmetricConv
         self.depthwise = ChunkCausalConv(dim, kernel) if causal else SymmetricConv(dim, kernel)
-        self.activation = SwooshR()
         self.out_projection = scaled_linear(dim, dim, 0.05)
+        fewest, largest = (
+            aids.schedule(*knots)
+            for knots in (((0, 0.05), (8000, 0.025)), ((0, 5.0), (8000, 10.0)))
+        )
+        self.balance_gate = aids.balance(dim, (fewest, 1.0), (1.5, largest))
+        fewest, smallest = (
+            aids.schedule(*knots) for knots in (((0, 0.1), (8000, 0.05)), ((0, 0.2), (20000, 0.5)))
+        )
+        shift = SWOOSH_R.shift
+        self.balance = aids.balance(dim, (fewest, 1.0), (smallest, 10.0), origin=shift)
+        self.whiten = aids.whiten(1, 7.5)
 
     def forward(self, x: Tensor, context: Context, cache: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, T, C), cache (N, K // 2 or 0, C) -> (N, T, C), next cache."""
         value, gate = self.in_projection(x).chunk(2, dim=2)
-        value = value * gate.sigmoid()
+        value = value * self.balance_gate(gate).sigmoid()
         if context.padding is not None:
             value = value.masked_fill(context.padding, 0.0)
-        y = self.depthwise(value, cache, context.chunk)
-        return self.out_projection(self.activation(y)), keep_last(cache, value)
+        y = self.depthwise(value, cache, context.chunk, context.padding)
+        out = self.out_projection
+        u = self.whiten(self.balance(y.sub_(SWOOSH_R.shift)))
+        return swoosh_linear(u, SWOOSH_R, out.weight, out.bias), keep_last(cache, value)

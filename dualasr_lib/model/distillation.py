@@ -1,77 +1,291 @@
-"""Similarity-preserving knowledge distillation (Tung & Mori, ICCV 2019, arXiv 1907.09682) for
-sequences.
+"""Distillation between the two branches: the full-context branch and the streaming branch teach
+each other's encoder outputs and decoder states.
 
-For activations A (b, d) of b items: G = A A^T, each row divided by its L2 norm, and
-L = ||G_teacher - G_student||_F^2 / b^2. Rows have unit norm, so L <= 4 / b and useful weights are
-large.
-Items are the utterances of a batch (masked mean over time) or the valid frames of one utterance.
+The default is sp-KD (`similarity.py`); `METHODS` holds its rivals (`rivals.py`), all with one
+interface. Everything is computed in float32 (or more) whatever autocast says, and what lies behind
+an utterance's end enters neither a value nor a gradient.
 
-Letters: N batch, T frames or tokens, C channels, b items.
+Letters: N batch, S encoder frames (25 Hz), U tokens, V vocabulary, C and D channels.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["DistillationConfig", "similarity", "similarity_loss"]
+from dualasr_lib.model.pairing import Method, Sequences, align
+from dualasr_lib.model.rivals import Consistency, HiddenMse, LogitKl, OverShifts, ShiftedLogitKl
+from dualasr_lib.model.scheduled import Scheduled
+from dualasr_lib.model.similarity import (
+    Items,
+    SimilarityPreserving,
+    mean_over_time,
+    similarity,
+)
+
+__all__ = [
+    "METHODS",
+    "BranchDims",
+    "BranchView",
+    "Distilled",
+    "DistillationConfig",
+    "Distiller",
+    "Widths",
+    "build_distiller",
+    "similarity_images",
+]
+
+_Side = TypeVar("_Side")
+
+MethodName = Literal["sp_kd", "logit_kl", "logit_kl_shifted", "mse", "consistency"]
+Direction = Literal["full_to_streaming", "streaming_to_full", "both"]
+
+METHODS: dict[MethodName, type[Method]] = {
+    "sp_kd": SimilarityPreserving,
+    "logit_kl": LogitKl,
+    "logit_kl_shifted": ShiftedLogitKl,
+    "mse": HiddenMse,
+    "consistency": Consistency,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """Which similarities are compared, and how strongly."""
+    """What is compared between the branches, how, and how strongly.
 
-    items: Literal["utterance", "frame"] = "utterance"
-    """Rows of the similarity matrix."""
+    A field that the method does not read must be left at its default.
+    """
+
+    method: MethodName = "sp_kd"
+    """The loss; `METHODS` says which class, and the class where it comes from."""
+    direction: Direction = "full_to_streaming"
+    """Who teaches whom; "both" is the mean of the two directions."""
     encoder_weight: float = 0.0
-    """Weight of the loss between the encoders' outputs; 0 = off."""
+    """Weight of the loss between the encoders' outputs; 0 = off, and not computed."""
     decoder_weight: float = 0.0
-    """Weight of the loss between the attention decoders' states; 0 = off."""
+    """Weight of the loss between the attention decoders' states; 0 = off, and not computed."""
     detach_teacher: bool = True
-    """The full-context branch teaches and is not changed by this loss."""
-    centre: bool = False
-    """Subtract the mean over the items first."""
+    """The teacher is not changed by this loss; with "both", each direction's teacher."""
     warm_up: int = 0
     """Optimiser steps before distillation starts."""
+    items: Items = "utterance"
+    """sp_kd: rows of the similarity matrix, the utterances of a batch or the frames of one."""
+    centre: bool = False
+    """sp_kd: subtract the mean over the items first."""
+    gather: bool = True
+    """sp_kd with `utterance` items: those of all ranks; `frame` items need none but their own."""
+    shift: int = 0
+    """Encoder frames (of 40 ms) by which the streaming branch lags: frame t of the full-context
+    branch belongs to frame t + shift of the streaming one, whoever teaches; frames without a
+    partner are left out. Negative: it is ahead. For all that compares frames at one fixed delay;
+    decoders are never shifted, their positions are those of the text."""
+    max_shift: int = 2
+    """logit_kl_shifted: the largest delay in encoder frames (of 40 ms) at which the streaming
+    branch may follow."""
+    over_shifts: OverShifts = "min"
+    """logit_kl_shifted: at each frame the least divergence of all delays, or their mean."""
+    temperature: float = 1.0
+    """The KL losses: what log-probabilities are divided by before the softmax."""
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_weight", "decoder_weight", "warm_up", "max_shift"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` must be positive, but is {self.temperature}")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        method, all_options = METHODS[self.method], set[str]()
+        all_options.update(*(each.options for each in METHODS.values()))
+        for field in dataclasses.fields(self):
+            value, unread = getattr(self, field.name), field.name in all_options - method.options
+            if unread and value != field.default:
+                raise ValueError(
+                    f"`{field.name}` must stay {field.default!r} with method {self.method!r}, "
+                    f"which does not read it, but is {value!r}"
+                )
+        if self.method == "sp_kd" and self.items == "utterance" and self.shift:
+            raise ValueError(
+                f"`shift` must be 0 with `utterance` items, which have no frames, "
+                f"but is {self.shift}"
+            )
+        if self.decoder_weight and not method.on_decoder:
+            raise ValueError(
+                f"`decoder_weight` must be 0 with method {self.method!r}, which compares CTC "
+                f"outputs only, but is {self.decoder_weight}"
+            )
+        if method.symmetric and not (self.direction == "both" and self.detach_teacher):
+            raise ValueError(
+                f"method {self.method!r} must have direction 'both' and `detach_teacher`, but has "
+                f"{self.direction!r} and {self.detach_teacher}"
+            )
 
 
-def similarity(items: Tensor, valid: Tensor, centre: bool) -> Tensor:
-    """Row-normalised Gram matrices of items (B, b, C), valid (B, b) bool -> (B, b, b) float32.
+class BranchView(NamedTuple):
+    """What distillation sees of one branch."""
 
-    Rows and columns of invalid items are zero.
+    hidden: Tensor
+    """(N, S, C) encoder output."""
+    lens: Tensor
+    """(N,) valid encoder frames."""
+    ctc_log_probs: Tensor
+    """(N, S, V) float32 natural log-probabilities."""
+    decoder_hidden: Tensor
+    """(N, U + 1, D) decoder states before the output layer."""
+    decoder_log_probs: Tensor
+    """(N, U + 1, V) float32 natural log-probabilities."""
+    num_states: Tensor
+    """(N,) valid decoder positions, U_n + 1."""
+
+    @property
+    def encoder(self) -> Sequences:
+        """The encoder's frames."""
+        return Sequences(self.hidden, self.ctc_log_probs, self.lens)
+
+    @property
+    def decoder(self) -> Sequences:
+        """The decoder's positions."""
+        return Sequences(self.decoder_hidden, self.decoder_log_probs, self.num_states)
+
+
+class Widths(NamedTuple):
+    """Channels of a pair of hidden states."""
+
+    full: int
+    streaming: int
+
+
+class BranchDims(NamedTuple):
+    """Channels of the hidden states of both branches."""
+
+    encoder: Widths
+    decoder: Widths
+
+
+class Distilled(NamedTuple):
+    """The losses before weighting; scalars, at least float32."""
+
+    encoder: Tensor
+    decoder: Tensor
+
+
+class Distiller(nn.Module):
+    """The distillation losses of a batch; its step is told by `set_step` like any schedule's."""
+
+    def __init__(
+        self, config: DistillationConfig, encoder: nn.ModuleDict, decoder: nn.ModuleDict
+    ) -> None:
+        """`encoder` and `decoder` hold a `Method` for each direction; none = switched off."""
+        super().__init__()
+        self.config, self.encoder, self.decoder = config, encoder, decoder
+        self.started = Scheduled((config.warm_up - 1, 0.0), (config.warm_up, 1.0))
+
+    def forward(self, full: BranchView, streaming: BranchView) -> Distilled:
+        """Both losses; 0, and not computed, before warm-up is over or where a weight is 0.
+
+        Under several ranks all must call it in the same steps (see `similarity.py`).
+        """
+        with torch.autocast(full.hidden.device.type, enabled=False):
+            return Distilled(
+                self._loss(self.encoder, full.encoder, streaming.encoder),
+                self._loss(self.decoder, full.decoder, streaming.decoder),
+            )
+
+    def _loss(self, methods: nn.ModuleDict, full: Sequences, streaming: Sequences) -> Tensor:
+        if not len(methods) or self.started.now() <= 0:
+            return full.hidden.new_zeros((), dtype=torch.float32)
+        losses = []
+        for direction, method in methods.items():
+            teacher, student = _roles(direction, full, streaming)
+            losses.append(
+                method(teacher.detach() if self.config.detach_teacher else teacher, student)
+            )
+        return torch.stack(losses).mean()
+
+
+def build_distiller(config: DistillationConfig, dims: BranchDims) -> Distiller:
+    """The losses that `config` asks for, between branches of widths `dims`."""
+    return Distiller(
+        config,
+        _methods(config, dims.encoder, config.shift, config.max_shift)
+        if config.encoder_weight
+        else nn.ModuleDict(),
+        _methods(config, dims.decoder, 0, 0) if config.decoder_weight else nn.ModuleDict(),
+    )
+
+
+def similarity_images(
+    full: BranchView, streaming: BranchView, config: DistillationConfig
+) -> dict[str, Tensor]:
+    """Row-normalised Gram matrices of teacher and student, to look at, whatever the method.
+
+    With `utterance` items those of the batch, of this rank only; with `frame` items those of its
+    first utterance, the frames paired as the loss pairs them. Zero is 0.5, and the largest
+    magnitude of a pair of matrices is 0 or 1, so that the two can be compared. Where there is no
+    item, there is no image. With direction "both" the full-context branch is called the teacher.
+
+    Returns:
+        "similarity/encoder_teacher", "..._student", "similarity/decoder_..." -> (b, b) float32 in
+        [0, 1].
     """
-    x = items.float().masked_fill(~valid[:, :, None], 0.0)
-    if centre:
-        count = valid.sum(dim=1).clamp(min=1)[:, None, None]
-        mean = x.sum(dim=1, keepdim=True) / count
-        x = (x - mean).masked_fill(~valid[:, :, None], 0.0)
-    gram = x @ x.transpose(1, 2)
-    return gram / gram.square().sum(dim=2, keepdim=True).clamp(min=1e-20).sqrt()
+    direction = "full_to_streaming" if config.direction == "both" else config.direction
+    teacher, student = _roles(direction, full, streaming)
+    lag = _lag(direction, config.shift) if config.items == "frame" else 0
+    with torch.no_grad(), torch.autocast(full.hidden.device.type, enabled=False):
+        pairs = {
+            "encoder": _similarities(teacher.encoder, student.encoder, lag, config),
+            "decoder": _similarities(teacher.decoder, student.decoder, 0, config),
+        }
+        return {
+            f"similarity/{part}_{role}": 0.5 + 0.5 * matrix / pair.abs().max().clamp(min=1e-20)
+            for part, pair in pairs.items()
+            if pair.numel()
+            for role, matrix in zip(("teacher", "student"), pair.float())
+        }
 
 
-def similarity_loss(
-    teacher: Tensor, student: Tensor, lens: Tensor, config: DistillationConfig
+def _similarities(
+    teacher: Sequences, student: Sequences, lag: int, config: DistillationConfig
 ) -> Tensor:
-    """The sp-KD loss, a scalar, of teacher and student states (N, T, C or C') with lens (N,) valid.
-
-    With `frame` items the losses of the utterances are averaged. Computed in float32 whatever
-    autocast says; a single item (b = 1) gives 0.
-    """
-    with torch.autocast(teacher.device.type, enabled=False):
-        teacher = teacher.detach() if config.detach_teacher else teacher
-        valid = torch.arange(teacher.shape[1], device=teacher.device)[None, :] < lens[:, None]
-        if config.items == "utterance":
-            teacher, student = (_mean_over_time(x, valid)[None] for x in (teacher, student))
-            valid = (lens > 0)[None]
-        wanted = similarity(teacher, valid, config.centre)
-        got = similarity(student, valid, config.centre)
-        count = valid.sum(dim=1).clamp(min=1)
-        losses = (wanted - got).square().sum(dim=(1, 2)) / count.square()
-        return losses.mean()
+    """(2, b, b) matrices of teacher and student, over valid items only."""
+    if config.items == "frame":
+        lens = (teacher.lens[:1], student.lens[:1])
+        pair = align(teacher.hidden[:1], student.hidden[:1], lens, lag)
+        items, valid = [pair.teacher[0], pair.student[0]], pair.valid[0]
+    else:
+        items = [mean_over_time(side.hidden, side.lens) for side in (teacher, student)]
+        valid = torch.minimum(teacher.lens, student.lens) > 0
+    kept = valid[valid][None]
+    return torch.cat([similarity(x[valid][None], kept, config.centre) for x in items])
 
 
-def _mean_over_time(x: Tensor, valid: Tensor) -> Tensor:
-    """(N, T, C) -> (N, C), mean over the valid frames."""
-    total = x.float().masked_fill(~valid[:, :, None], 0.0).sum(dim=1)
-    return total / valid.sum(dim=1).clamp(min=1)[:, None]
+def _methods(
+    config: DistillationConfig, widths: Widths, shift: int, max_shift: int
+) -> nn.ModuleDict:
+    """Direction -> method, for one part of the branches."""
+    cls = METHODS[config.method]
+    wanted = ("full_to_streaming", "streaming_to_full")
+    methods = nn.ModuleDict()
+    for direction in wanted if config.direction == "both" else (config.direction,):
+        options = {name: getattr(config, name) for name in cls.options}
+        options |= {
+            name: _lag(direction, value)
+            for name, value in (("shift", shift), ("max_shift", max_shift))
+            if name in options
+        }
+        teacher_dim, student_dim = _roles(direction, widths.full, widths.streaming)
+        methods[direction] = cls(teacher_dim, student_dim, **options)
+    return methods
+
+
+def _roles(direction: str, full: _Side, streaming: _Side) -> tuple[_Side, _Side]:
+    """(teacher, student)."""
+    return (full, streaming) if direction == "full_to_streaming" else (streaming, full)
+
+
+def _lag(direction: str, shift: int) -> int:
+    """Frames by which the student lags its teacher, if the streaming branch lags by `shift`."""
+    return shift if direction == "full_to_streaming" else -shift

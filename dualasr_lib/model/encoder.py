@@ -1,12 +1,13 @@
-"""The two encoders: features -> streaming states h_s, and h_s -> full-context states h_f
-(cascaded).
+"""The encoders that integration.py puts together: features -> 50 Hz frames -> 25 Hz states.
 
-    features (N, T, 80) at 100 Hz -> front end, 50 Hz -> streaming Zipformer -> 25 Hz: h_s (N, S, C)
-    h_s                                              -> full-context Zipformer: h_f (N, S, C')
+    FrontEnd           features (N, T, 80) at 100 Hz -> 50 Hz frames
+    StreamingEncoder   ... -> 50 Hz frames -> stacks under the chunk mask, or unmasked -> 25 Hz
+    ParallelEncoder    50 Hz frames -> full-context stacks -> 25 Hz
+    FullEncoder        25 Hz states -> full-context stacks -> 25 Hz
 
 S = ceil(ceil(T / 2) / 2). A stream's tail is padding features up to the end of its last
 chunk, in `step` and in `forward` alike; nothing behind it, nor what a batch is padded with, is ever
-read.
+read. Unmasked stacks hear two whole 50 Hz frames for each valid 25 Hz frame.
 
 Letters: N batch, T feature frames, S encoder frames, C channels, E look-ahead feature frames.
 """
@@ -21,7 +22,16 @@ from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig, SubsamplingState
 from dualasr_lib.model.zipformer import Downsample, StackConfig, Zipformer, ZipformerState
 
-__all__ = ["Encoded", "EncoderState", "FullEncoder", "StreamingEncoder", "encoder_lens"]
+__all__ = [
+    "Encoded",
+    "EncoderState",
+    "Front",
+    "FrontEnd",
+    "FullEncoder",
+    "ParallelEncoder",
+    "StreamingEncoder",
+    "encoder_lens",
+]
 
 PAD_VALUE = (
     -15.942385
@@ -37,6 +47,17 @@ class Encoded(NamedTuple):
     """(N,) int64 valid encoder frames."""
 
 
+class Front(NamedTuple):
+    """What the front end gives: 50 Hz frames, whole chunks of them."""
+
+    x: Tensor
+    """(N, T', C), T' >= 2 S."""
+    lens: Tensor
+    """(N,) int64 valid encoder frames (25 Hz)."""
+    size: int
+    """S, encoder frames of the longest utterance."""
+
+
 class EncoderState(NamedTuple):
     """What the streaming encoder keeps between chunks."""
 
@@ -49,22 +70,38 @@ def encoder_lens(feature_lens: Tensor) -> Tensor:
     return torch.div(feature_lens + 3, 4, rounding_mode="floor")
 
 
-class StreamingEncoder(nn.Module):
-    """Front end and chunk-masked stacks."""
+class FrontEnd(nn.Module):
+    """Features -> 50 Hz frames."""
 
-    def __init__(
-        self, subsampling: SubsamplingConfig, stacks: tuple[StackConfig, ...], num_features: int
-    ) -> None:
+    def __init__(self, config: SubsamplingConfig, num_features: int, dim: int) -> None:
         super().__init__()
-        self.stacks = Zipformer(stacks, causal=True)
-        self.subsampling = ConvSubsampling(subsampling, num_features, self.stacks.input_dim)
-        self.downsample = Downsample(2)
-        self.output_dim = self.stacks.output_dim
+        self.subsampling = ConvSubsampling(config, num_features, dim)
 
     @property
     def lookahead(self) -> int:
         """Feature frames (10 ms each) heard beyond the chunk."""
         return self.subsampling.lookahead
+
+    def front(self, features: Tensor, lens: Tensor, multiple: int = 2) -> Front:
+        """features (N, T, F) of lens (N,) frames -> 50 Hz frames, an even `multiple` of them."""
+        batch, frames, _ = features.shape
+        surplus = -frames % (2 * multiple) + self.lookahead
+        x = _padded(F.pad(features, (0, 0, 0, surplus)), lens)
+        y, _ = self.subsampling.step(x, self.subsampling.init_state(batch, x.device))
+        return Front(y, encoder_lens(lens), (frames + 3) // 4)
+
+
+class StreamingEncoder(FrontEnd):
+    """Front end and stacks that hear in chunks or, with the same weights, whole utterances."""
+
+    def __init__(
+        self, subsampling: SubsamplingConfig, stacks: tuple[StackConfig, ...], num_features: int
+    ) -> None:
+        zipformer = Zipformer(stacks, causal=True)
+        super().__init__(subsampling, num_features, zipformer.input_dim)
+        self.stacks = zipformer
+        self.downsample = Downsample(2)
+        self.output_dim = zipformer.output_dim
 
     def check(self, chunk: ChunkSpec) -> None:
         """ValueError unless `chunk` suits all frame rates of the stacks and the output."""
@@ -74,14 +111,17 @@ class StreamingEncoder(nn.Module):
 
     def forward(self, features: Tensor, lens: Tensor, chunk: ChunkSpec) -> Encoded:
         """features (N, T, 80) of lens (N,) frames -> h_s as `step` would give it chunk by chunk."""
+        return self.masked(self.front(features, lens, chunk.frames), chunk)
+
+    def masked(self, front: Front, chunk: ChunkSpec) -> Encoded:
+        """50 Hz frames, whole chunks of them -> h_s (N, S, C) under the chunk mask."""
         self.check(chunk)
-        batch, frames, _ = features.shape
-        surplus = -frames % (2 * chunk.frames) + self.lookahead
-        x = F.pad(features, (0, 0, 0, surplus))
-        x = _padded(x, lens)
-        y, _ = self.subsampling.step(x, self.subsampling.init_state(batch, x.device))
-        h = self.downsample(self.stacks.forward_chunks(y, chunk))
-        return Encoded(h[:, : (frames + 3) // 4], encoder_lens(lens))
+        h = self.downsample(self.stacks.forward_chunks(front.x, chunk))
+        return Encoded(h[:, : front.size], front.lens)
+
+    def unmasked(self, front: Front) -> Encoded:
+        """50 Hz frames -> (N, S, C); each frame hears the whole utterance."""
+        return _whole(self.stacks, self.downsample, front)
 
     def init_state(self, batch: int, chunk: ChunkSpec, device: torch.device) -> EncoderState:
         """State of streams that start now."""
@@ -105,16 +145,38 @@ class StreamingEncoder(nn.Module):
 
 
 class FullEncoder(nn.Module):
-    """Full-context stacks on top of the streaming states."""
+    """Full-context stacks at 25 Hz, on top of other states."""
 
     def __init__(self, stacks: tuple[StackConfig, ...]) -> None:
         super().__init__()
         self.stacks = Zipformer(stacks, causal=False)
         self.output_dim = self.stacks.output_dim
 
-    def forward(self, streaming: Encoded) -> Encoded:
-        """h_s (N, S, C) -> h_f (N, S, C')."""
-        return Encoded(self.stacks.forward_full(streaming.h, streaming.lens), streaming.lens)
+    def forward(self, below: Encoded) -> Encoded:
+        """(N, S, C) -> h_f (N, S, C')."""
+        return Encoded(self.stacks.forward_full(below.h, below.lens), below.lens)
+
+
+class ParallelEncoder(nn.Module):
+    """Full-context stacks at 50 Hz, beside the streaming ones."""
+
+    def __init__(self, stacks: tuple[StackConfig, ...]) -> None:
+        super().__init__()
+        self.stacks = Zipformer(stacks, causal=False)
+        self.downsample = Downsample(2)
+        self.output_dim = self.stacks.output_dim
+
+    def forward(self, front: Front) -> Encoded:
+        """50 Hz frames -> h_f (N, S, C')."""
+        return _whole(self.stacks, self.downsample, front)
+
+
+def _whole(stacks: Zipformer, downsample: Downsample, front: Front) -> Encoded:
+    """Both 50 Hz frames of a valid 25 Hz frame are valid: the second may be one of padding
+    features, which the front end makes the same for every batch.
+    """
+    h = stacks.forward_full(front.x[:, : 2 * front.size], 2 * front.lens)
+    return Encoded(downsample(h), front.lens)
 
 
 def _padded(features: Tensor, lens: Tensor) -> Tensor:

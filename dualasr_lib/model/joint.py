@@ -1,43 +1,44 @@
 """The joint model: two branches, each with a CTC head and an attention decoder, trained together.
 
     L = w_s [a L_ctc(s) + (1 - a) L_att(s)] + w_f [a L_ctc(f) + (1 - a) L_att(f)]
-        + b_enc L_spkd(h_f -> h_s) + b_dec L_spkd(d_f -> d_s)              (after arXiv 2405.13514)
+        + b_enc L_kd(h_f -> h_s) + b_dec L_kd(d_f -> d_s)              (after arXiv 2405.13514)
 
 CTC and attention losses are sums over the batch divided by its number of tokens (the end counts as
-one), so that `a` weighs like against like.
+one), so that `a` weighs like against like. A model of one branch has the terms of that branch only.
 
 Letters: N batch, T feature frames, S encoder frames, U tokens, V vocabulary, C channels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.model.attention_decoder import (
-    AttentionDecoder,
-    DecoderConfig,
-    DecoderOutput,
-    smoothed_nll,
+from dualasr_lib.model.attention_decoder import AttentionDecoder, DecoderOutput, smoothed_nll
+from dualasr_lib.model.ctc import CtcHead, CtcLoss, has_no_alignment
+from dualasr_lib.model.distillation import (
+    BranchDims,
+    BranchView,
+    DistillationConfig,
+    Distilled,
+    Distiller,
+    Widths,
+    build_distiller,
 )
-from dualasr_lib.model.ctc import CtcHead, CtcLoss, min_ctc_frames
-from dualasr_lib.model.distillation import DistillationConfig, similarity_loss
-from dualasr_lib.model.encoder import Encoded, FullEncoder, StreamingEncoder
-from dualasr_lib.model.scheduled import Scheduled, set_step
+from dualasr_lib.model.encoder import Encoded, StreamingEncoder
+from dualasr_lib.model.integration import build_integration
+from dualasr_lib.model.model_config import BRANCHES, Branch, ModelConfig
+from dualasr_lib.model.scheduled import set_step
 from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig
 
 __all__ = ["BRANCHES", "Branch", "JointModel", "LossConfig", "Losses", "ModelConfig", "Targets"]
-
-Branch = Literal["streaming", "full"]
-BRANCHES: tuple[Branch, ...] = ("streaming", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the terms of the training loss."""
+    """Weights of the terms of the training loss; those of a branch that is not there are unused."""
 
     streaming: float = 1.0
     """w_s, weight of the streaming branch."""
@@ -46,29 +47,11 @@ class LossConfig:
     ctc: float = 0.3
     """a, share of CTC in each branch; the rest is the attention decoder's."""
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
-    """The sp-KD terms."""
+    """The distillation terms."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ctc <= 1.0:
             raise ValueError(f"the CTC share must lie in [0, 1], but is {self.ctc}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Sizes of everything."""
-
-    num_features: int = 80
-    """Mel bins of a feature frame."""
-    subsampling: SubsamplingConfig = field(default_factory=SubsamplingConfig)
-    """Convolutional front end."""
-    streaming: tuple[StackConfig, ...] = (StackConfig(),)
-    """Chunk-masked stacks at 50 Hz."""
-    full: tuple[StackConfig, ...] = (StackConfig(),)
-    """Full-context stacks at 25 Hz, on top of the streaming ones."""
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    """Attention decoder of each branch."""
-    ctc_dropout: float = 0.1
-    """Dropout before each CTC head."""
 
 
 class Targets(NamedTuple):
@@ -81,39 +64,30 @@ class Targets(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The terms of the loss, before weighting; scalars."""
+    """The terms of the loss before weighting, scalars."""
 
-    ctc_streaming: Tensor
-    """Sum over the batch of CTC negative log-likelihoods of the streaming branch, nats."""
-    attention_streaming: Tensor
-    """Sum over the batch of the attention decoder's smoothed negative log-likelihoods."""
-    ctc_full: Tensor
-    """The same for the full-context branch."""
-    attention_full: Tensor
-    """The same for the full-context branch."""
-    distillation_encoder: Tensor
-    """sp-KD between h_f and h_s."""
-    distillation_decoder: Tensor
-    """sp-KD between the decoders' hidden states."""
+    ctc: Mapping[Branch, Tensor]
+    """Sum over the batch of each branch's CTC negative log-likelihoods, nats."""
+    attention: Mapping[Branch, Tensor]
+    """Sum over the batch of each attention decoder's smoothed negative log-likelihoods, nats."""
+    distilled: Distilled | None
+    """Between the branches; None where there is only one."""
     num_tokens: Tensor
     """Tokens of the batch, each text's end included."""
-    num_impossible: Tensor
-    """Utterances without any CTC alignment; their CTC terms are left out."""
+    impossible: Tensor
+    """(N,) bool, True for utterances without any CTC alignment; they have no CTC loss."""
 
     def weighted(self, config: LossConfig) -> Tensor:
         """The loss to differentiate."""
-        distillation = config.distillation
-        a = config.ctc
-        streaming = a * self.ctc_streaming + (1.0 - a) * self.attention_streaming
-        full = a * self.ctc_full + (1.0 - a) * self.attention_full
-        loss = (config.streaming * streaming + config.full * full) / self.num_tokens
-        loss = loss + distillation.encoder_weight * self.distillation_encoder
-        return loss + distillation.decoder_weight * self.distillation_decoder
-
-
-class _Distilled(NamedTuple):
-    encoder: Tensor
-    decoder: Tensor
+        weights: dict[Branch, float] = {"streaming": config.streaming, "full": config.full}
+        loss = self.num_tokens.new_zeros((), dtype=torch.float32)
+        for branch, ctc in self.ctc.items():
+            term = config.ctc * ctc + (1.0 - config.ctc) * self.attention[branch]
+            loss = loss + weights[branch] * term / self.num_tokens
+        if self.distilled is not None:
+            loss = loss + config.distillation.encoder_weight * self.distilled.encoder
+            loss = loss + config.distillation.decoder_weight * self.distilled.decoder
+        return loss
 
 
 class JointModel(nn.Module):
@@ -123,88 +97,160 @@ class JointModel(nn.Module):
         self, config: ModelConfig, distillation: DistillationConfig, vocab_size: int, sos_eos: int
     ) -> None:
         super().__init__()
-        self.config, self.distillation = config, distillation
-        self.distilling = Scheduled((distillation.warm_up - 1, 0.0), (distillation.warm_up, 1.0))
-        self.streaming = StreamingEncoder(config.subsampling, config.streaming, config.num_features)
-        self.full = FullEncoder(config.full)
-        dims = {"streaming": self.streaming.output_dim, "full": self.full.output_dim}
+        self.config = config
+        self.branches: tuple[Branch, ...] = tuple(b for b in BRANCHES if config.has(b))
+        self.encoders = build_integration(config)
+        widths = _decoder_widths(config, self.encoders.output_dims)
         self.ctc = nn.ModuleDict(
-            {name: CtcHead(dim, vocab_size, config.ctc_dropout) for name, dim in dims.items()}
+            {name: CtcHead(dim, vocab_size, config.ctc_dropout) for name, dim in widths.items()}
         )
         self.decoders = nn.ModuleDict(
             {
                 name: AttentionDecoder(config.decoder, vocab_size, dim, sos_eos)
-                for name, dim in dims.items()
+                for name, dim in widths.items()
             }
         )
+        self.distiller = _distiller(config, distillation, self.encoders.output_dims)
 
-    def encode(self, features: Tensor, lens: Tensor, chunk: ChunkSpec) -> dict[Branch, Encoded]:
-        """Hidden states of both branches from features (N, T, 80) of lens (N,) frames."""
-        streaming = self.streaming(features, lens, chunk)
-        return {"streaming": streaming, "full": self.full(streaming)}
+    @property
+    def streaming(self) -> StreamingEncoder:
+        """The encoder that runs chunk by chunk.
+
+        Raises:
+            ValueError: the model has no streaming branch.
+        """
+        self.require("streaming")
+        assert isinstance(self.encoders.streaming, StreamingEncoder)
+        return self.encoders.streaming
+
+    def require(self, branch: Branch) -> None:
+        """ValueError unless the model has `branch`."""
+        if branch not in self.branches:
+            raise ValueError(
+                f"this needs a model with a {branch} branch, but this one was made with "
+                f"model.branches = {list(self.branches)}"
+            )
+
+    def encode(
+        self,
+        features: Tensor,
+        lens: Tensor,
+        chunk: ChunkSpec,
+        branches: tuple[Branch, ...] | None = None,
+    ) -> dict[Branch, Encoded]:
+        """Hidden states of `branches` (None: all there are) from features (N, T, 80) of lens (N,)
+        frames.
+        """
+        wanted = self.branches if branches is None else branches
+        for branch in wanted:
+            self.require(branch)
+        encoded: dict[Branch, Encoded] = self.encoders(features, lens, chunk, wanted)
+        return encoded
 
     def log_probs(self, h: Tensor, branch: Branch) -> Tensor:
         """CTC log-probabilities (N, S, V) of hidden states (N, S, C)."""
-        result: Tensor = self.ctc[branch](h)
+        result: Tensor = self.ctc[_decoder_name(self.config, branch)](h)
         return result
 
+    def views(
+        self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec
+    ) -> dict[Branch, BranchView]:
+        """All that each branch makes of a batch, as distillation sees it."""
+        return {b: heard.view for b, heard in self._hear(features, lens, targets, chunk).items()}
+
     def forward(
-        self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec, ctc_loss: CtcLoss
+        self,
+        features: Tensor,
+        lens: Tensor,
+        targets: Targets,
+        chunk: ChunkSpec,
+        ctc_loss: CtcLoss,
+        streaming_ctc_loss: CtcLoss | None = None,
     ) -> Losses:
-        """All terms of the training loss for one batch."""
-        encoded = self.encode(features, lens, chunk)
-        needed = min_ctc_frames(targets.tokens, targets.lens)
-        possible = needed <= encoded["streaming"].lens
-        decoded = {branch: self._decode(encoded[branch], targets, branch) for branch in BRANCHES}
-        teacher, student = decoded["full"], decoded["streaming"]
-        distilled = self._distil(encoded, teacher, student, targets.lens + 1)
+        """All terms of the training loss for one batch.
+
+        Args:
+            ctc_loss: of both branches, or of the full one only if there is a
+                `streaming_ctc_loss`: emitting early is a matter of the streaming branch.
+        """
+        heard = self._hear(features, lens, targets, chunk)
+        encoder_frames = next(iter(heard.values())).view.lens
+        impossible = has_no_alignment(encoder_frames, targets.tokens, targets.lens)
+        ctc_losses = {"full": ctc_loss, "streaming": streaming_ctc_loss or ctc_loss}
         return Losses(
-            ctc_streaming=self._ctc(encoded["streaming"], targets, "streaming", possible, ctc_loss),
-            attention_streaming=self._attention(student),
-            ctc_full=self._ctc(encoded["full"], targets, "full", possible, ctc_loss),
-            attention_full=self._attention(teacher),
-            distillation_encoder=distilled.encoder,
-            distillation_decoder=distilled.decoder,
+            ctc={b: _ctc(h.view, targets, impossible, ctc_losses[b]) for b, h in heard.items()},
+            attention={b: self._attention(h) for b, h in heard.items()},
+            distilled=self._distilled(heard),
             num_tokens=(targets.lens + 1).sum(),
-            num_impossible=(~possible).sum(),
+            impossible=impossible,
         )
 
     def set_step(self, step: int) -> None:
         """Tells all schedules inside the model how many optimiser steps have been done."""
         set_step(self, step)
 
-    def _distil(
-        self,
-        encoded: dict[Branch, Encoded],
-        teacher: DecoderOutput,
-        student: DecoderOutput,
-        num_states: Tensor,
-    ) -> "_Distilled":
-        """sp-KD terms; 0, and not computed, where their weight is 0 or their time has not come."""
-        config, zero = self.distillation, teacher.hidden.new_zeros((), dtype=torch.float32)
-        begun = self.distilling.now() > 0
-        full, streaming = encoded["full"], encoded["streaming"]
-        return _Distilled(
-            similarity_loss(full.h, streaming.h, full.lens, config)
-            if begun and config.encoder_weight
-            else zero,
-            similarity_loss(teacher.hidden, student.hidden, num_states, config)
-            if begun and config.decoder_weight
-            else zero,
+    def _hear(
+        self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec
+    ) -> dict[Branch, "_Heard"]:
+        encoded = self.encode(features, lens, chunk)
+        return {branch: self._branch(branch, states, targets) for branch, states in encoded.items()}
+
+    def _branch(self, branch: Branch, encoded: Encoded, targets: Targets) -> "_Heard":
+        decoder = self.decoders[_decoder_name(self.config, branch)]
+        output: DecoderOutput = decoder(encoded.h, encoded.lens, targets.tokens, targets.lens)
+        view = BranchView(
+            hidden=encoded.h,
+            lens=encoded.lens,
+            ctc_log_probs=self.log_probs(encoded.h, branch),
+            decoder_hidden=output.hidden,
+            decoder_log_probs=output.log_probs,
+            num_states=targets.lens + 1,
         )
+        return _Heard(view, output.targets)
 
-    def _decode(self, encoded: Encoded, targets: Targets, branch: Branch) -> DecoderOutput:
-        result: DecoderOutput = self.decoders[branch](
-            encoded.h, encoded.lens, targets.tokens, targets.lens
-        )
-        return result
-
-    def _ctc(
-        self, encoded: Encoded, targets: Targets, branch: Branch, possible: Tensor, loss: CtcLoss
-    ) -> Tensor:
-        nll = loss(self.log_probs(encoded.h, branch), encoded.lens, targets.tokens, targets.lens)
-        return torch.where(possible, nll, torch.zeros_like(nll)).sum()
-
-    def _attention(self, output: DecoderOutput) -> Tensor:
+    def _attention(self, heard: "_Heard") -> Tensor:
         smoothing = self.config.decoder.label_smoothing
-        return smoothed_nll(output.log_probs, output.targets, smoothing).sum()
+        return smoothed_nll(heard.view.decoder_log_probs, heard.next_tokens, smoothing).sum()
+
+    def _distilled(self, heard: Mapping[Branch, "_Heard"]) -> Distilled | None:
+        if self.distiller is None:
+            return None
+        losses: Distilled = self.distiller(heard["full"].view, heard["streaming"].view)
+        return losses
+
+
+class _Heard(NamedTuple):
+    view: BranchView
+    next_tokens: Tensor  # (N, U + 1) what the decoder should say, -1 behind the end
+
+
+def _ctc(view: BranchView, targets: Targets, impossible: Tensor, loss: CtcLoss) -> Tensor:
+    nll = loss(view.ctc_log_probs, view.lens, targets.tokens, targets.lens)
+    return nll.masked_fill(impossible, 0.0).sum()
+
+
+def _decoder_name(config: ModelConfig, branch: Branch) -> str:
+    return "shared" if config.decoder_sharing == "shared" else branch
+
+
+def _decoder_widths(config: ModelConfig, dims: Mapping[Branch, int]) -> dict[str, int]:
+    """Name of each CTC head and attention decoder -> channels that it reads."""
+    wanted = {branch: dims[branch] for branch in BRANCHES if config.has(branch)}
+    if config.decoder_sharing == "shared" and len(set(wanted.values())) > 1:
+        raise ValueError(
+            'decoder_sharing = "shared" needs encoder outputs of one width (that of the widest '
+            f"stack), but streaming has {wanted['streaming']} channels and full {wanted['full']}: "
+            "give the widest stack of each the same layer.dim, or keep separate decoders"
+        )
+    return {_decoder_name(config, branch): dim for branch, dim in wanted.items()}
+
+
+def _distiller(
+    config: ModelConfig, distillation: DistillationConfig, dims: Mapping[Branch, int]
+) -> Distiller | None:
+    """None where a branch has no other to learn from."""
+    if not (config.has("streaming") and config.has("full")):
+        return None
+    encoder = Widths(full=dims["full"], streaming=dims["streaming"])
+    decoder = Widths(full=config.decoder.dim, streaming=config.decoder.dim)
+    return build_distiller(distillation, BranchDims(encoder=encoder, decoder=decoder))

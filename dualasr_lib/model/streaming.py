@@ -1,20 +1,20 @@
-"""The streaming law, and the masks that let a whole utterance be computed as its chunks would be.
+"""The streaming law, and the length and reach of a chunk.
 
 Law: a streaming module is a pure function `step(x, state) -> (y, state)`; concatenated steps
     equal `forward`. Here the law is structural: `forward` is a single `step` over all chunks with
-    empty caches, under a mask.
+    empty caches, under a mask (band.py).
 
 Letters: N batch, T frames of the stack at hand, L cached frames, C channels. Frames without another
 remark are 50 Hz frames (20 ms), the rate behind the convolutional front end.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["ChunkSpec", "Context", "Streamable", "cache_mask", "chunk_mask", "keep_last"]
+__all__ = ["ChunkSpec", "Streamable", "keep_last", "unfilled"]
 
 S = TypeVar("S")
 
@@ -76,50 +76,15 @@ class ChunkSpec:
         return ChunkSpec(frames=self.frames // factor, left=left)
 
 
-class Context(NamedTuple):
-    """What all layers of one stack share during one call."""
-
-    mask: Tensor
-    """(N or 1, 1, T or 1, L + T) bool, True where a query may not look."""
-
-    positions: Tensor
-    """(L + 2 T - 1, D) relative position encoding, from the farthest past to the farthest future.
-    """
-
-    chunk: int | None
-    """Chunk length in frames of this stack; None = full context."""
-
-    padding: Tensor | None
-    """(N, T, 1) bool, True at frames behind the end of an utterance; full context only."""
-
-
-def chunk_mask(num_frames: int, chunk: ChunkSpec, device: torch.device) -> Tensor:
-    """(1, 1, T, T) bool, True where frame t (row) may not see frame k: later chunks, and too early
-    ones.
-    """
-    index = torch.arange(num_frames, device=device) // chunk.frames
-    behind = index[:, None] - index[None, :]
-    masked = behind < 0
-    if chunk.left is not None:
-        masked = masked | (behind > chunk.left // chunk.frames)
-    return masked[None, None]
-
-
-def cache_mask(processed: Tensor, cached: int, num_frames: int) -> Tensor:
-    """(N, 1, 1, L + T) bool, True at cache slots that a young stream has not filled yet.
-
-    Args:
-        processed: (N,) frames of each stream before this chunk.
-        cached: L, length of the caches. num_frames: T, length of the chunk, all of it visible.
-    """
+def unfilled(processed: Tensor, cached: int) -> Tensor:
+    """(N, L) bool, True at cache slots that a stream of `processed` (N,) frames has not filled."""
     age = torch.arange(cached, 0, -1, device=processed.device)
-    empty = age[None, :] > processed[:, None]
-    return torch.nn.functional.pad(empty, (0, num_frames))[:, None, None, :]
+    return age[None, :] > processed[:, None]
 
 
 def keep_last(cache: Tensor, x: Tensor) -> Tensor:
     """The last L frames of cache (N, L, C) followed by x (N, T, C): the next cache, (N, L, C)."""
-    length = cache.shape[1]
+    length, x = cache.shape[1], x.to(cache.dtype)
     if x.shape[1] >= length:
         return x[:, x.shape[1] - length :]
     return torch.cat([cache[:, x.shape[1] :], x], dim=1)

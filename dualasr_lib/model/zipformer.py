@@ -10,6 +10,7 @@ Source: arXiv 2310.11230, section 3.1.
 Letters: N batch, T frames at the input rate, C channels.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,12 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.attention import position_encoding
+from dualasr_lib.model.context import Context, chunk_context, full_context, step_context
+from dualasr_lib.model.masking import draw_features, feature_mask
 from dualasr_lib.model.normalisation import Bypass
-from dualasr_lib.model.streaming import ChunkSpec, Context, cache_mask, chunk_mask
+from dualasr_lib.model.scheduled import Scheduled
+from dualasr_lib.model.streaming import ChunkSpec, unfilled
+from dualasr_lib.model.training_aids import Aids
 from dualasr_lib.model.zipformer_layer import LayerConfig, LayerState, ZipformerLayer
 
 __all__ = ["Downsample", "StackConfig", "Zipformer", "ZipformerState", "fit_channels"]
+
+_POSITION_DROPOUT = 0.15  # as published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,8 @@ class StackConfig:
     """Frames averaged into one."""
     layer: LayerConfig = field(default_factory=LayerConfig)
     """Sizes of each layer."""
+    unmasked_dim: int = 0
+    """Channels never masked in training (see `masking.feature_mask`); 0 = all of them."""
 
     def __post_init__(self) -> None:
         if self.layers < 1 or self.downsampling < 1:
@@ -71,25 +79,33 @@ class Downsample(nn.Module):
 
 
 class _Stack(nn.Module):
-    def __init__(self, config: StackConfig, causal: bool) -> None:
+    def __init__(self, config: StackConfig, causal: bool, place: "_Place") -> None:
         super().__init__()
         self.config = config
         self.downsample = Downsample(config.downsampling)
         self.layers = nn.ModuleList(
-            ZipformerLayer(config.layer, causal) for _ in range(config.layers)
+            ZipformerLayer(config.layer, causal, _layer_skip(config, place, number))
+            for number in range(config.layers)
         )
         if config.downsampling > 1:
-            self.bypass = Bypass(config.layer.dim, config.layer.bypass_warm_up)
+            self.bypass = Bypass(config.layer.dim, _aids(config))
 
     def init_state(self, batch: int, cached: int, device: torch.device) -> tuple[LayerState, ...]:
         return tuple(layer.init_state(batch, cached, device) for layer in self._typed_layers())
 
     def step(
-        self, x: Tensor, states: tuple[LayerState, ...], context: Context
+        self,
+        x: Tensor,
+        states: tuple[LayerState, ...],
+        context: Context,
+        kept: Tensor | None,
     ) -> tuple[Tensor, tuple[LayerState, ...]]:
         inside, following = self.downsample(x), []
+        mask = feature_mask(kept, inside, self.config.unmasked_dim)
+        inside = inside if mask is None else inside * mask
         for layer, state in zip(self._typed_layers(), states):
             inside, state = layer.step(inside, state, context)
+            inside = inside if mask is None else inside * mask
             following.append(state)
         if self.config.downsampling == 1:
             return inside, tuple(following)
@@ -111,10 +127,14 @@ class Zipformer(nn.Module):
         if not configs:
             raise ValueError("an encoder must have at least one stack, but has none")
         self.configs, self.causal = configs, causal
-        self.stacks = nn.ModuleList(_Stack(config, causal) for config in configs)
+        self.stacks = nn.ModuleList(
+            _Stack(config, causal, _Place(number, len(configs)))
+            for number, config in enumerate(configs)
+        )
         self.input_dim = configs[0].layer.dim
         self.output_dim = max(config.layer.dim for config in configs)
         self.multiple = max(config.downsampling for config in configs)
+        self._masks_channels = any(config.unmasked_dim and config.layer.aids for config in configs)
 
     def init_state(self, batch: int, chunk: ChunkSpec, device: torch.device) -> ZipformerState:
         """State of streams that start now; `chunk` counts input frames and has a finite left
@@ -135,10 +155,10 @@ class Zipformer(nn.Module):
             )
         contexts, known = [], []
         for config, states in zip(self.configs, state.layers):
-            frames, cached = x.shape[1] // config.downsampling, states[0].key.shape[1]
-            mask = cache_mask(state.processed // config.downsampling, cached, frames)
-            contexts.append(self._context(config, mask, cached, frames, chunk))
-            known.append(tuple(_without_unused(layer, mask[:, 0, 0, :cached]) for layer in states))
+            factor, dim = config.downsampling, config.layer.attention.position_dim
+            empty = unfilled(state.processed // factor, states[0].key.shape[1])
+            contexts.append(step_context(empty, x.shape[1] // factor, dim))
+            known.append(tuple(_without_unused(layer, empty) for layer in states))
         y, layers = self._run(x, tuple(known), contexts)
         return y, ZipformerState(layers, state.processed + x.shape[1])
 
@@ -149,9 +169,8 @@ class Zipformer(nn.Module):
         contexts = []
         for config in self.configs:
             local = chunk.downsampled(config.downsampling)
-            frames = x.shape[1] // config.downsampling
-            mask = chunk_mask(frames, local, x.device)
-            contexts.append(self._context(config, mask, 0, frames, chunk))
+            frames, dim = x.shape[1] // config.downsampling, config.layer.attention.position_dim
+            contexts.append(chunk_context(frames, local, dim, x.device))
         return self._whole(x, contexts)
 
     def forward_full(self, x: Tensor, lens: Tensor) -> Tensor:
@@ -162,21 +181,11 @@ class Zipformer(nn.Module):
         x = x.masked_fill((index[None, :] >= lens[:, None])[:, :, None], 0.0)
         contexts = []
         for config in self.configs:
-            local = lens.add(config.downsampling - 1).div(
-                config.downsampling, rounding_mode="floor"
-            )
-            padding = index[None, : x.shape[1] // config.downsampling] >= local[:, None]
-            context = self._context(config, padding[:, None, None, :], 0, padding.shape[1], None)
-            contexts.append(context._replace(padding=padding[:, :, None]))
+            factor = config.downsampling
+            local = torch.div(lens + factor - 1, factor, rounding_mode="floor")
+            padding = index[None, : x.shape[1] // factor] >= local[:, None]
+            contexts.append(full_context(padding, config.layer.attention.position_dim))
         return self._whole(x, contexts)[:, :frames]
-
-    def _context(
-        self, config: StackConfig, mask: Tensor, cached: int, frames: int, chunk: ChunkSpec | None
-    ) -> Context:
-        dim = config.layer.attention.position_dim
-        positions = position_encoding(cached, frames, dim, mask.device)
-        local = None if chunk is None else chunk.downsampled(config.downsampling).frames
-        return Context(mask=mask, positions=positions, chunk=local, padding=None)
 
     def _state(self, batch: int, cached: list[int], device: torch.device) -> ZipformerState:
         layers = tuple(
@@ -186,7 +195,8 @@ class Zipformer(nn.Module):
         return ZipformerState(layers, torch.zeros(batch, dtype=torch.int64, device=device))
 
     def _whole(self, x: Tensor, contexts: list[Context]) -> Tensor:
-        empty = self._state(x.shape[0], [0] * len(self.configs), x.device)
+        cached = [context.window.left for context in contexts]
+        empty = self._state(x.shape[0], cached, x.device)
         return self._run(x, empty.layers, contexts)[0]
 
     def _run(
@@ -194,14 +204,41 @@ class Zipformer(nn.Module):
     ) -> tuple[Tensor, tuple[tuple[LayerState, ...], ...]]:
         outputs: list[Tensor] = []
         following = []
+        kept = draw_features(x.shape[0], self.training and self._masks_channels)
         for stack, state, context in zip(self._typed_stacks(), states, contexts):
-            x, state = stack.step(fit_channels(x, stack.config.layer.dim), state, context)
+            if self.training and stack.config.layer.aids:
+                dropped = F.dropout(context.positions, _POSITION_DROPOUT)
+                context = context._replace(positions=dropped)
+            x, state = stack.step(fit_channels(x, stack.config.layer.dim), state, context, kept)
             outputs.append(x)
             following.append(state)
         return _latest_channels(outputs), tuple(following)
 
     def _typed_stacks(self) -> list[_Stack]:
         return [stack for stack in self.stacks if isinstance(stack, _Stack)]
+
+
+class _Place(NamedTuple):
+    """A stack's number among `stacks` stacks."""
+
+    number: int
+    stacks: int
+
+
+def _aids(config: StackConfig) -> Aids:
+    return Aids(config.layer.aids, config.layer.warm_up)
+
+
+def _layer_skip(config: StackConfig, place: _Place, layer: int) -> Scheduled:
+    """How often a layer is skipped: later layers are brought in later, as published.
+
+    The first 4000 published steps are cut into stacks + 1 windows, the window of a stack into its
+    layers; inside its own part the rate falls from 0.5 to 0.035 sqrt(downsampling).
+    """
+    window = 4000.0 / (place.stacks + 1)
+    begin = window * (place.number + 1 + layer / config.layers)
+    final = 0.035 * math.sqrt(config.downsampling)
+    return _aids(config).rate((begin, 0.5), (begin + window / config.layers, final))
 
 
 def fit_channels(x: Tensor, dim: int) -> Tensor:

@@ -11,13 +11,15 @@ convolutions.
 Letters: N batch, T frames, L cached frames, C channels, K kernel.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.activations import SwooshL
+from dualasr_lib.model.activations import SWOOSH_L, dropout_mask, swoosh_linear
 from dualasr_lib.model.attention import (
     AttentionConfig,
     AttentionWeights,
@@ -25,12 +27,16 @@ from dualasr_lib.model.attention import (
     SelfAttention,
     nonlinear_dim,
     scaled_linear,
+    uniform_weights,
 )
+from dualasr_lib.model.context import Context
 from dualasr_lib.model.convolution import ConvolutionModule
+from dualasr_lib.model.masking import drawn, sequence_dropout, sequence_mask
 from dualasr_lib.model.normalisation import BiasNorm, Bypass
-from dualasr_lib.model.streaming import Context
+from dualasr_lib.model.scheduled import Scheduled
+from dualasr_lib.model.training_aids import Aids, SkipRates
 
-__all__ = ["LayerConfig", "LayerState", "ZipformerLayer"]
+__all__ = ["FeedForward", "LayerConfig", "LayerState", "ZipformerLayer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,12 @@ class LayerConfig:
     """Sizes of the attention."""
     dropout: float = 0.1
     """Dropout of the feed-forward modules."""
-    bypass_warm_up: int = 20000
-    """Optimiser steps over which the bypass floor falls from 0.9 to 0.2."""
+    warm_up: int = 20000
+    """Optimiser steps over which the training aids become gentle (the bypass floor falls from 0.9
+    to 0.2, ...); 20,000 steps of 600 s are the published schedule.
+    """
+    aids: bool = True
+    """Balancers, whitening, skipped modules, layers and channels, in training."""
 
     def __post_init__(self) -> None:
         if self.dim % 4 or self.feedforward % 4:
@@ -75,32 +85,48 @@ class LayerState(NamedTuple):
     """(N, K // 2, C) history of the second convolution."""
 
 
-class _FeedForward(nn.Sequential):
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(dim, hidden), SwooshL(), nn.Dropout(dropout), scaled_linear(hidden, dim, 0.1)
-        )
+class FeedForward(nn.Module):
+    """Linear, SwooshL, dropout (one mask for all frames of a sequence, as published), linear."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float, aids: Aids) -> None:
+        super().__init__()
+        self.in_projection = nn.Linear(dim, hidden)
+        self.out_projection = scaled_linear(hidden, dim, 0.1)
+        self.dropout = dropout
+        self.balance = aids.balance(hidden, (0.3, 1.0), (0.75, 5.0), origin=SWOOSH_L.shift)
+        self.whiten = aids.whiten(1, 7.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C) -> (N, T, C)."""
+        first, second = self.in_projection, self.out_projection
+        u = self.balance(F.linear(x, first.weight, first.bias - SWOOSH_L.shift))
+        mask = dropout_mask(u, self.dropout) if self.training and self.dropout else None
+        return self.whiten(swoosh_linear(u, SWOOSH_L, second.weight, second.bias, mask))
 
 
 class ZipformerLayer(nn.Module):
     """(N, T, C) -> (N, T, C); causal layers stay inside what `Context` shows them."""
 
-    def __init__(self, config: LayerConfig, causal: bool) -> None:
+    def __init__(self, config: LayerConfig, causal: bool, skip: Scheduled | None = None) -> None:
+        """`skip` is the probability, in training, that an utterance skips the whole layer."""
         super().__init__()
         self.config = config
+        aids = Aids(config.aids, config.warm_up)
         dim, hidden = config.dim, config.feedforward
-        self.weights = AttentionWeights(dim, config.attention)
-        self.feedforward1 = _FeedForward(dim, hidden * 3 // 4, config.dropout)
-        self.feedforward2 = _FeedForward(dim, hidden, config.dropout)
-        self.feedforward3 = _FeedForward(dim, hidden * 5 // 4, config.dropout)
-        self.nonlinear = NonlinearAttention(dim)
-        self.attention1 = SelfAttention(dim, config.attention)
-        self.attention2 = SelfAttention(dim, config.attention)
-        self.conv1 = ConvolutionModule(dim, config.kernel, causal)
-        self.conv2 = ConvolutionModule(dim, config.kernel, causal)
+        self.weights = AttentionWeights(dim, config.attention, aids)
+        self.feedforward1 = FeedForward(dim, hidden * 3 // 4, config.dropout, aids)
+        self.feedforward2 = FeedForward(dim, hidden, config.dropout, aids)
+        self.feedforward3 = FeedForward(dim, hidden * 5 // 4, config.dropout, aids)
+        self.nonlinear = NonlinearAttention(dim, aids)
+        self.attention1 = SelfAttention(dim, config.attention, aids)
+        self.attention2 = SelfAttention(dim, config.attention, aids)
+        self.conv1 = ConvolutionModule(dim, config.kernel, causal, aids)
+        self.conv2 = ConvolutionModule(dim, config.kernel, causal, aids)
         self.norm = BiasNorm(dim)
-        self.bypass_mid = Bypass(dim, config.bypass_warm_up)
-        self.bypass = Bypass(dim, config.bypass_warm_up)
+        self.bypass_mid = Bypass(dim, aids)
+        self.bypass = Bypass(dim, aids, skip)
+        self.rates = SkipRates(aids)
+        self.balancers = _balancers(dim, aids)
 
     def init_state(self, batch: int, cached: int, device: torch.device) -> LayerState:
         """State of streams that start now, with caches of `cached` frames (0: whole utterance)."""
@@ -126,21 +152,50 @@ class ZipformerLayer(nn.Module):
         """x (N, T, C) whole chunks, or a whole utterance with empty caches -> (N, T, C), next
         state.
         """
-        start = x
-        weights, key = self.weights(x, context, state.key)
+        start, rates = x, self.rates
+        weights, key = self.weights(x, context, state.key, rates.positions.now())
+        heard = sequence_mask(x, rates.attention.now(), self.training)
         x = x + self.feedforward1(x)
-        y, nonlinear = self.nonlinear(x, weights, state.nonlinear)
-        x = x + y
-        y, value1 = self.attention1(x, weights, state.value1)
-        x = x + y
+        gate = weights
+        if self.training and drawn(rates.constant_attention.now()):
+            gate = uniform_weights(weights, context)
+        y, nonlinear = self.nonlinear(x, gate, context, state.nonlinear)
+        x = x + _masked(self.balancers["nonlinear"](y), heard)
+        y, value1 = self.attention1(x, weights, context, state.value1)
+        x = x + _masked(y, heard)
         y, conv1 = self.conv1(x, context, state.conv1)
-        x = x + y
-        x = x + self.feedforward2(x)
+        x = x + sequence_dropout(y, rates.convolution.now(), self.training)
+        x = self._feed(x, self.feedforward2, "feedforward2")
         x = self.bypass_mid(start, x)
-        y, value2 = self.attention2(x, weights, state.value2)
-        x = x + y
+        y, value2 = self.attention2(x, weights, context, state.value2)
+        x = x + _masked(y, heard)
         y, conv2 = self.conv2(x, context, state.conv2)
-        x = x + y
-        x = x + self.feedforward3(x)
-        x = self.bypass(start, self.norm(x))
+        x = x + sequence_dropout(y, rates.convolution.now(), self.training)
+        x = self._feed(x, self.feedforward3, "feedforward3")
+        x = self.bypass(start, self.norm(self.balancers["inner"](x)))
+        x = self.balancers["whiten"](self.balancers["outer"](x))
         return x, LayerState(key, nonlinear, value1, value2, conv1, conv2)
+
+    def _feed(self, x: Tensor, feedforward: nn.Module, name: str) -> Tensor:
+        y = self.balancers[name](feedforward(x))
+        return x + sequence_dropout(y, self.rates.feedforward.now(), self.training)
+
+
+def _balancers(dim: int, aids: Aids) -> nn.ModuleDict:
+    """What keeps a layer's sums healthy, by the place where it acts."""
+    middle = (0.3, 0.7)
+    weak, strong = (aids.schedule((0, 0.0), (4000, most)) for most in (0.1, 0.2))
+    least = aids.schedule((0, 0.004), (4000, 0.02))
+    near = (0.45, 0.55)
+    return nn.ModuleDict({
+        "nonlinear": aids.balance(dim, middle, (least, math.inf), prob=0.05),
+        "feedforward2": aids.balance(dim, middle, (weak, 2.0), prob=0.05),
+        "feedforward3": aids.balance(dim, middle, (strong, 4.0), prob=0.05),
+        "inner": aids.balance(dim, near, (0.2, 4.0)),
+        "outer": aids.balance(dim, near, (0.1, 4.0)),
+        "whiten": aids.whiten(1, 4.0, growth=3.0),
+    })  # fmt: skip
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask

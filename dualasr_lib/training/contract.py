@@ -20,10 +20,12 @@ from dualasr_lib.training.schedule import ScheduleConfig
 __all__ = [
     "Batch",
     "Batches",
+    "Cause",
     "FitConfig",
     "FitResult",
     "NonFiniteError",
     "Objective",
+    "OutOfMemoryError",
     "Run",
     "StepResult",
     "Term",
@@ -63,10 +65,12 @@ class Validation(NamedTuple):
     """Logged as `valid/<name>`."""
     texts: Mapping[str, str] = MappingProxyType({})
     """Examples to read, logged as `valid/<name>`."""
+    images: Mapping[str, Tensor] = MappingProxyType({})
+    """Pictures, (H, W) each with values in [0, 1]; in TensorBoard as `valid/<name>`."""
 
 
 class Batch(Protocol):
-    """A batch of training data, as far as the loop looks into it."""
+    """A batch of training data, as far as the loop looks into it: a NamedTuple."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -74,6 +78,9 @@ class Batch(Protocol):
 
     def to(self, device: torch.device, /) -> "Batch":
         """The batch on `device`."""
+
+    def _asdict(self) -> dict[str, Any]:
+        """Its fields, plain data and tensors, for a dump."""
 
 
 class Batches(Protocol):
@@ -97,15 +104,24 @@ class Batches(Protocol):
 
 
 Objective = Callable[[nn.Module, Any], StepResult]
-"""(model, batch) -> StepResult. It must call `model(...)`: under torchrun that is a
-DistributedDataParallel, and other methods of the model would bypass it."""
+"""(model, batch) -> StepResult. Before it exchanges anything with other ranks, forward or backward,
+it must call `ranks.meet`: one that runs out of memory here would leave the others waiting."""
 
 Validate = Callable[[nn.Module], Validation]
 """Gets the bare model in evaluation mode, without gradients, in the main process only."""
 
 
+Cause = Literal["memory", "not finite", "loss scale"]
+"""Why a step made no update. `loss scale`: that of float16 was too large and has been lowered, so
+nothing is wrong."""
+
+
 class NonFiniteError(ValueError):
     """Too many steps had a loss or gradient that was not finite; names the last batch."""
+
+
+class OutOfMemoryError(ValueError):
+    """Too many batches did not fit into memory; names the last one."""
 
 
 class FitResult(NamedTuple):
@@ -124,7 +140,7 @@ class Run:
     """Where a training run lives, and what its checkpoints say about it."""
 
     directory: Path
-    """Checkpoints, `log.jsonl` and `tensorboard/` are written here."""
+    """Checkpoints, `log.jsonl`, `tensorboard/` and `bad/` are written here."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration as plain values; stored in each checkpoint."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -165,6 +181,10 @@ class FitConfig:
     """Steps between two snapshots for the running average of weights."""
     max_bad_steps: int = 10
     """Steps per epoch that may be skipped for a loss or gradient that is not finite."""
+    keep_bad: int = 10
+    """Such steps whose batches are kept as files in `bad/`, the newest ones of each process."""
+    max_oom_steps: int = 10
+    """Steps per epoch that may be skipped because a batch of theirs did not fit into memory."""
 
     def __post_init__(self) -> None:
         if self.num_epochs <= 0 and self.max_steps <= 0:
@@ -174,6 +194,7 @@ class FitConfig:
         for name in ("accumulate", "log_every", "keep_last", "average_period"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")
-        for name in ("validate_every", "save_every", "keep_epochs", "max_bad_steps", "seed"):
+        counts = ("validate_every", "save_every", "keep_epochs", "max_bad_steps", "keep_bad")
+        for name in (*counts, "max_oom_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}")

@@ -1,17 +1,36 @@
-"""Several processes as one: torchrun's environment, gradients averaged by DDP, sums over ranks.
+"""Several processes as one: torchrun's environment, sums of gradients and numbers over ranks.
 
 Thin on purpose: one process is the same code with a world of size 1, where nothing is sent.
+
+Gradients are summed once per step, after all backward passes, and not by DistributedDataParallel
+inside the last one: a rank that runs out of memory half-way would leave the others waiting there
+for ever. So all ranks can agree first, accumulation sends nothing in between, and parameters that a
+step did not use need no search of the graph. What is given up is sending while the backward pass
+still runs; the models here are small (below 150 million parameters).
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import distributed, nn
 
-__all__ = ["World", "gather", "local_device", "process_group", "sum_over_ranks", "wrap"]
+__all__ = [
+    "World",
+    "gather",
+    "local_device",
+    "process_group",
+    "send_weights",
+    "sum_gradients",
+    "sum_over_ranks",
+]
+
+_PATIENCE = timedelta(hours=1)  # the other ranks wait while the main process validates
+_BUCKET = 2**24  # elements sent at once: 64 MiB of float32 as extra memory
 
 
 class World(NamedTuple):
@@ -58,7 +77,7 @@ def process_group(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         yield World(distributed.get_rank(), distributed.get_world_size(), local_rank)
@@ -66,14 +85,49 @@ def process_group(device: torch.device) -> Iterator[World]:
         distributed.destroy_process_group()
 
 
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """`model` itself, or (size > 1) in DDP, whose backward averages gradients over the ranks.
+@torch.no_grad()
+def send_weights(model: nn.Module, world: World) -> None:
+    """Gives every rank the weights and buffers of rank 0; all ranks call it together.
 
-    Parameters without a gradient in a step are allowed (skipped layers, late losses).
+    Later each rank keeps its own buffers, and rank 0's are saved: they must not hold statistics.
+    """
+    if world.size > 1:
+        for value in model.state_dict().values():
+            distributed.broadcast(value, src=0)  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def sum_gradients(model: nn.Module, world: World) -> None:
+    """Replaces each gradient by its sum over the ranks; all ranks call it together.
+
+    A parameter that only some ranks used (skipped layers, late losses) counts as zero on the
+    others; one that none used stays without a gradient.
     """
     if world.size == 1:
-        return model
-    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
+    users = sum_over_ranks([float(p.grad is not None) for p in parameters], world, device)
+    for bucket in _buckets([p for p, count in zip(parameters, users) if count]):
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        distributed.all_reduce(flat)  # type: ignore[no-untyped-call]
+        ends = accumulate(p.numel() for p in bucket)
+        for parameter, end in zip(bucket, ends):
+            parameter.grad = flat[end - parameter.numel() : end].view_as(parameter)
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Runs of parameters of one type, of `_BUCKET` elements in all (or one larger parameter)."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        size = sum(p.numel() for p in bucket) + parameter.numel()
+        if bucket and (size > _BUCKET or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
 
 
 def sum_over_ranks(values: Sequence[float], world: World, device: torch.device) -> list[float]:

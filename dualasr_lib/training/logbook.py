@@ -10,9 +10,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["Logbook", "LogbookError"]
@@ -58,17 +59,26 @@ class Logbook:
                 raise
 
     def point(
-        self, step: int, scalars: Mapping[str, float], texts: Mapping[str, str] | None = None
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        texts: Mapping[str, str] = MappingProxyType({}),
+        images: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """Logs values and texts under their names (`train/loss`) at `step`."""
+        """Logs values and texts under their names (`train/loss`) at `step`.
+
+        Args:
+            images: (H, W) in [0, 1] each; they go to TensorBoard only.
+        """
         if not self._enabled:
             return
-        texts = texts or {}
         self._write({"step": step, **scalars, **texts})
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
         for name, text in texts.items():
             self._board.add_text(name, text, step)
+        for name, image in images.items():
+            self._board.add_image(name, image.float(), step, dataformats="HW")
 
     def event(self, step: int, kind: str, **details: Any) -> None:
         """Logs that something happened at `step`, in `log.jsonl` only."""

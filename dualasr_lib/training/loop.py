@@ -12,22 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from dualasr_lib.training.bad_batches import BadStep, dump
 from dualasr_lib.training.contract import (
     Batches,
     FitConfig,
     FitResult,
     NonFiniteError,
     Objective,
+    OutOfMemoryError,
     Run,
     Term,
     Validate,
 )
-from dualasr_lib.training.distributed import sum_over_ranks
+from dualasr_lib.training.distributed import gather, sum_over_ranks
 from dualasr_lib.training.logbook import Logbook
 from dualasr_lib.training.progress import Progress
 from dualasr_lib.training.signals import Interrupted, StopSignal
 from dualasr_lib.training.state import TrainState
-from dualasr_lib.training.stepper import Stepper, StepReport
+from dualasr_lib.training.stepper import Skip, Stepper, StepReport
 
 __all__ = ["fit"]
 
@@ -54,6 +56,7 @@ def fit(
     Raises:
         CheckpointError: a checkpoint is damaged or cannot be written.
         NonFiniteError: too many losses or gradients were not finite.
+        OutOfMemoryError: too many batches did not fit into memory.
         ValueError: config, data and checkpoint do not go together.
     """
     with StopSignal() as stop:
@@ -115,13 +118,13 @@ class _Desk:
         """Counts a step that began at `start` and logs it if a point is due.
 
         Raises:
-            NonFiniteError: too many steps of this epoch had to be skipped.
+            NonFiniteError, OutOfMemoryError: too many steps of this epoch had to be skipped.
         """
         state = self._state
-        state.end_step(good=not report.skipped or report.excused)
+        state.end_step(report.skip.cause if report.skip else None)
         self._count_time(report, time.monotonic() - start)
-        if report.skipped:
-            self._record_skipped(report)
+        if report.skip:
+            self._record_skipped(report.skip)
         if state.step % state.config.log_every == 0 or state.finished:
             self._log(report)
         status = f"epoch {state.epoch}  loss {report.loss:.4f}  lr {report.learning_rate:.2e}"
@@ -143,7 +146,8 @@ class _Desk:
                 state.model.train()
             scores = {f"valid/{name}": value for name, value in found.scores.items()}
             texts = {f"valid/{name}": text for name, text in found.texts.items()}
-            self._logbook.point(state.step, scores, texts)
+            images = {f"valid/{name}": image for name, image in found.images.items()}
+            self._logbook.point(state.step, scores, texts, images)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
             self._progress.note(f"step {state.step}, epoch {state.epoch}: valid {shown}")
         state.validation_due = False
@@ -167,17 +171,29 @@ class _Desk:
             terms["signal_seconds_per_second"] = Term(signal, seconds)
         self._state.meter.add(terms)
 
-    def _record_skipped(self, report: StepReport) -> None:
+    def _record_skipped(self, skip: Skip) -> None:
         state = self._state
-        self._logbook.event(state.step, "skipped", reason=report.skipped, ids=list(report.ids))
-        some = ", ".join(report.ids[:5]) + (" ..." if len(report.ids) > 5 else "")
-        what = f"step {state.step} skipped: {report.skipped} ({len(report.ids)} items: {some})"
+        dumps = self._dump(skip) if skip.cause == "not finite" else []
+        details = {"reason": skip.reason, "ids": list(skip.ids), "files": dumps}
+        self._logbook.event(state.step, "skipped", **details)
+        some = ", ".join(skip.ids[:5]) + (" ..." if len(skip.ids) > 5 else "")
+        what = f"step {state.step} skipped: {skip.reason} ({len(skip.ids)} items: {some})"
+        what += f", kept in {', '.join(dumps)}" if dumps else ""
         self._progress.note(what)
-        if state.bad_steps > state.config.max_bad_steps:
-            raise NonFiniteError(
-                f"{state.bad_steps} steps of epoch {state.epoch} had a loss or gradient that is "
-                f"not finite, but `max_bad_steps` is {state.config.max_bad_steps}; last: {what}"
-            )
+        _check_limits(state, what)
+
+    def _dump(self, skip: Skip) -> list[str]:
+        """Writes the suspects of each rank; names of all files. All ranks call it together."""
+        state, world = self._state, self._state.run.world
+        bad = BadStep(state.step, state.epoch, world.rank, skip.reason)
+        directory = state.run.directory / "bad"
+        path = None
+        try:
+            path = dump(bad, skip.suspects, directory, state.config.keep_bad)
+        except OSError as error:  # the next checkpoint decides whether the run can go on
+            self._progress.note(f"cannot keep the batch in {directory}: {error.strerror or error}")
+        names = gather(f"{directory.name}/{path.name}" if path else "", world)
+        return [name for name in names if name]
 
     def _log(self, report: StepReport) -> None:
         state = self._state
@@ -186,8 +202,24 @@ class _Desk:
             "learning_rate": report.learning_rate,
             "clipped_fraction": state.optimizer.clipped_fraction,
             "skipped_steps": state.bad_steps,
+            "out_of_memory_steps": state.oom_steps,
             "epoch": state.epoch,
         }
         if state.config.dtype == "float16":
             scalars["loss_scale"] = state.loss_scale.value
         self._logbook.point(state.step, {f"train/{n}": value for n, value in scalars.items()})
+
+
+def _check_limits(state: TrainState, last: str) -> None:
+    config = state.config
+    if state.bad_steps > config.max_bad_steps:
+        raise NonFiniteError(
+            f"{state.bad_steps} steps of epoch {state.epoch} had a loss or gradient that is "
+            f"not finite, but `max_bad_steps` is {config.max_bad_steps}; last: {last}"
+        )
+    if state.oom_steps > config.max_oom_steps:
+        raise OutOfMemoryError(
+            f"{state.oom_steps} steps of epoch {state.epoch} had a batch that did not fit into "
+            f"memory, but `max_oom_steps` is {config.max_oom_steps}: make batches smaller; "
+            f"last: {last}"
+        )

@@ -2,15 +2,41 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "watched"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+T = TypeVar("T")
+
+
+def watched(items: Iterable[T], what: str, *, stream: TextIO | None = None) -> Iterator[T]:
+    """Yields `items` and shows how many there were so far: for what lasts within a step.
+
+    Args:
+        what: `validation: batch`, for example; a number follows.
+    """
+    stream = stream or sys.stderr
+    start = last_line = time.monotonic()
+    bar = tqdm(desc=what, file=stream, leave=False) if stream.isatty() else None
+    try:
+        for number, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            if bar is not None:
+                bar.update()
+            elif now - last_line >= _SECONDS_BETWEEN_LINES:
+                last_line = now
+                print(f"{what} {number} after {now - start:.0f} s", file=stream, flush=True)
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 class Progress:

@@ -15,6 +15,7 @@ The result does not depend on the scale of the loss. A tensor that starts at exa
 lr * min_rms a step: initialise it small, but not zero. Left out: learning rates per module.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,13 +86,13 @@ class ScaledAdam:
 
         Clipping looks at the root of the sum of (rms(p) * |g|)^2: the gradient as seen by sizes.
         """
-        gradients = [batch.gradients() for batch in self._batches]
-        squares = [b.weighted_square(g) for b, g in zip(self._batches, gradients)]
-        update = self._clip.decide(float(torch.stack(squares).sum().sqrt()))
+        sizes = [batch.rms() for batch in self._batches]
+        norms = [batch.weighted_norms(rms) for batch, rms in zip(self._batches, sizes)]
+        update = self._clip.decide(float(torch.cat(norms).square().sum().sqrt()))
         if update.applied:
             self._steps += 1
-            for batch, gradient in zip(self._batches, gradients):
-                batch.update(gradient * update.clip_factor, lr, self._steps)
+            for batch, rms in zip(self._batches, sizes):
+                batch.update(rms, update.clip_factor, lr, self._steps)
         return update
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,33 +132,38 @@ class _Batch:
         self._moments = {"mean": zeros, "square": zeros.clone()}
         if not self._is_scalar:
             for name in ("size_mean", "size_square", "size_sum", "size_square_sum"):
-                self._moments[name] = _rms(zeros)
+                self._moments[name] = zeros.new_zeros(len(named), *[1] * (zeros.dim() - 1))
 
-    def gradients(self) -> Tensor:
-        """(B, *shape)"""
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-        return torch.stack(parts)
+    def rms(self) -> Tensor:
+        """(B,) root mean square of each parameter."""
+        root = math.sqrt(self._parameters[0].numel())
+        return torch.stack(torch._foreach_norm(self._parameters)) / root
 
-    def weighted_square(self, gradient: Tensor) -> Tensor:
-        """() sum of (rms(p) * g)^2; one-element tensors count unweighted."""
-        if self._is_scalar:
-            return gradient.square().sum()
-        return (gradient * _rms(torch.stack(self._parameters))).square().sum()
+    def weighted_norms(self, rms: Tensor) -> Tensor:
+        """(B,) |g| * rms(p); one-element tensors count unweighted."""
+        norms = torch.stack(torch._foreach_norm(self._gradients()))
+        return norms if self._is_scalar else norms * rms
 
-    def update(self, gradient: Tensor, lr: float, steps: int) -> None:
-        """Moves the parameters; `steps` counts from 1 and includes this one."""
+    def update(self, rms: Tensor, clip_factor: float, lr: float, steps: int) -> None:
+        """Moves the parameters; `steps` counts from 1 and includes this one.
+
+        Large tensors are written in place, in as few passes over memory as the formulas allow.
+        """
         value = torch.stack(self._parameters)  # (B, *shape)
-        direction = self._direction(gradient, steps)
+        gradient = torch.stack(self._gradients()).mul_(clip_factor)
+        self._collect_moments(gradient)
         if self._is_scalar:
-            delta = direction * (-lr * self._config.scalar_lr_scale)
+            rate = torch.full_like(value, -lr * self._config.scalar_lr_scale)
         else:
-            rms = _rms(value)
-            limited = rms.clamp(self._config.min_rms, self._config.max_rms)
-            delta = direction * (limited * -lr)
-            self._collect_size_gradient((value * gradient).flatten(1).sum(1).view_as(rms))
+            rms = rms.view_as(self._moments["size_sum"])
+            rate = rms.clamp(self._config.min_rms, self._config.max_rms) * -lr
+            dots = torch.mul(value, gradient, out=gradient).flatten(1).sum(1)
+            self._collect_size_gradient(dots.view_as(rms))
             if steps % self._config.size_update_period == 0:
-                delta += value * self._size_step(rms, lr, steps)
-        for parameter, new in zip(self._parameters, (value + delta).unbind()):
+                value *= 1 + self._size_step(rms, lr, steps)
+        direction = self._direction(steps, out=gradient)
+        value.addcmul_(direction, rate / self._correction(steps))
+        for parameter, new in zip(self._parameters, value.unbind()):
             parameter.copy_(new)
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,14 +173,23 @@ class _Batch:
         for name, moment in self._moments.items():
             moment.copy_(state[name])
 
-    def _direction(self, gradient: Tensor, steps: int) -> Tensor:
-        """(B, *shape) m / (sqrt(v) + eps), both bias-corrected."""
+    def _gradients(self) -> list[Tensor]:
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+
+    def _collect_moments(self, gradient: Tensor) -> None:
         beta1, beta2 = self._config.beta1, self._config.beta2
-        mean, square = self._moments["mean"], self._moments["square"]
-        mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = (square / (1 - beta2**steps)).sqrt_().add_(self._config.eps)
-        return mean / (1 - beta1**steps) / root
+        self._moments["mean"].mul_(beta1).add_(gradient, alpha=1 - beta1)
+        self._moments["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+
+    def _direction(self, steps: int, out: Tensor) -> Tensor:
+        """(B, *shape) m / (sqrt(v) + eps), both bias-corrected, times `_correction`; in `out`."""
+        eps = self._config.eps * math.sqrt(1 - self._config.beta2**steps)
+        torch.sqrt(self._moments["square"], out=out).add_(eps)
+        return torch.div(self._moments["mean"], out, out=out)
+
+    def _correction(self, steps: int) -> float:
+        """What the bias corrections of both moments amount to."""
+        return (1 - self._config.beta1**steps) / math.sqrt(1 - self._config.beta2**steps)
 
     def _collect_size_gradient(self, gradient: Tensor) -> None:
         self._moments["size_sum"] += gradient
@@ -196,12 +211,6 @@ class _Batch:
         step = step.masked_fill(rms < self._config.min_rms, full)
         step = step.masked_fill(rms > self._config.max_rms, -full)
         return step.clamp(-_MAX_SIZE_STEP, _MAX_SIZE_STEP)
-
-
-def _rms(value: Tensor) -> Tensor:
-    """(B, *shape) -> (B, 1, ...)"""
-    rms = value.flatten(1).square().mean(1).sqrt()
-    return rms.reshape(-1, *[1] * (value.dim() - 1))
 
 
 def _group(parameters: Iterable[tuple[str, Tensor]], config: ScaledAdamConfig) -> list[_Batch]:

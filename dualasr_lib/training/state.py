@@ -10,7 +10,7 @@ from torch import nn
 from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.averaging import RunningAverage
 from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
-from dualasr_lib.training.contract import Batches, FitConfig, Run
+from dualasr_lib.training.contract import Batches, Cause, FitConfig, Run
 from dualasr_lib.training.distributed import gather
 from dualasr_lib.training.feed import Feed
 from dualasr_lib.training.meter import Meter
@@ -20,7 +20,7 @@ from dualasr_lib.training.schedule import learning_rate
 
 __all__ = ["TrainState"]
 
-_COUNTERS = ("steps_in_epoch", "bad_steps", "steps_per_epoch", "validation_due")
+_COUNTERS = ("steps_in_epoch", "bad_steps", "oom_steps", "steps_per_epoch", "validation_due")
 
 
 class TrainState:
@@ -37,7 +37,8 @@ class TrainState:
         self.step = 0
         self.epoch = 0
         self.steps_in_epoch = 0
-        self.bad_steps = 0  # in this epoch
+        self.bad_steps = 0  # in this epoch, skipped for something that was not finite
+        self.oom_steps = 0  # in this epoch, skipped for want of memory
         self.validation_due = False
         self.log_lines = 0
         self.steps_per_epoch = 0  # of the last whole epoch; 0 before
@@ -60,11 +61,12 @@ class TrainState:
         by_epochs = self.config.num_epochs * self.steps_per_epoch
         return min((n for n in (by_epochs, self.config.max_steps) if n), default=0)
 
-    def end_step(self, *, good: bool) -> None:
+    def end_step(self, skipped: Cause | None = None) -> None:
         """Counts a step, taken or skipped."""
         self.step += 1
         self.steps_in_epoch += 1
-        self.bad_steps += not good
+        self.bad_steps += skipped == "not finite"
+        self.oom_steps += skipped == "memory"
         self.average.update(self.model, self.step)
         every = self.config.validate_every
         self.validation_due = self.finished or bool(every and self.step % every == 0)
@@ -79,7 +81,7 @@ class TrainState:
             raise ValueError(f"an epoch needs at least one batch, but epoch {self.epoch} has none")
         self.steps_per_epoch = self.steps_in_epoch
         self.epoch += 1
-        self.steps_in_epoch = self.bad_steps = 0
+        self.steps_in_epoch = self.bad_steps = self.oom_steps = 0
         self.validation_due = self.finished or self.config.validate_every == 0
         self.feed.start(self.epoch)
 

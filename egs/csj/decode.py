@@ -31,9 +31,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     recogniser, chunk = load_recogniser(arguments)
+    recogniser.model.require(arguments.branch)
     search, beams = offline_search(arguments.method, arguments.beam)
     data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
-    params = {"model": recogniser.source, "chunk_ms": chunk.ms, "left_frames": chunk.left, **beams}
+    params = {**recogniser.describe(arguments.branch, chunk), **beams}
     directory = arguments.exp_dir / "decode" / f"{arguments.branch}-{arguments.method}"
     for split in arguments.split:
         progress = Progress(f"{split} {arguments.branch} {arguments.method}", "utterances")

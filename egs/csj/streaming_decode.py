@@ -43,7 +43,7 @@ def main() -> None:
     search, beams = online_search(arguments.method, arguments.beam, recogniser.tokenizer.vocab_size)
     data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
     config = StreamingConfig(num_streams=arguments.num_streams, realtime=arguments.realtime)
-    params = {"model": recogniser.source, "chunk_ms": chunk.ms, "left_frames": chunk.left, **beams}
+    params = {**recogniser.describe("streaming", chunk), **beams}
     directory = arguments.exp_dir / "decode" / f"streaming-online-{arguments.method}"
     for split in arguments.split:
         utterances = data.split_cuts(split)

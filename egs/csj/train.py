@@ -2,8 +2,11 @@
 """Trains the joint model on a folder that prepare.sh made; run again, it goes on where it stopped.
 
     egs/csj/train.py --config egs/csj/conf/demo.toml --data-dir DATA --exp-dir EXP \\
-        [--set training.max_steps=100 ...]
+        [--base egs/csj/conf/small.toml] [--set training.max_steps=100 ...]
     torchrun --nproc_per_node 8 egs/csj/train.py ...         (one process per device)
+
+The steps of the paper (conf/multi_decoder.toml, sp_kd.toml ...) say only in what they differ from
+the file they include; --base puts another one in its place.
 
 torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the torch 2 lane.
 """
@@ -22,6 +25,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="TOML file, e.g. conf/demo.toml")
+    parser.add_argument("--base", type=Path, metavar="FILE",
+                        help="start from FILE, not from what the config file includes")  # fmt: skip
     parser.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
     parser.add_argument("--exp-dir", type=Path, required=True, help="checkpoints and logs go here")
     parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
@@ -32,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    config = load(ExperimentConfig, arguments.config, arguments.set)
+    config = load(ExperimentConfig, arguments.config, arguments.set, arguments.base)
     device = local_device(arguments.device)
     with process_group(device) as world:
         experiment = Experiment(config, arguments.data_dir)

@@ -1,10 +1,14 @@
-"""Swoosh functions against the formulas written out with elementary operations."""
+"""Swoosh functions and the linear layer behind them against the formulas written out."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from dualasr_lib.model.activations import SwooshL, SwooshR
+from dualasr_lib.model import activations
+from dualasr_lib.model.activations import SWOOSH_L, SWOOSH_R, Swoosh, swoosh, swoosh_linear
+
+KINDS = [(SWOOSH_L, 4.0, 0.035), (SWOOSH_R, 1.0, 0.313261687)]
 
 
 def naive(x: Tensor, shift: float, offset: float) -> Tensor:
@@ -12,21 +16,71 @@ def naive(x: Tensor, shift: float, offset: float) -> Tensor:
     return torch.logaddexp(torch.zeros_like(x), x - shift) - 0.08 * x - offset
 
 
-@pytest.mark.parametrize(
-    ("module", "shift", "offset"), [(SwooshL(), 4.0, 0.035), (SwooshR(), 1.0, 0.313261687)]
-)
-def test_value_and_gradient(module: nn.Module, shift: float, offset: float) -> None:
-    x = torch.linspace(-30, 30, 601, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("kind", "shift", "offset"), KINDS)
+def test_value_and_gradient(kind: Swoosh, shift: float, offset: float) -> None:
+    x = torch.linspace(-60, 60, 1201, dtype=torch.float64, requires_grad=True)
     reference = naive(x, shift, offset)
     (expected,) = torch.autograd.grad(reference.sum(), x)
-    y = module(x)
+    y = swoosh(x - kind.shift, kind)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(y, reference, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize(("kind", "shift", "offset"), KINDS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("piece", [1, 7 * 5, 3 * 11 * 7, 2**18])
+def test_linear_behind_it(
+    kind: Swoosh, shift: float, offset: float, masked: bool, piece: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Whatever the size of the pieces that are worked on at a time."""
+    monkeypatch.setattr(activations, "_PIECE", piece)
+    torch.manual_seed(0)
+    x = torch.randn(4, 11, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    mask = 2.0 * (torch.rand(4, 1, 7, dtype=torch.float64) > 0.5) if masked else None
+    hidden = naive(x, shift, offset)
+    expected = F.linear(hidden if mask is None else hidden * mask, weight, bias)
+    got = swoosh_linear(x - kind.shift, kind, weight, bias, mask)
+    torch.testing.assert_close(got, expected)
+    direction = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad((got * direction).sum(), (x, weight, bias)),
+        torch.autograd.grad((expected * direction).sum(), (x, weight, bias)),
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", [SWOOSH_L, SWOOSH_R])
+def test_extreme_inputs_stay_finite(kind: Swoosh) -> None:
+    u = torch.tensor([-1e4, -200.0, 0.0, 84.0, 200.0, 1e4], requires_grad=True)
+    y = swoosh(u, kind)
+    (gradient,) = torch.autograd.grad(y.sum(), u)
+    assert bool(y.isfinite().all())
+    torch.testing.assert_close(gradient, torch.sigmoid(u.detach()) - 0.08)
+    exact = naive(u.detach().double() + kind.shift, kind.shift, kind.offset).float()
+    torch.testing.assert_close(y[:4], exact[:4])
+
+
+def test_autocast_runs_products_in_bfloat16_and_gives_parameters_their_own_type() -> None:
+    torch.manual_seed(0)
+    u = torch.randn(2, 30, 16, requires_grad=True)
+    weight, bias = torch.randn(8, 16, requires_grad=True), torch.zeros(8, requires_grad=True)
+    exact = swoosh_linear(u, SWOOSH_L, weight, bias)
+    wanted = torch.autograd.grad(exact.square().sum(), (u, weight, bias))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = swoosh_linear(u.bfloat16(), SWOOSH_L, weight, bias)
+    assert low.dtype == torch.bfloat16
+    got = torch.autograd.grad(low.float().square().sum(), (u, weight, bias))
+    for a, b in zip(got, wanted):
+        assert a.dtype == torch.float32
+        assert float((a - b).norm() / b.norm()) < 0.03
+
+
 def test_input_is_not_changed() -> None:
     x = torch.randn(5)
     before = x.clone()
-    SwooshR()(x)
+    swoosh(x, SWOOSH_R)
     assert torch.equal(x, before)

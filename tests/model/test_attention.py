@@ -4,31 +4,36 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from dualasr_lib.model.attention import (
     AttentionConfig,
     AttentionWeights,
-    position_encoding,
-    relative_shift,
+    relative_view,
+    uniform_weights,
 )
-from dualasr_lib.model.streaming import ChunkSpec, Context, cache_mask, chunk_mask, keep_last
+from dualasr_lib.model.band import MASKED, Window
+from dualasr_lib.model.context import chunk_context, full_context, position_encoding, step_context
+from dualasr_lib.model.streaming import ChunkSpec, keep_last, unfilled
+from dualasr_lib.model.training_aids import Aids
 
 
-@pytest.mark.parametrize(("frames", "cached"), [(1, 0), (5, 0), (4, 7)])
-def test_relative_shift_picks_the_distance(frames: int, cached: int) -> None:
-    keys = cached + frames
-    scores = torch.randn(2, 3, frames, frames + keys - 1)
-    shifted = relative_shift(scores, keys)
-    assert shifted.shape == (2, 3, frames, keys)
-    for t in range(frames):
-        for k in range(keys):
-            assert torch.equal(shifted[:, :, t, k], scores[:, :, t, frames - 1 - t + k])
+@pytest.mark.parametrize(("block", "left"), [(1, 0), (5, 0), (4, 7)])
+def test_relative_view_picks_the_distance(block: int, left: int) -> None:
+    width = left + block
+    scores = torch.randn(2, 3, block, width + block - 1)
+    by_key = relative_view(scores, width)
+    assert by_key.shape == (2, 3, block, width)
+    for t in range(block):
+        for k in range(width):
+            assert torch.equal(by_key[:, :, t, k], scores[:, :, t, block - 1 - t + k])
 
 
 def test_position_encoding_depends_on_distance_only() -> None:
-    """Row i is distance L + T - 1 - i, whatever L and T are; the values follow the formula."""
-    a, b = (position_encoding(*size, 8, torch.device("cpu")) for size in ((6, 3), (0, 5)))
-    assert a.shape == (6 + 2 * 3 - 1, 8) and b.shape == (9, 8)
+    """Row i is distance W - 1 - i, whatever the window is; the values follow the formula."""
+    wide, narrow = Window(1, 3, 9), Window(1, 5, 5)
+    a, b = (position_encoding(window, 8, torch.device("cpu")) for window in (wide, narrow))
+    assert a.shape == (9 + 3 - 1, 8) and b.shape == (9, 8)
     torch.testing.assert_close(a[8 - 4 : 8 + 3], b[0:7])  # distances 4 ... -2
     distance, width = 3, math.sqrt(8)
     angle = math.atan(width * (math.log(distance + width) - math.log(width)) * 2 * math.pi / 8)
@@ -36,38 +41,56 @@ def test_position_encoding_depends_on_distance_only() -> None:
     torch.testing.assert_close(b[4 - distance], torch.tensor(expected))
 
 
-def test_weights_match_a_loop() -> None:
+def test_full_context_hides_padding_and_a_step_hides_unfilled_caches() -> None:
+    padding = torch.tensor([[False, False, False], [False, True, True]])
+    context = full_context(padding, 8)
+    assert (context.mask == MASKED).int()[:, 0, 0].tolist() == [[0, 0, 0], [0, 1, 1]]
+    empty = unfilled(torch.tensor([0, 1, 9]), 3)
+    context = step_context(empty, 2, 8)
+    hidden = (context.mask == MASKED).int()[:, 0, 0].tolist()
+    assert hidden == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+    assert context.window == Window(1, 2, 5) and context.positions.shape == (6, 8)
+
+
+def test_uniform_weights_hear_all_that_is_visible() -> None:
+    context = chunk_context(40, ChunkSpec(frames=4, left=8), 8, torch.device("cpu"))
+    shape = (2, 3 * context.window.blocks, context.window.block, context.window.width)
+    weights = uniform_weights(torch.rand(shape), context)
+    assert weights.shape == (1, *shape[1:])
+    torch.testing.assert_close(weights.sum(3), torch.ones_like(weights[..., 0]))
+    hidden = (context.mask != 0).expand(3, -1, -1, -1).reshape(weights.shape)
+    assert bool((weights[hidden] == 0).all()) and bool((weights[~hidden] > 0).all())
+
+
+def test_large_scores_are_pushed_back_and_masked_ones_are_not() -> None:
     torch.manual_seed(0)
-    config = AttentionConfig(heads=2, query_head_dim=4, position_head_dim=2, position_dim=6)
-    module = AttentionWeights(10, config)
-    x, cache = torch.randn(2, 3, 10), torch.randn(2, 4, 8)
-    mask = torch.zeros(1, 1, 3, 7, dtype=torch.bool)
-    mask[..., 0] = True
-    positions = position_encoding(4, 3, 6, torch.device("cpu"))
-    weights, _ = module(x, Context(mask, positions, None, None), cache)
-    q, k, p = module.in_projection(x).split([8, 8, 4], dim=2)
-    keys, table = torch.cat([cache, k], 1), module.position_projection(positions)
-    for n in range(2):
-        for head in range(2):
-            for t in range(3):
-                scores = torch.stack(
-                    [
-                        q[n, t, head * 4 : head * 4 + 4] @ keys[n, j, head * 4 : head * 4 + 4]
-                        + p[n, t, head * 2 : head * 2 + 2]
-                        @ table[3 - 1 - t + j, head * 2 : head * 2 + 2]
-                        for j in range(7)
-                    ]
-                )
-                scores[0] = -math.inf
-                torch.testing.assert_close(weights[n, head, t], scores.softmax(0))
+    aids = Aids(True, 20000)
+    module = AttentionWeights(10, AttentionConfig(heads=2, query_head_dim=4), aids).double()
+    with torch.no_grad():
+        module.in_projection.weight.mul_(60.0)
+    context = chunk_context(16, ChunkSpec(frames=4, left=4), 48, torch.device("cpu"))
+    context = context._replace(positions=context.positions.double(), mask=context.mask.double())
+    x = torch.randn(2, 16, 10, dtype=torch.float64)
+    direction = torch.randn(
+        2, 2 * context.window.blocks, context.window.block, context.window.width
+    )
 
+    def gradient(rate: float) -> Tensor:
+        module.penalty_rate = rate
+        weights, _ = module.train()(x, context, x.new_zeros(2, context.window.left, 8))
+        module.zero_grad()
+        (weights * direction).sum().backward()
+        grad = module.in_projection.weight.grad
+        assert grad is not None
+        return grad.clone()
 
-def test_chunk_mask_and_cache_mask() -> None:
-    visible = ~chunk_mask(6, ChunkSpec(frames=2, left=2), torch.device("cpu"))[0, 0]
-    expected = ["110000", "110000", "111100", "111100", "001111", "001111"]
-    assert ["".join(str(int(v)) for v in row) for row in visible] == expected
-    empty = cache_mask(torch.tensor([0, 1, 9]), 3, 2)[:, 0, 0]
-    assert empty.int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+    for child in (module.whiten_keys, module.balance_keys):
+        child.eval()
+    plain, penalised = gradient(0.0), gradient(1.0)
+    change = penalised - plain
+    assert float(change.abs().max()) > 0
+    # the added gradient makes scores smaller: it points along the weights that are too large
+    assert float((change * module.in_projection.weight).sum()) > 0
 
 
 def test_keep_last() -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualasr_lib.model.convolution import ChunkCausalConv, ConvolutionModule, SymmetricConv
+from dualasr_lib.model.training_aids import Aids
 
 
 def depthwise(x: Tensor, weight: Tensor, left: int, right: int) -> Tensor:
@@ -33,7 +34,7 @@ def test_chunk_causal(kernel: int, chunk: int) -> None:
     conv = ChunkCausalConv(5, kernel).double()
     x = torch.randn(2, 3 * chunk, 5, dtype=torch.float64, requires_grad=True)
     cache = torch.randn(2, kernel // 2, 5, dtype=torch.float64)
-    got, expected = conv(x, cache, chunk), slow_chunk_causal(conv, x, cache, chunk)
+    got, expected = conv(x, cache, chunk, None), slow_chunk_causal(conv, x, cache, chunk)
     torch.testing.assert_close(got, expected)
     inputs = [x, *conv.parameters()]
     weight = torch.randn_like(got)
@@ -50,7 +51,21 @@ def test_symmetric(frames: int, kernel: int) -> None:
     conv = SymmetricConv(4, kernel).double()
     x = torch.randn(3, frames, 4, dtype=torch.float64)
     expected = depthwise(x, conv.weight, kernel // 2, kernel // 2) + conv.bias
-    torch.testing.assert_close(conv(x, x[:, :0], None), expected)
+    torch.testing.assert_close(conv(x, x[:, :0], None, None), expected)
+
+
+@pytest.mark.parametrize("kernel", [3, 15])
+def test_full_context_is_one_chunk_per_utterance(kernel: int) -> None:
+    """Padding to a longer batch changes nothing, and each utterance has edges of its own."""
+    torch.manual_seed(kernel)
+    conv, lens = ChunkCausalConv(4, kernel).double(), (1, 9, 40, 33)
+    x = torch.randn(4, 40, 4, dtype=torch.float64)
+    padding = torch.arange(40)[None, :, None] >= torch.tensor(lens)[:, None, None]
+    got = conv(x.masked_fill(padding, 0.0), x[:, :0], None, padding)
+    for i, n in enumerate(lens):
+        cache = torch.zeros(1, kernel // 2, 4, dtype=torch.float64)
+        expected = slow_chunk_causal(conv, x[i : i + 1, :n], cache, n)
+        torch.testing.assert_close(got[i : i + 1, :n], expected)
 
 
 def test_edge_scale_of_short_and_long_chunks() -> None:
@@ -63,6 +78,4 @@ def test_edge_scale_of_short_and_long_chunks() -> None:
 
 def test_errors_name_what_must_hold() -> None:
     with pytest.raises(ValueError, match="must be odd, but is 4"):
-        ConvolutionModule(8, 4, causal=True)
-    with pytest.raises(ValueError, match="needs a chunk length"):
-        ChunkCausalConv(2, 3)(torch.zeros(1, 4, 2), torch.zeros(1, 1, 2), None)
+        ConvolutionModule(8, 4, causal=True, aids=Aids(False, 1))

@@ -1,68 +1,277 @@
-"""sp-KD against a slow float64 reference that follows the paper's formulas item by item."""
+"""What holds for every distillation method: who gets gradients, what padding may do, when it
+starts, which configurations make sense; and the pictures of similarity matrices."""
+
+import math
+import typing
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from distillation_cases import (
+    DIMS,
+    changed,
+    damaged,
+    gradients,
+    make,
+    random_views,
+    slow_logit_kl,
+    tensors,
+)
 from torch import Tensor
 
-from dualasr_lib.model.distillation import DistillationConfig, similarity_loss
+from dualasr_lib.config import from_dict, to_dict
+from dualasr_lib.model import distillation
+from dualasr_lib.model.distillation import (
+    METHODS,
+    BranchView,
+    DistillationConfig,
+    build_distiller,
+    similarity_images,
+)
+from dualasr_lib.model.scheduled import set_step
+
+CASES: dict[str, dict[str, Any]] = {
+    "sp_kd utterance": {},
+    "sp_kd utterance centred": {"centre": True},
+    "sp_kd frame": {"items": "frame", "shift": 1},
+    "sp_kd frame centred": {"items": "frame", "shift": -1, "centre": True},
+    "logit_kl": {"method": "logit_kl", "shift": 1, "temperature": 2.0},
+    "logit_kl_shifted min": {"method": "logit_kl_shifted", "decoder_weight": 0.0},
+    "logit_kl_shifted mean": {
+        "method": "logit_kl_shifted",
+        "over_shifts": "mean",
+        "decoder_weight": 0.0,
+    },
+    "mse": {"method": "mse", "shift": -1},
+    "consistency": {"method": "consistency", "direction": "both", "decoder_weight": 0.0},
+}
+"""Every method in every kind."""
+
+each_case = pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
+each_one_way_case = pytest.mark.parametrize(
+    "settings",
+    [settings for settings in CASES.values() if "direction" not in settings],
+    ids=[name for name, settings in CASES.items() if "direction" not in settings],
+)
 
 
-def slow_loss(teacher: list[Tensor], student: list[Tensor], centre: bool) -> float:
-    """||G_T - G_S||_F^2 / b^2 of b items, each a vector."""
-
-    def rows(items: list[Tensor]) -> Tensor:
-        a = torch.stack(items).double()
-        if centre:
-            a = a - a.mean(0)
-        gram = torch.tensor([[float(x @ y) for y in a] for x in a], dtype=torch.float64)
-        return torch.stack([row / row.norm() for row in gram])
-
-    return float((rows(teacher) - rows(student)).pow(2).sum() / len(teacher) ** 2)
+def test_every_method_is_tried_here() -> None:
+    named = typing.get_args(distillation.MethodName)
+    assert {settings.get("method", "sp_kd") for settings in CASES.values()} == set(named)
+    assert set(METHODS) == set(named)
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_utterance_items(centre: bool) -> None:
-    torch.manual_seed(1)
-    lens = torch.tensor([3, 5, 1, 4])
-    teacher, student = torch.randn(4, 5, 6), torch.randn(4, 5, 3)
-    expected = slow_loss(
-        [teacher[i, :n].mean(0) for i, n in enumerate(lens)],
-        [student[i, :n].mean(0) for i, n in enumerate(lens)],
-        centre,
-    )
-    got = similarity_loss(teacher, student, lens, DistillationConfig(centre=centre))
-    assert float(got) == pytest.approx(expected, rel=1e-5)
+def _total(settings: dict[str, Any], full: BranchView, streaming: BranchView) -> Tensor:
+    torch.manual_seed(0)  # for the projections of `mse`
+    return sum(make(**settings)(full, streaming), torch.zeros(()))
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_frame_items(centre: bool) -> None:
-    torch.manual_seed(2)
-    lens = torch.tensor([3, 5])
-    teacher, student = torch.randn(2, 5, 6), torch.randn(2, 5, 3)
-    each = [
-        slow_loss(list(teacher[i, :n]), list(student[i, :n]), centre) for i, n in enumerate(lens)
+@each_case
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_padding_never_enters(settings: dict[str, Any], value: float) -> None:
+    settings = settings | ({} if "direction" in settings else {"detach_teacher": False})
+    views = random_views(1)
+    hurt = [damaged(view, value) for view in views]
+    loss, same = _total(settings, *views), _total(settings, *hurt)
+    assert torch.equal(same, loss)
+    for a, b in zip(gradients(same, *hurt), gradients(loss, *views)):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"logit_kl_shifted mean"}))
+def test_equal_branches_have_nothing_to_learn(name: str) -> None:
+    """But for a mean over delays, which wants each frame to be like all of its neighbours."""
+    settings = CASES[name]
+    full, _ = random_views(2)
+    settings = {name: value for name, value in settings.items() if name != "shift"}
+    dims = type(DIMS)(*(type(w)(w.full, w.full) for w in DIMS))
+    loss = sum(make(dims, **settings)(full, full), torch.zeros(()))
+    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
+
+
+def _touched(loss: Tensor, view: BranchView) -> bool:
+    return any(bool(gradient.any()) for gradient in gradients(loss, view))
+
+
+@each_one_way_case
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("direction", ["full_to_streaming", "streaming_to_full"])
+def test_who_learns(settings: dict[str, Any], direction: str, detach: bool) -> None:
+    full, streaming = random_views(3)
+    loss = _total(settings | {"direction": direction, "detach_teacher": detach}, full, streaming)
+    teacher, student = (full, streaming) if direction == "full_to_streaming" else (streaming, full)
+    assert _touched(loss, student)
+    assert _touched(loss, teacher) is not detach
+
+
+@each_one_way_case
+@pytest.mark.parametrize("detach", [True, False])
+def test_both_is_the_mean_of_the_two_directions(settings: dict[str, Any], detach: bool) -> None:
+    views = random_views(4)
+    both = make(**settings, direction="both", detach_teacher=detach)
+    losses = sum(both(*views), torch.zeros(()))
+    expected = torch.zeros(())
+    for direction in ("full_to_streaming", "streaming_to_full"):
+        one_way = make(**settings, direction=direction, detach_teacher=detach)
+        for part in ("encoder", "decoder"):  # the same projections
+            for name, method in getattr(one_way, part).items():
+                method.load_state_dict(getattr(both, part)[name].state_dict())
+        expected = expected + 0.5 * sum(one_way(*views), torch.zeros(()))
+    torch.testing.assert_close(losses, expected)
+    for a, b in zip(gradients(losses, *views), gradients(expected, *views)):
+        torch.testing.assert_close(a, b)
+    assert all(_touched(losses, view) for view in views)
+
+
+def test_the_two_directions_of_a_divergence_differ() -> None:
+    full, streaming = random_views(5)
+    got = make(method="logit_kl", direction="streaming_to_full", shift=1)(full, streaming)
+    expected = slow_logit_kl(streaming.encoder, full.encoder, -1)
+    torch.testing.assert_close(got.encoder, expected)
+    other = slow_logit_kl(full.encoder, streaming.encoder, 1)
+    assert abs(float((expected - other).detach())) > 1e-3
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_weight_of_zero_costs_nothing(part: str) -> None:
+    full, streaming = random_views(6)
+    distiller = make(method="mse", **{f"{part}_weight": 0.0})
+    assert not list(getattr(distiller, part).parameters())
+    distilled = distiller(full, streaming)
+    other = "decoder" if part == "encoder" else "encoder"
+    off, on = getattr(distilled, part), getattr(distilled, other)
+    assert float(off) == 0.0 and not off.requires_grad
+    assert float(on.detach()) > 0.0
+
+
+def test_warm_up() -> None:
+    distiller, views = make(warm_up=3), random_views(7)
+    values = []
+    for step in range(5):
+        set_step(distiller, step)
+        values.append(float(distiller(*views).encoder.detach()))
+    assert values[:3] == [0.0] * 3 and values[3] > 0.0 and values[4] == values[3]
+    again = make(warm_up=3)
+    again.load_state_dict(distiller.state_dict())  # the step is saved
+    assert float(again(*views).encoder.detach()) == values[3]
+
+
+@each_case
+def test_autocast_changes_nothing(settings: dict[str, Any]) -> None:
+    """bfloat16 states give the loss of their values in float32, and finite bfloat16 gradients."""
+    views = [
+        BranchView(*(x.detach().float() if x.is_floating_point() else x for x in view))
+        for view in random_views(8)
     ]
-    config = DistillationConfig(items="frame", centre=centre)
-    got = similarity_loss(teacher, student, lens, config)
-    assert float(got) == pytest.approx(sum(each) / 2, rel=1e-5)
+    half = [
+        changed(v, hidden=v.hidden.bfloat16(), decoder_hidden=v.decoder_hidden.bfloat16())
+        for v in views
+    ]
+    full_precision = [
+        changed(v, hidden=v.hidden.float(), decoder_hidden=v.decoder_hidden.float()) for v in half
+    ]
+    weights = {"encoder_weight": 1.0, "decoder_weight": 1.0}
+    distiller = build_distiller(DistillationConfig(**(weights | settings)), DIMS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = distiller(*half)
+    expected = distiller(*full_precision)
+    for a, b in zip(got, expected):
+        assert a.dtype == torch.float32 and torch.equal(a, b)
+    total = sum(got, torch.zeros(()))
+    found = gradients(total, *half)
+    assert all(torch.isfinite(g).all() for g in found) and any(g.any() for g in found)
+    dtypes = [x.dtype for view in half for x in tensors(view)]
+    assert [g.dtype for g in found] == dtypes
 
 
-@pytest.mark.parametrize("items", ["utterance", "frame"])
-def test_padding_detaching_and_equality(items: str) -> None:
-    config = DistillationConfig(items=items)  # type: ignore[arg-type]
-    lens = torch.tensor([2, 4, 3])
-    teacher = torch.randn(3, 4, 6, requires_grad=True)
-    student = torch.randn(3, 4, 6, requires_grad=True)
-    loss = similarity_loss(teacher, student, lens, config)
-    loss.backward()
-    assert teacher.grad is None and student.grad is not None and student.grad.abs().sum() > 0
-    padded = student.detach().clone()
-    padded[0, 2:] = float("nan")
-    assert torch.equal(similarity_loss(teacher, padded, lens, config), loss.detach())
-    assert float(similarity_loss(teacher, teacher, lens, config)) == 0.0
+@each_case
+def test_a_configuration_survives_a_file(settings: dict[str, Any]) -> None:
+    config = DistillationConfig(encoder_weight=0.5, **settings)
+    assert from_dict(DistillationConfig, to_dict(config)) == config
 
 
-def test_one_item_teaches_nothing() -> None:
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"encoder_weight": -1.0}, "`encoder_weight` must not be negative"),
+        ({"decoder_weight": -1.0}, "`decoder_weight` must not be negative"),
+        ({"warm_up": -1}, "`warm_up` must not be negative"),
+        ({"method": "logit_kl_shifted", "max_shift": -1}, "`max_shift` must not be negative"),
+        ({"method": "logit_kl", "temperature": 0.0}, "`temperature` must be positive"),
+        ({"shift": 1}, "`shift` must be 0 with `utterance` items"),
+        ({"temperature": 2.0}, "`temperature` must stay 1.0 with method 'sp_kd'"),
+        ({"method": "logit_kl_shifted", "shift": 1}, "`shift` must stay 0"),
+        ({"method": "logit_kl", "items": "frame"}, "`items` must stay 'utterance'"),
+        ({"method": "logit_kl", "max_shift": 3}, "`max_shift` must stay 2"),
+        ({"method": "mse", "centre": True}, "`centre` must stay False"),
+        ({"method": "mse", "gather": False}, "`gather` must stay True"),
+        ({"method": "logit_kl", "over_shifts": "mean"}, "`over_shifts` must stay 'min'"),
+        ({"method": "logit_kl_shifted", "decoder_weight": 1.0}, "compares CTC outputs only"),
+        ({"method": "consistency"}, "must have direction 'both'"),
+        (
+            {"method": "consistency", "direction": "both", "detach_teacher": False},
+            "must have direction 'both' and `detach_teacher`",
+        ),
+    ],
+)
+def test_a_configuration_that_makes_no_sense(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        DistillationConfig(**settings)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="method"):
+        from_dict(DistillationConfig, {"method": "sp-kd"})
+
+
+def test_images_of_utterances() -> None:
+    full, streaming = random_views(9)
     config = DistillationConfig()
-    loss = similarity_loss(torch.randn(1, 4, 6), torch.randn(1, 4, 6), torch.tensor([4]), config)
-    assert float(loss) == pytest.approx(0.0, abs=1e-12)
+    images = similarity_images(full, streaming, config)
+    names = ["encoder_teacher", "encoder_student", "decoder_teacher", "decoder_student"]
+    assert list(images) == [f"similarity/{name}" for name in names]
+    for image in images.values():
+        assert image.shape == (4, 4) and image.dtype == torch.float32
+        assert not image.requires_grad
+        assert float(image.min()) >= 0.0 and float(image.max()) <= 1.0
+    pooled = torch.stack([full.hidden[n, :end].mean(0) for n, end in enumerate(full.lens)]).detach()
+    gram = pooled @ pooled.T
+    expected = gram / gram.norm(dim=1, keepdim=True)
+    got = 2.0 * images["similarity/encoder_teacher"].double() - 1.0
+    ratio = got / expected  # one scale for teacher and student: 1 / the largest magnitude of both
+    torch.testing.assert_close(ratio, ratio[0, :1].expand(4, 4), rtol=1e-5, atol=1e-5)
+    pair = torch.stack([images[f"similarity/{name}"] for name in names[:2]])
+    assert float((pair - 0.5).abs().max()) == pytest.approx(0.5)
+    again = similarity_images(damaged(full, math.nan), damaged(streaming, math.nan), config)
+    assert all(torch.equal(again[name], image) for name, image in images.items())
+
+
+def test_images_of_frames_are_those_of_the_first_utterance() -> None:
+    full, streaming = random_views(10)
+    images = similarity_images(full, streaming, DistillationConfig(items="frame", shift=1))
+    sizes = {name.split("/")[1]: tuple(image.shape) for name, image in images.items()}
+    paired = min(int(full.lens[0]), int(streaming.lens[0]) - 1)
+    assert sizes["encoder_teacher"] == sizes["encoder_student"] == (paired, paired)
+    assert sizes["decoder_teacher"] == sizes["decoder_student"] == (int(full.num_states[0]),) * 2
+
+
+def test_images_follow_the_direction_and_leave_out_what_is_not_there() -> None:
+    full, streaming = random_views(11)
+    one = similarity_images(full, streaming, DistillationConfig())
+    other = similarity_images(full, streaming, DistillationConfig(direction="streaming_to_full"))
+    assert torch.equal(one["similarity/encoder_teacher"], other["similarity/encoder_student"])
+    assert not torch.equal(one["similarity/encoder_teacher"], other["similarity/encoder_teacher"])
+    config = DistillationConfig(items="frame", shift=100)
+    assert list(similarity_images(full, streaming, config)) == [
+        "similarity/decoder_teacher",
+        "similarity/decoder_student",
+    ]
+
+
+def test_a_logbook_takes_the_images(tmp_path: Path) -> None:
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path))
+    for name, image in similarity_images(*random_views(12), DistillationConfig()).items():
+        writer.add_image(name, image, 0, dataformats="HW")
+    writer.close()
+    assert any(path.stat().st_size > 100 for path in tmp_path.iterdir())

@@ -1,127 +1,184 @@
-"""The joint model: losses, gradients, no leak of the future, padding, determinism."""
+"""The joint model: losses, gradients, padding, determinism, shared decoders, DDP's view of it."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from joint_cases import (
+    ALL_BRANCHES,
+    CHUNK,
+    INTEGRATIONS,
+    VOCAB,
+    joint_model,
+    make_batch,
+    stack,
+    stir,
+)
+from torch import Tensor, distributed, nn
 
-from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import AttentionDecoder, DecoderConfig, smoothed_nll
 from dualasr_lib.model.ctc import min_ctc_frames, torch_ctc_loss
 from dualasr_lib.model.distillation import DistillationConfig
-from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig, Targets
+from dualasr_lib.model.joint import JointModel, LossConfig, Losses
+from dualasr_lib.model.model_config import Branch, IntegrationName
 from dualasr_lib.model.normalisation import BiasNorm, Bypass
 from dualasr_lib.model.scheduled import Scheduled, set_step
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig
-from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.model.training_aids import Aids
 
-CHUNK = ChunkSpec(frames=8, left=16)
-VOCAB = 11
+KD = DistillationConfig(encoder_weight=2.0, decoder_weight=3.0)
 
-
-def small_model(kd: DistillationConfig | None = None) -> JointModel:
-    torch.manual_seed(3)
-    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
-    layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention, dropout=0.0)
-    config = ModelConfig(
-        num_features=20,
-        subsampling=SubsamplingConfig(channels=(2, 3, 4), dropout=0.0),
-        streaming=(StackConfig(layers=1, layer=layer), StackConfig(downsampling=2, layer=layer)),
-        full=(StackConfig(layers=1, layer=layer), StackConfig(downsampling=2, layer=layer)),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16, dropout=0.0),
-        ctc_dropout=0.0,
-    )
-    kd = kd or DistillationConfig(encoder_weight=1.0, decoder_weight=1.0)
-    return JointModel(config, kd, VOCAB, sos_eos=1)
+each_kind = pytest.mark.parametrize(
+    ("integration", "branches", "sharing"),
+    [
+        (integration, branches, sharing)
+        for integration in INTEGRATIONS
+        for branches in ALL_BRANCHES
+        for sharing in ("separate", "shared")
+    ],
+)
 
 
-def batch() -> tuple[Tensor, Tensor, Targets]:
-    generator = torch.Generator().manual_seed(4)
-    features = torch.randn(3, 70, 20, generator=generator)
-    tokens = torch.tensor([[3, 3, 4, 5], [6, 7, 0, 0], [0, 0, 0, 0]])
-    return features, torch.tensor([70, 33, 9]), Targets(tokens, torch.tensor([4, 2, 0]))
+def losses_of(model: JointModel) -> Losses:
+    losses: Losses = model(*make_batch(), CHUNK, torch_ctc_loss)
+    return losses
 
 
-def test_losses_are_finite_and_train_every_parameter() -> None:
-    model = small_model()
-    features, lens, targets = batch()
-    losses = model(features, lens, targets, CHUNK, torch_ctc_loss)
-    losses.weighted(LossConfig(distillation=model.distillation)).backward()
-    assert all(math.isfinite(float(term)) for term in losses)
+def flat(losses: Losses) -> dict[str, Tensor]:
+    """All terms by name."""
+    terms = {f"ctc {branch}": value for branch, value in losses.ctc.items()}
+    terms |= {f"attention {branch}": value for branch, value in losses.attention.items()}
+    if losses.distilled is not None:
+        terms |= losses.distilled._asdict()
+    return terms | {"tokens": losses.num_tokens, "impossible": losses.impossible}
+
+
+@each_kind
+def test_losses_are_finite_and_train_every_parameter(
+    integration: IntegrationName, branches: tuple[Branch, ...], sharing: str
+) -> None:
+    model = joint_model(
+        KD, integration=integration, branches=branches, decoder_sharing=sharing
+    )  # fmt: skip
+    model.eval()  # in training, parts are skipped now and then
+    losses = losses_of(model)
+    losses.weighted(LossConfig(distillation=KD)).backward()
+    assert tuple(losses.ctc) == tuple(losses.attention) == branches
+    assert (losses.distilled is None) == (model.distiller is None) == (len(branches) == 1)
+    assert all(bool(term.isfinite().all()) for term in flat(losses).values())
     assert float(losses.num_tokens) == 4 + 2 + 0 + 3
     untouched = [name for name, p in model.named_parameters() if p.grad is None]
     assert untouched == []
 
 
-def test_padding_never_enters_the_losses() -> None:
-    model = small_model().eval()
-    features, lens, targets = batch()
-    expected = model(features, lens, targets, CHUNK, torch_ctc_loss)
-    dirty = torch.cat([features, torch.zeros(3, 40, 20)], dim=1)
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
+    config = LossConfig(streaming=0.5, full=0.25, ctc=0.2, distillation=KD)
+    losses = losses_of(joint_model(KD))
+    assert losses.distilled is not None
+    expected = 0.5 * (0.2 * losses.ctc["streaming"] + 0.8 * losses.attention["streaming"]) / 9
+    expected = expected + 0.25 * (0.2 * losses.ctc["full"] + 0.8 * losses.attention["full"]) / 9
+    expected = expected + 2.0 * losses.distilled.encoder + 3.0 * losses.distilled.decoder
+    torch.testing.assert_close(losses.weighted(config), expected)
+    alone = losses_of(joint_model(KD, branches=("full",)))
+    expected = 0.25 * (0.2 * alone.ctc["full"] + 0.8 * alone.attention["full"]) / 9
+    torch.testing.assert_close(alone.weighted(config), expected)
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+def test_padding_never_enters_the_losses(integration: IntegrationName) -> None:
+    model = joint_model(integration=integration)
+    stir(model)
+    model.eval()
+    features, lens, targets = make_batch()
+    expected = flat(model(features, lens, targets, CHUNK, torch_ctc_loss))
+    dirty = torch.cat([features, torch.zeros(3, 40, features.shape[2])], dim=1)
     for i, n in enumerate(lens.tolist()):
         dirty[i, n:] = float("nan")
-    for name, a, b in zip(
-        expected._fields, model(dirty, lens, targets, CHUNK, torch_ctc_loss), expected
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    got = flat(model(dirty, lens, targets, CHUNK, torch_ctc_loss))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_streaming_branch_has_no_gradient_from_the_future() -> None:
-    model = small_model().train()
-    features = torch.randn(1, 64, 20, requires_grad=True)
-    encoded = model.encode(features, torch.tensor([64]), CHUNK)
-    first_chunk = encoded["streaming"].h[:, :4]  # 8 frames at 50 Hz = 4 at 25 Hz = 16 at 100 Hz
-    (gradient,) = torch.autograd.grad(first_chunk.square().sum(), features, retain_graph=True)
-    assert gradient[:, :16].abs().sum() > 0
-    assert gradient[:, 16:].abs().sum() == 0
-    (gradient,) = torch.autograd.grad(encoded["full"].h[:, :4].square().sum(), features)
-    assert gradient[:, 16:].abs().sum() > 0
+@pytest.mark.parametrize("branches", ALL_BRANCHES)
+def test_evaluation_is_deterministic(branches: tuple[Branch, ...]) -> None:
+    model = joint_model(branches=branches, dropout=0.2).eval()
+    a, b = (flat(losses_of(model)) for _ in range(2))
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_each_utterance_alone_gives_what_the_batch_gives() -> None:
-    model = small_model().eval()
-    features, lens, _ = batch()
-    with torch.no_grad():
-        together = model.encode(features, lens, CHUNK)
-        for i, n in enumerate(lens.tolist()):
-            alone = model.encode(features[i : i + 1, :n], lens[i : i + 1], CHUNK)
-            for branch in ("streaming", "full"):
-                size = int(alone[branch].lens)
-                torch.testing.assert_close(
-                    alone[branch].h[0, :size], together[branch].h[i, :size], rtol=1e-4, atol=1e-5
-                )
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+def test_shared_decoders_are_one_set_for_both_branches(integration: IntegrationName) -> None:
+    shared = joint_model(integration=integration, decoder_sharing="shared")
+    separate = joint_model(integration=integration)
+    assert set(shared.ctc) == set(shared.decoders) == {"shared"}
+    assert set(separate.ctc) == set(separate.decoders) == {"streaming", "full"}
+    h = torch.randn(1, 3, 16)
+    assert torch.equal(shared.log_probs(h, "streaming"), shared.log_probs(h, "full"))
+    assert not torch.equal(separate.log_probs(h, "streaming"), separate.log_probs(h, "full"))
+    heads = sum(p.numel() for m in (separate.ctc, separate.decoders) for p in m.parameters())
+    saved = sum(p.numel() for p in separate.parameters()) - sum(
+        p.numel() for p in shared.parameters()
+    )
+    assert 2 * saved == heads
 
 
-def test_evaluation_is_deterministic() -> None:
-    model = small_model().eval()
-    features, lens, targets = batch()
-    a, b = (model(features, lens, targets, CHUNK, torch_ctc_loss) for _ in range(2))
-    assert all(torch.equal(x, y) for x, y in zip(a, b))
+def test_shared_decoders_need_one_width() -> None:
+    with pytest.raises(ValueError, match=r"streaming has 16 channels and full 24: .*layer\.dim"):
+        joint_model(decoder_sharing="shared", full=(stack(dim=24),))
+    joint_model(decoder_sharing="shared", full=(stack(dim=24),), branches=("full",))
+    joint_model(decoder_sharing="shared", full=(stack(dim=24),), integration="shared")
+
+
+def test_views_are_what_the_losses_are_made_of() -> None:
+    model = joint_model(KD).eval()
+    features, lens, targets = make_batch()
+    views = model.views(features, lens, targets, CHUNK)
+    losses = losses_of(model)
+    assert model.distiller is not None and losses.distilled is not None
+    again = model.distiller(views["full"], views["streaming"])
+    assert all(torch.equal(a, b) for a, b in zip(again, losses.distilled))
+    for view in views.values():
+        assert view.hidden.shape[:2] == view.ctc_log_probs.shape[:2] == (3, 18)
+        assert view.decoder_log_probs.shape == (3, 5, VOCAB)
+        assert view.num_states.tolist() == [5, 3, 1] and view.lens.tolist() == [18, 9, 3]
 
 
 def test_distillation_waits_for_its_warm_up() -> None:
-    model = small_model(DistillationConfig(encoder_weight=2.0, warm_up=5)).train()
-    features, lens, targets = batch()
+    model = joint_model(DistillationConfig(encoder_weight=2.0, warm_up=5)).train()
     terms = []
     for step in (0, 4, 5):
         model.set_step(step)
-        losses = model(features, lens, targets, CHUNK, torch_ctc_loss)
-        terms.append(float(losses.distillation_encoder))
-        assert float(losses.distillation_decoder) == 0.0
+        distilled = losses_of(model).distilled
+        assert distilled is not None and float(distilled.decoder) == 0.0
+        terms.append(float(distilled.encoder.detach()))
     assert terms[:2] == [0.0, 0.0] and terms[2] > 0
 
 
-def test_impossible_utterance_is_counted_and_harmless() -> None:
-    model = small_model()
-    features, lens, targets = batch()
+def test_impossible_utterance_is_named_and_harmless() -> None:
+    model = joint_model()
+    features, lens, targets = make_batch()
     lens[0] = 13  # 4 encoder frames; 3 3 4 5 needs 5
     losses = model(features, lens, targets, CHUNK, torch_ctc_loss)
     losses.weighted(LossConfig()).backward()
-    assert int(losses.num_impossible) == 1
+    assert losses.impossible.tolist() == [True, False, False]
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("branches", ALL_BRANCHES)
+def test_ddp_hands_the_losses_through(branches: tuple[Branch, ...], tmp_path: Path) -> None:
+    """It takes outputs apart and puts them together again: mappings, tuples and None."""
+    model = joint_model(branches=branches)
+    expected = flat(losses_of(model))
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        losses = wrapped(*make_batch(), CHUNK, torch_ctc_loss)
+        losses.weighted(LossConfig()).backward()
+    finally:
+        distributed.destroy_process_group()
+    assert isinstance(losses, Losses)
+    assert flat(losses).keys() == expected.keys()
 
 
 def test_min_ctc_frames_counts_repeats_inside_the_text() -> None:
@@ -151,17 +208,27 @@ def test_decoder_is_causal_and_smoothing_matches_one_hot() -> None:
     torch.testing.assert_close(smoothed_nll(output.log_probs, output.targets, 0.1), expected)
 
 
-def test_bias_norm_and_bypass() -> None:
+def test_bias_norm() -> None:
     norm = BiasNorm(4)
     x = torch.randn(3, 4)
     bias = norm.bias.detach()
     expected = x * math.e / (x - bias).square().mean(-1, keepdim=True).sqrt()
     torch.testing.assert_close(norm(x).detach(), expected)
-    bypass = Bypass(2, warm_up=10)
-    a, b = torch.zeros(2), torch.ones(2)
-    torch.testing.assert_close(bypass(a, b).detach(), torch.tensor([0.9, 0.9]))
-    set_step(bypass, 10)
-    torch.testing.assert_close(bypass(a, b).detach(), torch.tensor([0.5, 0.5]))
+
+
+def test_bypass_is_led_above_its_floor() -> None:
+    """The floor of 0.9 falls to 0.2: a scale of 0.5 is pushed up first and then left alone."""
+    bypass = Bypass(2, Aids(False, 10))
+    before, after = torch.zeros(1, 3, 2), torch.ones(1, 3, 2)
+    for step, signs in ((0, {-1.0, 1.0}), (10, {1.0})):
+        set_step(bypass, step)
+        seen = set()
+        for _ in range(20):  # the push comes with a probability
+            y = bypass(before, after)
+            torch.testing.assert_close(y.detach(), torch.full((1, 3, 2), 0.5))
+            (gradient,) = torch.autograd.grad(y.sum(), bypass.scale)
+            seen |= set(gradient.sign().tolist())
+        assert seen == signs
 
 
 def test_schedule() -> None:

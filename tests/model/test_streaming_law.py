@@ -41,13 +41,13 @@ def untrained(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3), (2, 0, 1)])
+@pytest.mark.parametrize("future", [(0, 0, 0, 0), (2, 1, 2, 3), (2, 0, 0, 1)])
 @pytest.mark.parametrize("chunk", [2, 16, 32])
 def test_subsampling(future: tuple[int, ...], chunk: int) -> None:
     config = SubsamplingConfig(channels=(2, 3, 4), future=future)
     front = untrained(ConvSubsampling(config, num_features=20, dim=6))
     assert isinstance(front, ConvSubsampling)
-    assert front.lookahead == future[0] + 2 * (future[1] + future[2])
+    assert front.lookahead == future[0] + future[1] + 2 * (future[2] + future[3])
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         return front.step(x, front.init_state(x.shape[0], CPU))[0]
@@ -71,7 +71,7 @@ def test_zipformer_stacks(frames: int, left_chunks: int) -> None:
     verify_streaming(module, torch.randn(2, 6 * frames, 16), 1e-4)
 
 
-@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3)])
+@pytest.mark.parametrize("future", [(0, 0, 0, 0), (2, 1, 2, 3)])
 @pytest.mark.parametrize("frames", [8, 16])
 def test_streaming_encoder(future: tuple[int, ...], frames: int) -> None:
     chunk = ChunkSpec(frames=frames, left=2 * frames)
@@ -93,7 +93,7 @@ def test_streaming_encoder(future: tuple[int, ...], frames: int) -> None:
     verify_streaming(module, torch.randn(2, 5 * 2 * frames + extra, 20), 1e-4)
 
 
-@pytest.mark.parametrize("future", [(0, 0, 0), (1, 1, 3)])
+@pytest.mark.parametrize("future", [(0, 0, 0, 0), (2, 1, 2, 3)])
 def test_any_length_and_nan_padding(future: tuple[int, ...]) -> None:
     """Utterances of any length in one batch equal their own chunk-by-chunk run; padding may hold
     NaN.

@@ -1,10 +1,13 @@
 """The log after a resume: nothing lost, nothing doubled, in both of its forms."""
 
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from dualasr_lib.training.logbook import Logbook, LogbookError
 
@@ -53,6 +56,22 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None
     points = [(point.step, point.value) for point in board.Scalars("train/loss")]
     assert points == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5.5), (6, 6.5)]
     assert "valid/example/text_summary" in board.Tags()["tensors"]
+
+
+def test_images_go_to_tensorboard_only(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    picture = torch.linspace(0, 1, 6).reshape(2, 3)
+    images = {"valid/ramp": picture, "valid/half": picture.to(torch.bfloat16)}
+    with Logbook(tmp_path) as logbook:
+        logbook.point(4, {"valid/cer": 0.5}, images=images)
+    assert _lines(tmp_path) == [{"step": 4, "valid/cer": 0.5}]
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    for name in images:
+        [image] = board.Images(name)
+        assert (image.step, image.width, image.height) == (4, 3, 2)
+        pixels = Image.open(io.BytesIO(image.encoded_image_string)).convert("L").tobytes()
+        assert list(pixels) == pytest.approx([0, 51, 102, 153, 204, 255], abs=1)
 
 
 def _age_event_files(directory: Path) -> None:

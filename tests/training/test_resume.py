@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.training.packing import pack
 
 _ROOT = Path(__file__).parents[2]
 _TIMES = ("train/steps_per_second", "train/signal_seconds_per_second")
@@ -34,7 +37,7 @@ def _state(directory: Path) -> dict[str, Tensor]:
     assert path is not None
     found = checkpoints.load(path)
     training = {k: v for k, v in found.training.items() if k != "meters"}
-    return checkpoints.pack(found._replace(training=training)._asdict()).tensors
+    return pack(found._replace(training=training)._asdict()).tensors
 
 
 def _assert_same_run(directory: Path, expected: Path) -> None:
@@ -69,7 +72,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_with_sigkill_again_and_again(uninterrupted: Path, tmp_path: Path) -> None:
     """Before the first checkpoint, in mid-epoch, and inside the writing of a checkpoint."""
-    kills = [("--kill-at-step", 1), ("--kill-at-step", 17), ("--kill-in-save", 4)]
+    kills: list[tuple[object, ...]] = [("--kill-at-step", 1), ("--kill-at-step", 17)]
+    kills += [("--kill-in-save", 2, "--moment", m) for m in ("writing", "renaming", "renamed")]
     for kill in kills:
         process = _start(tmp_path, *kill)
         process.communicate(timeout=120)
@@ -78,6 +82,25 @@ def test_killed_with_sigkill_again_and_again(uninterrupted: Path, tmp_path: Path
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "going on from" in errors
+    _assert_same_run(tmp_path, uninterrupted)
+
+
+def test_killed_with_sigkill_at_any_moment(uninterrupted: Path, tmp_path: Path) -> None:
+    """At moments drawn by chance, while it saves at every step; each time the newest file reads."""
+    chance = random.Random(0)
+    for number in range(5):
+        process = _start(tmp_path, "--save-every", 1)
+        assert process.stdout is not None
+        while int(process.stdout.readline().split()[1]) < 6 * number + 2:
+            assert process.poll() is None
+        time.sleep(chance.uniform(0.0, 0.03))  # a step with its checkpoint takes about 10 ms
+        process.kill()
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        path = checkpoints.newest(tmp_path)
+        assert path is not None
+        assert checkpoints.load(path).step >= 6 * number + 2
+    assert tiny_run.tiny_fit(tmp_path).finished
     _assert_same_run(tmp_path, uninterrupted)
 
 
@@ -131,13 +154,51 @@ def test_signal_in_a_validation_breaks_it_off_and_it_is_made_up_for(
     _assert_same_run(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"accumulate": 3}, {"optim": {"name": "adamw"}}, {"log_every": 5}]
-)
-def test_other_settings_resume_exactly_too(tmp_path: Path, changes: dict[str, Any]) -> None:
-    if "optim" in changes:
-        changes = {"optim": tiny_run.OptimConfig(**changes["optim"])}
+def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    process = _start(tmp_path, "--disk-full-at-step", 16)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    message = r"cannot write checkpoint .*step-18\.pt: File too large; .*is epoch-2-step-15\.pt"
+    assert re.search(message, errors), errors
+    assert not list(tmp_path.glob("*.tmp"))
+    assert tiny_run.tiny_fit(tmp_path).finished  # there is room again
+    _assert_same_run(tmp_path, uninterrupted)
 
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"accumulate": 2}, {"dtype": "bfloat16"}, {"optim": tiny_run.OptimConfig(name="adamw")}],
+    ids=["plain", "accumulate", "bfloat16", "adamw"],
+)
+def test_the_50_losses_after_a_resume_in_mid_epoch_are_the_same_bits(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    def on_step(step: int) -> None:
+        if step == 34:
+            raise _Crash
+
+    tiny_run.tiny_fit(tmp_path / "whole", max_steps=90, **changes)
+    with pytest.raises(_Crash):
+        tiny_run.tiny_fit(tmp_path / "parts", max_steps=90, on_step=on_step, **changes)
+    taken_up = checkpoints.newest(tmp_path / "parts")
+    assert taken_up is not None
+    assert "-step-" in taken_up.name
+    step = checkpoints.load(taken_up).step
+    tiny_run.tiny_fit(tmp_path / "parts", max_steps=90, **changes)
+    losses = [
+        [line["train/loss"] for line in _losses(tmp_path / name) if "train/loss" in line]
+        for name in ("whole", "parts")
+    ]
+    assert len(losses[0]) == 90
+    assert len(losses[0][step:]) >= 50
+    assert losses[1] == losses[0]  # floats in JSON are exact
+    _assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 3}, {"log_every": 5}])
+def test_other_settings_resume_exactly_too(tmp_path: Path, changes: dict[str, Any]) -> None:
     def on_step(step: int) -> None:
         if step == 10:
             raise _Crash

@@ -16,11 +16,16 @@ from dualasr_lib.training.contract import Term
 from dualasr_lib.training.distributed import World, local_device
 from dualasr_lib.training.meter import Meter
 from dualasr_lib.training.precision import LossScale
-from dualasr_lib.training.progress import Progress
+from dualasr_lib.training.progress import Progress, watched
 from dualasr_lib.training.randomness import seed_all
 from dualasr_lib.training.signals import Interrupted, StopSignal
 
 _ROOT = Path(__file__).parents[2]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_meter_gives_weighted_means_and_starts_again() -> None:
@@ -91,11 +96,7 @@ def test_progress_writes_lines_with_the_time_left(monkeypatch: pytest.MonkeyPatc
 
 
 def test_progress_is_a_bar_on_a_terminal() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
+    stream = _Terminal()
     with Progress(0, stream=stream) as progress:
         progress.show(1, 4, "loss 1.0")
         progress.note("valid cer 0.1")
@@ -110,6 +111,28 @@ def test_progress_is_silent_on_other_ranks() -> None:
         progress.note("hello")
         progress.show(1, 2, "x")
     assert stream.getvalue() == ""
+
+
+def test_watched_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    seen = []
+    for item in watched(range(30), "validation: batch", stream=stream):
+        seen.append(item)
+        now[0] += 1.0
+    assert seen == list(range(30))
+    assert stream.getvalue().splitlines() == [
+        "validation: batch 10 after 10 s",
+        "validation: batch 20 after 20 s",
+        "validation: batch 30 after 30 s",
+    ]
+
+
+def test_watched_is_a_bar_on_a_terminal() -> None:
+    stream = _Terminal()
+    assert list(watched("abc", "validation: batch", stream=stream)) == ["a", "b", "c"]
+    assert "validation: batch" in stream.getvalue()
 
 
 def test_a_signal_is_remembered_and_handlers_come_back() -> None:

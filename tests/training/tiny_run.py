@@ -1,10 +1,12 @@
 """A tiny run of `fit`: imported by tests, and a program that can be killed.
 
-python tiny_run.py DIRECTORY [--steps N] [--kill-at-step K] [--kill-in-save K] [--sleep S]
+python tiny_run.py DIRECTORY [--steps N] [--kill-at-step K] [--kill-in-save K] [--moment M]
+    [--sleep S] [--save-every N] [--disk-full-at-step K]
 """
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import time
@@ -16,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.training import archive
 from dualasr_lib.training.contract import FitConfig, FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World, process_group
 from dualasr_lib.training.loop import fit
@@ -24,8 +26,12 @@ from dualasr_lib.training.optim import OptimConfig
 from dualasr_lib.training.schedule import ScheduleConfig
 
 __all__ = [
+    "TOO_MUCH",
+    "GreedyBackward",
     "OptimConfig",
+    "TinyBatch",
     "TinyBatches",
+    "exhaust_memory",
     "flip_a_bit",
     "objective",
     "tiny_config",
@@ -34,6 +40,8 @@ __all__ = [
 ]
 
 BATCHES_PER_EPOCH = 7
+TOO_MUCH = 2**50
+"""Bytes that no address space holds: asking for them fails at once and harms nobody."""
 
 
 class TinyBatch(NamedTuple):
@@ -90,6 +98,23 @@ def objective(model: nn.Module, batch: TinyBatch) -> StepResult:
     )
 
 
+def exhaust_memory() -> None:
+    """Raises what torch's allocator itself raises."""
+    torch.empty(TOO_MUCH, dtype=torch.uint8)
+
+
+class GreedyBackward(torch.autograd.Function):
+    """Identity whose backward pass wants too much memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        exhaust_memory()
+
+
 def validate(model: nn.Module) -> Validation:
     """Error on fixed data; draws random numbers, which must not disturb the training."""
     torch.randn(3)
@@ -142,21 +167,44 @@ def _kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _kill_in_save(number: int) -> None:
-    """Arms a SIGKILL in the middle of the `number`-th checkpoint, before it is renamed."""
-    replace, left = os.replace, [number]
+def _kill_in_save(number: int, moment: str) -> None:
+    """Arms a SIGKILL at a moment of the `number`-th checkpoint: writing, renaming or renamed."""
+    write, replace, saves = archive.write, os.replace, [0]
+
+    def counted(tree: Any, path: Path) -> None:
+        saves[0] += 1
+        write(tree, path)
 
     def replace_or_die(source: Any, target: Any) -> None:
-        left[0] -= 1
-        if left[0] == 0:
+        if saves[0] == number and moment == "renaming":
             _kill_self()
         replace(source, target)
+        if saves[0] == number and moment == "renamed":
+            _kill_self()
 
-    checkpoints.os.replace = replace_or_die  # type: ignore[attr-defined]
+    class DyingWriter(archive._Writer):
+        def write(self, data: bytes) -> int:
+            if saves[0] == number and moment == "writing" and len(data) > 400:
+                self._file.write(data[: len(data) // 2])
+                self._file.flush()
+                _kill_self()
+            return super().write(data)
+
+    archive.write = counted
+    archive.os.replace = replace_or_die
+    archive._Writer = DyingWriter  # type: ignore[misc]
 
 
-def _hook(kill_at: int, sleep: float) -> Callable[[int], None]:
+def _fill_disk() -> None:
+    """From now on the kernel refuses files as large as a checkpoint (17 kB); the logs are less."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (14_000, 14_000))
+
+
+def _hook(kill_at: int, sleep: float, full_at: int) -> Callable[[int], None]:
     def on_step(step: int) -> None:
+        if step == full_at:
+            _fill_disk()
         print(f"step {step}", flush=True)
         time.sleep(sleep)
         if step == kill_at:
@@ -171,17 +219,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--kill-at-step", type=int, default=-1)
     parser.add_argument("--kill-in-save", type=int, default=0)
+    parser.add_argument("--moment", default="renaming")
+    parser.add_argument("--save-every", type=int, default=3)
     parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--disk-full-at-step", type=int, default=-1)
     args = parser.parse_args()
     if args.kill_in_save:
-        _kill_in_save(args.kill_in_save)
+        _kill_in_save(args.kill_in_save, args.moment)
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")) as world:
         result = tiny_fit(
             args.directory,
             max_steps=args.steps,
+            save_every=args.save_every,
             world=world,
-            on_step=_hook(args.kill_at_step, args.sleep),
+            on_step=_hook(args.kill_at_step, args.sleep, args.disk_full_at_step),
         )
     print(f"finished {result.finished} at {result.step}", file=sys.stderr)
 

@@ -1,0 +1,56 @@
+"""The configuration of the joint model: its sizes, and which of its parts there are.
+
+It builds nothing; integration.py and joint.py do.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.subsampling import SubsamplingConfig
+from dualasr_lib.model.zipformer import StackConfig
+
+__all__ = ["BRANCHES", "Branch", "IntegrationName", "ModelConfig"]
+
+Branch = Literal["streaming", "full"]
+BRANCHES: tuple[Branch, ...] = ("streaming", "full")
+
+IntegrationName = Literal["cascaded", "parallel", "shared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes of everything. Stacks that no chosen branch passes are not built."""
+
+    num_features: int = 80
+    """Mel bins of a feature frame."""
+    branches: tuple[Branch, ...] = BRANCHES
+    """Which branches there are. `["full"]` is the full path of the joint model, all of it unmasked:
+    a full-context baseline of the same stacks. `["streaming"]` is its streaming path."""
+    integration: IntegrationName = "cascaded"
+    """What the full-context branch hears: `cascaded` h_s, through stacks of its own at 25 Hz;
+    `parallel` the front end, through stacks of its own at 50 Hz; `shared` the front end,
+    through the streaming stacks without their mask (`full` is not used)."""
+    decoder_sharing: Literal["separate", "shared"] = "separate"
+    """`shared`: both branches use one CTC head and one attention decoder."""
+    subsampling: SubsamplingConfig = field(default_factory=SubsamplingConfig)
+    """Convolutional front end, the same for all branches."""
+    streaming: tuple[StackConfig, ...] = (StackConfig(),)
+    """Chunk-masked stacks at 50 Hz."""
+    full: tuple[StackConfig, ...] = (StackConfig(),)
+    """Full-context stacks: see `integration`."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """Each attention decoder."""
+    ctc_dropout: float = 0.1
+    """Dropout before each CTC head."""
+
+    def __post_init__(self) -> None:
+        if not self.branches or len(set(self.branches)) != len(self.branches):
+            raise ValueError(
+                'branches must be ["streaming", "full"] or one of them, '
+                f"but are {list(self.branches)}"
+            )
+
+    def has(self, branch: Branch) -> bool:
+        """Whether there is such a branch."""
+        return branch in self.branches

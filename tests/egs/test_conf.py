@@ -1,0 +1,130 @@
+"""The configurations of egs/csj/conf: each can be loaded and built, and the paper's steps differ
+from their base only where their names say so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lhotse")
+pytest.importorskip("sentencepiece")
+
+import torch
+
+from dualasr_lib.config import load, read_toml, to_dict
+from dualasr_lib.experiment import ExperimentConfig
+from dualasr_lib.model.ctc import torch_ctc_loss
+from dualasr_lib.model.joint import JointModel, Targets
+from dualasr_lib.model.streaming import ChunkSpec
+
+CONF = Path(__file__).parents[2] / "egs/csj/conf"
+BASES = ("demo", "small", "csj")
+STEPS: dict[str, dict[str, Any]] = {
+    "standalone_streaming": {"model.branches": ["streaming"]},
+    "standalone_full": {"model.branches": ["full"]},
+    "shared_decoder": {
+        "model.decoder_sharing": "shared",
+        "loss.distillation.encoder_weight": 0.0,
+        "loss.distillation.decoder_weight": 0.0,
+    },
+    "multi_decoder": {
+        "loss.distillation.encoder_weight": 0.0,
+        "loss.distillation.decoder_weight": 0.0,
+    },
+    "sp_kd_encoder": {"loss.distillation.decoder_weight": 0.0},
+    "sp_kd_decoder": {"loss.distillation.encoder_weight": 0.0},
+    "sp_kd": {},
+}
+"""What each step changes."""
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `{"a.b": value}`."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: leaf
+        for name, value in values.items()
+        for key, leaf in flat(value, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def configured(name: str, base: str | None = None) -> ExperimentConfig:
+    start = None if base is None else CONF / f"{base}.toml"
+    return load(ExperimentConfig, CONF / f"{name}.toml", base=start)
+
+
+def model_of(config: ExperimentConfig, vocab_size: int = 50) -> JointModel:
+    return JointModel(config.model, config.loss.distillation, vocab_size, sos_eos=1)
+
+
+def test_there_is_no_other_file() -> None:
+    assert {path.stem for path in CONF.glob("*.toml")} == {*BASES, *STEPS}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_base_is_the_whole_method(base: str) -> None:
+    """Steps only take away."""
+    config = configured(base)
+    assert config.model.branches == ("streaming", "full")
+    assert config.model.integration == "cascaded"
+    assert config.model.decoder_sharing == "separate"
+    distillation = config.loss.distillation
+    assert distillation.method == "sp_kd" and distillation.direction == "full_to_streaming"
+    assert distillation.encoder_weight > 0 and distillation.decoder_weight > 0
+
+
+@pytest.mark.parametrize("base", [None, *BASES])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_changes_only_what_it_must(step: str, base: str | None) -> None:
+    before = flat(to_dict(configured(base or "csj")))
+    after = flat(to_dict(configured(step, base)))
+    changed = {key: value for key, value in after.items() if before[key] != value}
+    assert before.keys() == after.keys()
+    assert changed == STEPS[step]
+    assert flat(read_toml(CONF / f"{step}.toml", CONF / "demo.toml")).keys() <= before.keys()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_trains_on_the_demo(step: str) -> None:
+    config = configured(step, "demo")
+    model = model_of(config)
+    model.set_step(config.loss.distillation.warm_up)
+    targets = Targets(torch.tensor([[3, 4], [5, 6]]), torch.tensor([2, 2]))
+    losses = model(
+        torch.randn(2, 64, 80), torch.tensor([64, 64]), targets,
+        ChunkSpec(frames=16, left=64), torch_ctc_loss,
+    )  # fmt: skip
+    loss = losses.weighted(config.loss)
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert tuple(losses.ctc) == config.model.branches
+    on = [bool(value) for value in losses.distilled or ()]
+    wanted = config.loss.distillation
+    if len(config.model.branches) == 2:
+        assert on == [wanted.encoder_weight > 0, wanted.decoder_weight > 0]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_standalone_full_has_the_full_path_of_the_joint_model(base: str) -> None:
+    sizes = [
+        sum(p.numel() for p in model_of(configured(name, start)).encoders.parameters())
+        for name, start in ((base, None), ("standalone_full", base))
+    ]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("base", ["small", "csj"])
+def test_the_first_full_stack_hears_all_of_h_s(base: str) -> None:
+    """A narrower one would see only the first channels."""
+    config = configured(base).model
+    widest = max(stack.layer.dim for stack in config.streaming)
+    assert config.full[0].layer.dim == widest
+
+
+def test_a_base_in_place_of_the_included_one(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("[training]\nmax_steps = 7\n")
+    config = load(ExperimentConfig, CONF / "multi_decoder.toml", base=tmp_path / "base.toml")
+    assert config.training.max_steps == 7
+    with pytest.raises(ValueError, match="cannot read config file"):
+        load(ExperimentConfig, CONF / "multi_decoder.toml", base=tmp_path / "none.toml")

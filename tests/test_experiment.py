@@ -1,0 +1,239 @@
+"""Experiment: what is trained and logged for every choice of branches, and that validation says the
+same twice."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("lhotse")
+pytest.importorskip("sentencepiece")
+
+from dualasr_lib import experiment
+from dualasr_lib.config import from_dict, to_dict
+from dualasr_lib.data.batch import Batch, Example, collate
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.experiment import ChunkConfig, Experiment, ExperimentConfig, build_model
+from dualasr_lib.features.fbank import FbankConfig
+from dualasr_lib.model.attention import AttentionConfig
+from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.distillation import DistillationConfig
+from dualasr_lib.model.joint import JointModel, LossConfig
+from dualasr_lib.model.model_config import Branch, ModelConfig
+from dualasr_lib.model.subsampling import SubsamplingConfig
+from dualasr_lib.model.zipformer import StackConfig
+from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.training.distributed import World
+
+CPU = torch.device("cpu")
+BRANCHES: tuple[tuple[Branch, ...], ...] = (("streaming", "full"), ("streaming",), ("full",))
+SIZES = (3, 5, 2)  # utterances of the validation batches
+each_choice = pytest.mark.parametrize("branches", BRANCHES)
+
+
+def batch(count: int, seed: int, frames: int = 80) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    lens = torch.randint(frames // 2, frames + 1, (count,), generator=generator).tolist()
+    return collate(
+        [
+            Example(
+                f"u{seed}-{i}", "あい", n / 100, torch.randn(n, 80, generator=generator), (4, 5)
+            )
+            for i, n in enumerate(lens)
+        ]
+    )
+
+
+class Batches:
+    """Two training batches an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([batch(2, 1), batch(2, 2)])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: object) -> None:
+        pass
+
+
+class Data:
+    """In place of the DataModule."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def refused(self) -> tuple[()]:
+        return ()
+
+    def train_batches(self, seed: int) -> Batches:
+        return Batches()
+
+    def valid_batches(self) -> Iterator[Batch]:
+        return (batch(count, 10 + i) for i, count in enumerate(SIZES))
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(experiment, "DataModule", Data)
+    Tokenizer.train(["あいうえお", "かきくけこ"]).save(tmp_path / "lang")
+    (tmp_path / "done").mkdir()
+    marker = {"parameters": {"fbank": to_dict(FbankConfig())}}
+    (tmp_path / "done" / "stage-4").write_text(json.dumps(marker))
+    return tmp_path
+
+
+def config(branches: tuple[Branch, ...]) -> ExperimentConfig:
+    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
+    layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
+    model = ModelConfig(
+        branches=branches,
+        subsampling=SubsamplingConfig(channels=(2, 3, 4)),
+        streaming=(StackConfig(layers=1, downsampling=2, layer=layer),),
+        full=(StackConfig(layers=1, layer=layer),),
+        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+    )
+    kd = DistillationConfig(encoder_weight=1.0, decoder_weight=1.0)
+    return ExperimentConfig(
+        model=model,
+        loss=LossConfig(distillation=kd),
+        chunk=ChunkConfig(train_frames=(8, 16)),
+        training=FitConfig(max_steps=4, log_every=1, average_period=2),
+    )
+
+
+def made(data_dir: Path, branches: tuple[Branch, ...]) -> tuple[Experiment, JointModel]:
+    torch.manual_seed(0)
+    found = Experiment(config(branches), data_dir)
+    return found, build_model(found.config, found.tokenizer)
+
+
+@each_choice
+def test_two_evaluations_give_identical_numbers(
+    data_dir: Path, branches: tuple[Branch, ...]
+) -> None:
+    found, model = made(data_dir, branches)
+    model.eval()
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # nothing may be drawn
+        with torch.no_grad():
+            results.append(found.validate(model))
+    a, b = results
+    assert a.scores == b.scores and a.texts == b.texts
+    assert set(a.scores) == {f"cer_{branch}" for branch in branches}
+    assert {name.split("/")[0] for name in a.texts} == set(branches)
+    assert a.images.keys() == b.images.keys()
+    assert all(torch.equal(a.images[name], b.images[name]) for name in a.images)
+
+
+def test_images_are_those_of_the_batch_with_the_most_utterances(data_dir: Path) -> None:
+    found, model = made(data_dir, ("streaming", "full"))
+    with torch.no_grad():
+        images = found.validate(model.eval()).images
+    sides = [f"{part}_{role}" for part in ("encoder", "decoder") for role in ("teacher", "student")]
+    assert set(images) == {f"similarity/{side}" for side in sides}
+    for image in images.values():
+        assert image.shape == (max(SIZES), max(SIZES))
+        assert 0.0 <= float(image.min()) <= float(image.max()) <= 1.0
+
+
+def test_a_single_branch_has_no_images(data_dir: Path) -> None:
+    for branch in ("streaming", "full"):
+        found, model = made(data_dir, (branch,))
+        with torch.no_grad():
+            assert found.validate(model.eval()).images == {}
+
+
+@each_choice
+def test_terms_are_those_of_the_branches(data_dir: Path, branches: tuple[Branch, ...]) -> None:
+    found, model = made(data_dir, branches)
+    result = found.objective(model, batch(2, 1))
+    expected = {f"{kind}_{b}" for kind in ("ctc", "attention") for b in branches}
+    expected.add("impossible_utterances")
+    if len(branches) == 2:
+        expected |= {"distillation_encoder", "distillation_decoder"}
+    if "streaming" in branches:
+        expected |= {"chunk_frames", "chunk_share/8", "chunk_share/16"}
+    assert set(result.terms) == expected
+    assert result.weight == 6.0 and bool(result.loss.isfinite())
+    if "streaming" in branches:
+        shares = {n: float(result.terms[f"chunk_share/{n}"].sum) for n in (8, 16)}
+        assert shares[int(float(result.terms["chunk_frames"].sum))] == sum(shares.values()) == 1.0
+
+
+def test_utterances_without_an_alignment_are_named_once(
+    data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "_NAMES", 2)
+    found, model = made(data_dir, ("streaming", "full"))
+    long = Example("too-long", "", 0.1, torch.randn(9, 80), (4, 4, 5, 5, 4))  # 3 encoder frames
+    good = Example("good", "", 0.8, torch.randn(80, 80), (4, 5))
+    with caplog.at_level(logging.WARNING, logger="dualasr_lib.experiment"):
+        for name in ("too-long", "too-long", "b", "c", "d"):
+            result = found.objective(model, collate([good, long._replace(id=name)]))
+            assert float(result.terms["impossible_utterances"].sum) == 1.0
+            assert bool(result.loss.isfinite())
+    messages = [record.getMessage() for record in caplog.records]
+    assert [("too-long" in m, " b " in m, "not named" in m) for m in messages] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+
+
+@each_choice
+def test_a_run_trains_logs_and_validates(data_dir: Path, branches: tuple[Branch, ...]) -> None:
+    found = Experiment(config(branches), data_dir)
+    run = found.run(data_dir / "exp", World())
+    assert found.fit(run, CPU).finished
+    lines = [json.loads(line) for line in (data_dir / "exp" / "log.jsonl").read_text().splitlines()]
+    logged = set().union(*lines)
+    for branch in ("streaming", "full"):
+        there = branch in branches
+        assert (f"train/ctc_{branch}" in logged) == (f"valid/cer_{branch}" in logged) == there
+    assert ("train/distillation_encoder" in logged) == (len(branches) == 2)
+    assert ("train/chunk_frames" in logged) == ("streaming" in branches)
+
+
+def test_ctc_loss_is_a_section() -> None:
+    assert ExperimentConfig(training=FitConfig(max_steps=1)).ctc_loss.implementation == "torch"
+    values = {"training": {"max_steps": 1}, "ctc_loss": {"delay_penalty": 0.1}}
+    with pytest.raises(ValueError, match="config section 'ctc_loss': delay_penalty must be 0"):
+        from_dict(ExperimentConfig, values)
+
+
+def test_the_loss_of_k2_gets_its_settings(data_dir: Path) -> None:
+    pytest.importorskip("k2")
+    values = to_dict(config(("streaming", "full")))
+    losses = {}
+    for name, section in {
+        "torch": {"implementation": "torch"},
+        "k2": {"implementation": "k2"},
+        "delayed": {"implementation": "k2", "delay_penalty": 0.1},
+    }.items():
+        found = Experiment(from_dict(ExperimentConfig, values | {"ctc_loss": section}), data_dir)
+        torch.manual_seed(0)
+        model = build_model(found.config, found.tokenizer).eval()
+        terms = found.objective(model, batch(2, 1)).terms
+        losses[name] = {b: float(terms[f"ctc_{b}"].sum) for b in ("streaming", "full")}
+    assert losses["k2"] == pytest.approx(losses["torch"], rel=1e-3)
+    assert losses["delayed"]["full"] == losses["k2"]["full"]  # only the streaming branch hurries
+    assert losses["delayed"]["streaming"] != pytest.approx(losses["k2"]["streaming"], rel=1e-3)
+
+
+def test_chunks_are_checked_for_a_streaming_branch_only() -> None:
+    values = to_dict(config(("streaming",)))
+    values["chunk"]["train_frames"] = [9]
+    with pytest.raises(ValueError, match="multiple of each stack's downsampling"):
+        from_dict(ExperimentConfig, values)
+    values["model"]["branches"] = ["full"]
+    from_dict(ExperimentConfig, values)

@@ -1,0 +1,1 @@
+"""What the bench programs share: timing, memory, breakdown by module, workloads, tables."""
