@@ -23,6 +23,7 @@ from dualasr_lib.decoding.contract import ModelStep
 from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.model.encoder import EncoderState, encoder_lens
+from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import Branch, JointModel
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.searches import METHODS
@@ -71,7 +72,9 @@ class Recogniser:
             )
         model = build_model(config, tokenizer)
         model.load_state_dict(weights.state_dict)
-        return Recogniser(config, model.to(device).eval(), tokenizer, device, weights.source)
+        model = model.to(device).eval()
+        prepare_for_inference(model)
+        return Recogniser(config, model, tokenizer, device, weights.source)
 
     def detokenise(self, tokens: tuple[int, ...]) -> str:
         """Text of token ids."""
@@ -157,7 +160,8 @@ class StreamingPath:
         self._encoder = recogniser.model.streaming
         self._fbank = OnlineFbank(recogniser.config.features)
         self._features, self._chunk = recogniser.config.features, chunk
-        self._encoder.check(chunk)
+        with torch.inference_mode():  # type: ignore[no-untyped-call,unused-ignore]
+            self._prepared = self._encoder.prepare(chunk, recogniser.device)
         self.sample_rate = self._features.sample_rate
         self.frame_shift_samples = self._features.shift
         self.chunk_frames = chunk.frames // 2
@@ -185,7 +189,7 @@ class StreamingPath:
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
         _, fbank = self._fbank.windows(new, state.features)
         h, encoder = self._encoder.step(
-            features.to(self._device), frames_left.to(self._device), state.encoder, self._chunk
+            features.to(self._device), frames_left.to(self._device), state.encoder, self._prepared
         )
         log_probs = self._model.log_probs(h, "streaming").cpu()
         return ModelStep(log_probs=log_probs, state=PathState(fbank, encoder))

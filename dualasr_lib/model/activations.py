@@ -10,8 +10,8 @@ everything here takes the shifted input u. With s = 1 / (1 + e^u):
     SwooshL = -ln s - 0.08 u - 0.355        derivative 0.92 - s
 
 A sigmoid and a logarithm cost a third of a softplus on a CPU, and s is all that the backward pass
-needs. `swoosh_linear` keeps s and the (masked) activation, nothing else; the chain of elementary
-operations keeps five such tensors. Above u = 85 the activation is constant, its derivative is not.
+needs. `swoosh_linear` keeps s and the activation, nothing else; the chain of elementary operations
+keeps five such tensors. Above u = 85 the activation is constant, its derivative is not.
 tests/model/test_activations.py holds the slow reference.
 """
 
@@ -22,12 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualasr_lib.model.fused import run
+
 __all__ = [
     "SWOOSH_L",
     "SWOOSH_R",
+    "Pieces",
     "Swoosh",
     "compute_dtype",
     "dropout_mask",
+    "negated_swoosh",
     "swoosh",
     "swoosh_linear",
 ]
@@ -48,6 +52,11 @@ class Swoosh(NamedTuple):
         """What is subtracted once x is written as u + shift."""
         return self.offset + _SLOPE * self.shift
 
+    @property
+    def steepest(self) -> float:
+        """The derivative is this minus s."""
+        return 1.0 - _SLOPE
+
 
 SWOOSH_L = Swoosh(4.0, 0.035)
 SWOOSH_R = Swoosh(1.0, 0.313261687)
@@ -55,27 +64,18 @@ SWOOSH_R = Swoosh(1.0, 0.313261687)
 
 def swoosh(u: Tensor, kind: Swoosh) -> Tensor:
     """The activation of x = u + kind.shift, any shape."""
-    result: Tensor = _Activation.apply(u, kind.constant)
-    return result
+    return run(_Activation, u, kind)
 
 
-def swoosh_linear(
-    u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """linear(swoosh(u + kind.shift) * mask, weight, bias).
-
-    Args:
-        u: (N, T, H). weight: (C, H). bias: (C,).
-        mask: dropout factors that broadcast to u, one for all frames of a sequence: (N, 1, H).
-    """
-    dtype = compute_dtype(u)
-    result: Tensor = _ActivationLinear.apply(u, kind.constant, weight, bias, mask, dtype)
-    return result
+def swoosh_linear(u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tensor:
+    """linear(swoosh(u + kind.shift), weight, bias): u (N, T, H), weight (C, H), bias (C,)."""
+    return run(_ActivationLinear, u, kind, weight, bias)
 
 
-def dropout_mask(x: Tensor, probability: float) -> Tensor:
-    """(N, 1, C) dropout factors for x (N, T, C): one mask for all frames of a sequence."""
-    return F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), probability)
+def dropout_mask(x: Tensor, channels: int, probability: float) -> Tensor:
+    """(N, 1, H) dropout factors beside x (N, ...): one mask for all frames of a sequence."""
+    ones = torch.ones(x.shape[0], 1, channels, device=x.device)
+    return F.dropout(ones, probability).to(torch.promote_types(x.dtype, torch.float32))
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -85,30 +85,38 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.mm(none, none).dtype
 
 
-def _negated(u: Tensor, constant: float) -> tuple[Tensor, Tensor]:
-    """(s, -swoosh), both at least float32."""
-    u = u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
-    s = u.neg().sigmoid_().clamp_(min=_TINY)
-    return s, s.log().add_(u, alpha=_SLOPE).add_(constant)
+def negated_swoosh(u: Tensor, kind: Swoosh) -> tuple[Tensor, Tensor]:
+    """(s, -activation) of x = u + kind.shift, s = 1 / (1 + e^u), computed in float32 or better."""
+    wide = u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
+    s = wide.neg().sigmoid_().clamp_(min=_TINY)
+    return s, s.log().add_(wide, alpha=_SLOPE).add_(kind.constant)
 
 
-def _pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """(sequences, frames) of contiguous parts of x (N, T, H) that a CPU's cache can hold."""
-    batch, frames, channels = x.shape
-    rows = max(1, _PIECE // channels) if x.device.type == "cpu" else batch * frames
-    if frames >= rows:
-        for number in range(batch):
-            for start in range(0, frames, rows):
-                yield slice(number, number + 1), slice(start, start + rows)
-        return
-    for number in range(0, batch, rows // frames):
-        yield slice(number, number + rows // frames), slice(0, frames)
+class Pieces:
+    """(sequences, frames) slices of contiguous parts of x (N, T, H) that a CPU's cache can hold."""
+
+    def __init__(self, x: Tensor) -> None:
+        batch, frames, channels = x.shape
+        on_cpu = x.device.type == "cpu"
+        self._shape = (batch, frames)
+        self._rows = max(1, _PIECE // channels) if on_cpu else batch * max(1, frames)
+
+    def __iter__(self) -> Iterator[tuple[slice, slice]]:
+        (batch, frames), rows = self._shape, self._rows
+        if frames >= rows:
+            for number in range(batch):
+                for start in range(0, frames, rows):
+                    yield slice(number, number + 1), slice(start, start + rows)
+            return
+        step = rows // max(1, frames)
+        for number in range(0, batch, step):
+            yield slice(number, number + step), slice(0, frames)
 
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, constant: float) -> Tensor:
-        s, value = _negated(u, constant)
+    def forward(ctx: Any, u: Tensor, kind: Swoosh) -> Tensor:
+        s, value = negated_swoosh(u, kind)
         ctx.save_for_backward(s.to(u.dtype))
         return value.neg_().to(u.dtype)
 
@@ -120,34 +128,19 @@ class _Activation(torch.autograd.Function):
 
 class _ActivationLinear(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        u: Tensor,
-        constant: float,
-        weight: Tensor,
-        bias: Tensor,
-        mask: Tensor | None,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        cast, bias = weight.to(dtype).t(), bias.to(dtype)
-        out = u.new_empty(*u.shape[:-1], weight.shape[0], dtype=dtype)
-        s, hidden = torch.empty_like(u), torch.empty_like(u, dtype=dtype)
-        for piece in _pieces(u):
-            s_piece, value = _negated(u[piece], constant)
-            hidden[piece] = value if mask is None else value.mul_(mask[piece[0]])
-            s[piece] = s_piece
-            rows = hidden[piece].flatten(0, 1)
-            torch.addmm(bias, rows, cast, alpha=-1, out=out[piece].flatten(0, 1))
-        ctx.save_for_backward(s, hidden, weight, mask)
-        return out
+    def forward(ctx: Any, u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tensor:
+        dtype = compute_dtype(u)
+        s, value = negated_swoosh(u, kind)
+        rows = value.flatten(0, 1).to(dtype)
+        y = torch.addmm(bias.to(dtype), rows, weight.to(dtype).t(), alpha=-1)
+        ctx.save_for_backward(s.to(u.dtype), rows, weight)
+        return y.reshape(*u.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        s, hidden, weight, mask = ctx.saved_tensors
+        s, hidden, weight = ctx.saved_tensors
         rows = grads[0].flatten(0, 1).to(hidden.dtype)
         to_hidden = torch.rsub(s, 1.0 - _SLOPE)
         to_hidden.mul_((rows @ weight.to(rows.dtype)).reshape(s.shape))
-        if mask is not None:
-            to_hidden.mul_(mask)
-        to_weight = (rows.t() @ hidden.flatten(0, 1)).neg_().to(weight.dtype)
-        return to_hidden, None, to_weight, rows.sum(0).to(weight.dtype), None, None
+        to_weight = (rows.t() @ hidden).neg_().to(weight.dtype)
+        return to_hidden, None, to_weight, rows.sum(0).to(weight.dtype)

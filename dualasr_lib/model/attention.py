@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.model.band import MASKED, merge, split_keys, split_queries
 from dualasr_lib.model.context import Context
+from dualasr_lib.model.fused import run
 from dualasr_lib.model.masking import drawn
 from dualasr_lib.model.streaming import keep_last
 from dualasr_lib.model.training_aids import Aids
@@ -89,25 +90,31 @@ class AttentionWeights(nn.Module):
             config.position_dim, self.position, 0.05, bias=False
         )
 
-    def forward(
-        self, x: Tensor, context: Context, key_cache: Tensor, skip_positions: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), key_cache (N, L, H*D) -> weights (H, M, B, W), next cache.
+    def table(self, positions: Tensor, skip: float) -> Tensor:
+        """(R, D) position encoding -> (H, R, P), one row per distance.
 
         Args:
-            skip_positions: probability, in training, to leave the positional part out.
+            skip: probability, in training, to leave the positional part of the scores out.
         """
+        table: Tensor = self.position_projection(positions.to(self.position_projection.weight))
+        if self.training and drawn(skip):
+            table = table * 0.0
+        heads = self.config.heads
+        return table.reshape(table.shape[0], heads, -1).transpose(0, 1)
+
+    def forward(
+        self, x: Tensor, context: Context, table: Tensor, key_cache: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x (N, T, C), table (H, R, P), key_cache (N, L, H*D) -> weights (H, M, B, W), cache."""
         heads, window = self.config.heads, context.window
         q, k, p = self.in_projection(x).split([self.query, self.query, self.position], dim=2)
         k = self.balance_keys(self.whiten_keys(k))
-        table = self.position_projection(context.positions.to(x.dtype))  # (R, H*P)
-        if self.training and drawn(skip_positions):
-            table = table * 0.0
-        weights: Tensor = _Weights.apply(
+        weights = run(
+            _Weights,
             split_queries(q, heads, window),
             split_keys(k, key_cache, heads, window),
             split_queries(p, heads, window),
-            table.unflatten(1, (heads, -1)).transpose(0, 1),
+            table.to(q.dtype),
             context.mask,
             self.training and drawn(self.penalty_rate),
         )
@@ -119,7 +126,9 @@ class _Weights(torch.autograd.Function):
     or 1, W) -> softmax(q k + p table by key + mask), (H, M, B, W).
 
     Keeps the weights and its inputs; elementary operations would keep five tensors of that size.
-    `penalise`: scores beyond +-25 are pushed back (see `regularise.penalise_large`).
+    `penalise`: a score beyond +-25 gets the gradient of an average score on top, in the direction
+    that makes it smaller. (The published penalty is absolute, 1e-4 beside a loss summed over all
+    frames; ours follows the scale of the loss.)
     """
 
     @staticmethod

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualasr_lib.model.fused import run
 from dualasr_lib.model.streaming import ChunkSpec
 
 __all__ = ["MASKED", "Window", "band_mask", "best_window", "merge", "split_keys", "split_queries"]
@@ -79,7 +80,8 @@ def _chunk_of(frame: Tensor, chunk: ChunkSpec) -> Tensor:
 def split_queries(x: Tensor, heads: int, window: Window) -> Tensor:
     """(N, T, H*D) -> (H, M, B, D), M = N * blocks; frames missing in the last block are zero."""
     batch, frames, channels = x.shape
-    x = F.pad(x, (0, 0, 0, window.blocks * window.block - frames))
+    missing = window.blocks * window.block - frames
+    x = F.pad(x, (0, 0, 0, missing)) if missing else x
     blocks = x.reshape(batch * window.blocks, window.block, heads, channels // heads)
     return blocks.permute(2, 0, 1, 3).contiguous()
 
@@ -91,15 +93,16 @@ def split_keys(x: Tensor, cache: Tensor, heads: int, window: Window) -> Tensor:
     if missing:
         parts.append(x.new_zeros(x.shape[0], missing, x.shape[2]))
     joined = torch.cat(parts, dim=1) if missing or cache.shape[1] else x
-    result: Tensor = _Windows.apply(joined, heads, window)
-    return result
+    if window.blocks == 1:
+        return joined.reshape(*joined.shape[:2], heads, -1).permute(2, 0, 1, 3).contiguous()
+    return run(_Windows, joined, heads, window)
 
 
 def merge(x: Tensor, num_frames: int, window: Window) -> Tensor:
     """(H, M, B, D) -> (N, T, H*D): undoes `split_queries`."""
     heads, total, _, channels = x.shape
     frames = x.permute(1, 2, 0, 3).reshape(total // window.blocks, -1, heads * channels)
-    return frames[:, :num_frames]
+    return frames if frames.shape[1] == num_frames else frames[:, :num_frames]
 
 
 class _Windows(torch.autograd.Function):
@@ -116,8 +119,6 @@ class _Windows(torch.autograd.Function):
         heads, window = ctx.heads, ctx.window
         batch, _, channels = ctx.shape
         gradient = grads[0].reshape(heads, batch, window.blocks, window.width, channels // heads)
-        if window.blocks == 1:
-            return gradient[:, :, 0].permute(1, 2, 0, 3).reshape(ctx.shape), None, None
         total = grads[0].new_zeros(ctx.shape)
         for start in range(0, window.width, window.block):  # parts of this size do not overlap
             size = min(window.block, window.width - start)

@@ -1,4 +1,4 @@
-"""What all layers of one stack share during one call: who sees whom, and how far apart they are.
+"""What all layers of one stack share during one call, who sees whom; and how distances are encoded.
 
 Letters: N batch, T frames, C channels; blocks of B frames with windows of W keys (band.py), R = W +
 B - 1 distances between them. Compact relative positions as in Zipformer's public description.
@@ -25,9 +25,6 @@ class Context(NamedTuple):
     mask: Tensor
     """(N or 1, blocks, B or 1, W) float, added to scores: MASKED where a query may not look."""
 
-    positions: Tensor
-    """(R, D) relative position encoding, from the farthest past to the farthest future."""
-
     chunk: int | None
     """Chunk length in frames of this stack; None = full context."""
 
@@ -35,32 +32,27 @@ class Context(NamedTuple):
     """(N, T, 1) bool, True at frames behind the end of an utterance; full context only."""
 
 
-def chunk_context(num_frames: int, chunk: ChunkSpec, dim: int, device: torch.device) -> Context:
-    """Whole utterances of T frames (a multiple of the chunk) under the chunk mask.
-
-    Args:
-        chunk: counted in frames of this stack. dim: D of the position encoding.
+def chunk_context(num_frames: int, chunk: ChunkSpec, device: torch.device) -> Context:
+    """Whole utterances of T frames under the chunk mask; T is a multiple of the chunk, which is
+    counted in frames of this stack.
     """
     window = best_window(num_frames, chunk)
-    mask = band_mask(window, chunk, device)
-    return Context(window, mask, position_encoding(window, dim, device), chunk.frames, None)
+    return Context(window, band_mask(window, chunk, device), chunk.frames, None)
 
 
-def full_context(padding: Tensor, dim: int) -> Context:
+def full_context(padding: Tensor) -> Context:
     """Whole utterances that are heard in full; padding (N, T) bool, True behind their ends."""
     frames = padding.shape[1]
     window = Window(1, frames, frames)
     mask = (padding * MASKED)[:, None, None, :]
-    positions = position_encoding(window, dim, padding.device)
-    return Context(window, mask, positions, None, padding[:, :, None])
+    return Context(window, mask, None, padding[:, :, None])
 
 
-def step_context(empty: Tensor, num_frames: int, dim: int) -> Context:
+def step_context(empty: Tensor, num_frames: int) -> Context:
     """One chunk of T frames behind caches; empty (N, L) bool, True at slots not yet filled."""
     window = Window(1, num_frames, num_frames + empty.shape[1])
     mask = torch.nn.functional.pad(empty * MASKED, (0, num_frames))[:, None, None, :]
-    positions = position_encoding(window, dim, empty.device)
-    return Context(window, mask, positions, num_frames, None)
+    return Context(window, mask, num_frames, None)
 
 
 def position_encoding(window: Window, dim: int, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ reference.
 Letters: N batch, T frames, C channels, K kernel (odd), B block length.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,18 @@ from torch import Tensor, nn
 from dualasr_lib.model.activations import SWOOSH_R, swoosh_linear
 from dualasr_lib.model.attention import scaled_linear
 from dualasr_lib.model.context import Context
+from dualasr_lib.model.fused import run
 from dualasr_lib.model.streaming import keep_last
 from dualasr_lib.model.training_aids import Aids
 
-__all__ = ["ChunkCausalConv", "ConvolutionModule", "SymmetricConv", "blockwise_conv", "toeplitz"]
+__all__ = [
+    "ChunkCausalConv",
+    "ConvConstants",
+    "ConvolutionModule",
+    "SymmetricConv",
+    "blockwise_conv",
+    "toeplitz",
+]
 
 _BLOCK = (
     16  # frames per block of a symmetric convolution: the product stays small and the halo cheap
@@ -49,8 +57,7 @@ def blockwise_conv(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 
     T must be a multiple of B.
     """
-    result: Tensor = _BlockwiseConv.apply(x, matrix, bias)
-    return result
+    return run(_BlockwiseConv, x, matrix, bias)
 
 
 class _BlockwiseConv(torch.autograd.Function):
@@ -61,7 +68,7 @@ class _BlockwiseConv(torch.autograd.Function):
         batch, _, channels = x.shape
         _, block, width = matrix.shape
         windows = _windows(x.contiguous(), block, 0, width)  # (C, N, T/B, W)
-        columns = windows.reshape(channels, -1, width)
+        columns = windows.reshape(channels, -1, width).contiguous()  # one product, not one each
         result = columns @ matrix.to(x.dtype).transpose(1, 2)
         result = result.reshape(channels, batch, -1, block).permute(1, 2, 3, 0)  # (N, T/B, B, C)
         y = x.new_empty(batch, result.shape[1] * block, channels)
@@ -97,11 +104,20 @@ def _windows(x: Tensor, block: int, start: int, size: int, count: int | None = N
     return x.as_strided((channels, batch, count, size), strides, offset)
 
 
-def _whole_conv(x: Tensor, kernel: Tensor, bias: Tensor, past: int, future: int) -> Tensor:
-    """Depthwise convolution of whole utterances (N, T, C) with (C, past + 1 + future) kernels."""
+def _whole_conv(x: Tensor, constants: "ConvConstants", past: int, future: int) -> Tensor:
+    """Whole utterances (N, T, C) through a kernel of past + 1 + future frames."""
     frames = x.shape[1]
     padded = F.pad(x, (0, 0, past, future + -frames % _BLOCK))
-    return blockwise_conv(padded, toeplitz(kernel, _BLOCK), bias[None])[:, :frames]
+    return blockwise_conv(padded, constants.matrix, constants.bias)[:, :frames]
+
+
+class ConvConstants(NamedTuple):
+    """What a depthwise convolution computes from its weights, the same for every call."""
+
+    matrix: Tensor
+    """(C, B, W) matrices for `blockwise_conv`."""
+    bias: Tensor
+    """(B or 1, C)."""
 
 
 class SymmetricConv(nn.Module):
@@ -116,11 +132,15 @@ class SymmetricConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, kernel).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound) * 0.1)
 
+    def constants(self, chunk: int | None) -> ConvConstants:
+        """Does not depend on the chunk."""
+        return ConvConstants(toeplitz(self.weight, _BLOCK), self.bias[None])
+
     def forward(
-        self, x: Tensor, cache: Tensor, chunk: int | None, padding: Tensor | None
+        self, x: Tensor, cache: Tensor, constants: ConvConstants, padding: Tensor | None
     ) -> Tensor:
         """x (N, T, C) -> (N, T, C); frames behind the end must be zero."""
-        return _whole_conv(x, self.weight, self.bias, self.reach, self.reach)
+        return _whole_conv(x, constants, self.reach, self.reach)
 
 
 class ChunkCausalConv(nn.Module):
@@ -141,33 +161,37 @@ class ChunkCausalConv(nn.Module):
         self.chunk_bias = nn.Parameter(torch.empty(dim).uniform_(-0.02, 0.02))
         self.edge_scale = nn.Parameter(torch.randn(2, dim, kernel) * 0.01)
 
-    def forward(
-        self, x: Tensor, cache: Tensor, chunk: int | None, padding: Tensor | None
-    ) -> Tensor:
-        """x (N, T, C) with T a multiple of `chunk`, cache (N, K // 2, C) -> (N, T, C).
-
-        Args:
-            chunk: None = each utterance is one chunk, as long as itself.
-            padding: (N, T, 1) bool, True behind an utterance's end, where x must be zero; only
-                looked at with `chunk` None.
-        """
+    def constants(self, chunk: int | None) -> ConvConstants:
+        """For chunks of that many frames; None: those of the causal half alone, see `forward`."""
         if chunk is None:
-            return self._whole(x, padding)
+            return ConvConstants(toeplitz(self.causal_weight, _BLOCK), self.causal_bias[None])
         scale = self.edge(chunk)
         causal = toeplitz(self.causal_weight, chunk)  # (C, B, K//2 + B)
         inside = toeplitz(self.chunk_weight, chunk)[:, :, self.history : self.history + chunk]
         matrix = causal + F.pad(inside * scale[:, :, None], (self.history, 0))
-        bias = self.causal_bias + self.chunk_bias * scale.t()  # (B, C)
-        return blockwise_conv(torch.cat([cache.to(x.dtype), x], dim=1), matrix, bias)
+        return ConvConstants(matrix, self.causal_bias + self.chunk_bias * scale.t())
 
-    def _whole(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        reach = self.history
-        causal = _whole_conv(x, self.causal_weight, self.causal_bias, reach, 0)
-        inside = _whole_conv(x, self.chunk_weight, self.chunk_bias, reach, reach)
-        if padding is None:
-            padding = x.new_zeros(x.shape[0], x.shape[1], 1, dtype=torch.bool)
-        lens = (~padding).sum(dim=(1, 2))
-        return causal + inside * self._edge_of_each(lens, x.shape[1])
+    def forward(
+        self, x: Tensor, cache: Tensor, constants: ConvConstants, padding: Tensor | None
+    ) -> Tensor:
+        """x (N, T, C) with T a multiple of the chunk, cache (N, K // 2, C) -> (N, T, C).
+
+        Args:
+            constants: those of the chunk.
+            padding: None, or (N, T, 1) bool, True behind an utterance's end, where x must be zero:
+                then each utterance is one chunk, as long as itself, and `constants` are those of
+                chunk None.
+        """
+        if padding is not None:
+            return self._whole(x, constants, padding)
+        joined = torch.cat([cache.to(x.dtype), x], dim=1)
+        return blockwise_conv(joined, constants.matrix, constants.bias)
+
+    def _whole(self, x: Tensor, constants: ConvConstants, padding: Tensor) -> Tensor:
+        centred = ConvConstants(toeplitz(self.chunk_weight, _BLOCK), self.chunk_bias[None])
+        inside = _whole_conv(x, centred, self.history, self.history)
+        scale = self._edge_of_each((~padding).sum(dim=(1, 2)), x.shape[1])
+        return _whole_conv(x, constants, self.history, 0) + inside * scale
 
     def _edge_of_each(self, lens: Tensor, frames: int) -> Tensor:
         """(N, T, C) factors 1 + left + right for chunks that end with their utterance."""
@@ -210,13 +234,15 @@ class ConvolutionModule(nn.Module):
         self.balance = aids.balance(dim, (fewest, 1.0), (smallest, 10.0), origin=shift)
         self.whiten = aids.whiten(1, 7.5)
 
-    def forward(self, x: Tensor, context: Context, cache: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Context, constants: ConvConstants, cache: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """x (N, T, C), cache (N, K // 2 or 0, C) -> (N, T, C), next cache."""
         value, gate = self.in_projection(x).chunk(2, dim=2)
         value = value * self.balance_gate(gate).sigmoid()
         if context.padding is not None:
             value = value.masked_fill(context.padding, 0.0)
-        y = self.depthwise(value, cache, context.chunk, context.padding)
+        y = self.depthwise(value, cache, constants, context.padding)
         out = self.out_projection
         u = self.whiten(self.balance(y.sub_(SWOOSH_R.shift)))
         return swoosh_linear(u, SWOOSH_R, out.weight, out.bias), keep_last(cache, value)

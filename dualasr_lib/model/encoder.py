@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig, SubsamplingState
-from dualasr_lib.model.zipformer import Downsample, StackConfig, Zipformer, ZipformerState
+from dualasr_lib.model.zipformer import Downsample, Prepared, StackConfig, Zipformer, ZipformerState
 
 __all__ = [
     "Encoded",
@@ -123,6 +123,11 @@ class StreamingEncoder(FrontEnd):
         """50 Hz frames -> (N, S, C); each frame hears the whole utterance."""
         return _whole(self.stacks, self.downsample, front)
 
+    def prepare(self, chunk: ChunkSpec, device: torch.device) -> Prepared:
+        """What `step` needs beside its state; good until the weights change."""
+        self.check(chunk)
+        return self.stacks.prepare(chunk, device)
+
     def init_state(self, batch: int, chunk: ChunkSpec, device: torch.device) -> EncoderState:
         """State of streams that start now."""
         self.check(chunk)
@@ -131,7 +136,7 @@ class StreamingEncoder(FrontEnd):
         )
 
     def step(
-        self, features: Tensor, frames_left: Tensor, state: EncoderState, chunk: ChunkSpec
+        self, features: Tensor, frames_left: Tensor, state: EncoderState, prepared: Prepared
     ) -> tuple[Tensor, EncoderState]:
         """One chunk: features (N, 2 chunk.frames + E, 80) -> h_s (N, chunk.frames / 2, C), next
         state.
@@ -140,7 +145,7 @@ class StreamingEncoder(FrontEnd):
             frames_left: (N,) valid feature frames from the first one of this window on.
         """
         y, subsampling = self.subsampling.step(_padded(features, frames_left), state.subsampling)
-        h, stacks = self.stacks.step(y, state.stacks, chunk)
+        h, stacks = self.stacks.step(y, state.stacks, prepared)
         return self.downsample(h), EncoderState(subsampling, stacks)
 
 

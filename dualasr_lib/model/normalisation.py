@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.model.fused import run
 from dualasr_lib.model.masking import sequence_mask
 from dualasr_lib.model.regularise import limit_value
 from dualasr_lib.model.scheduled import Scheduled
@@ -31,8 +32,7 @@ class BiasNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
         scale = limit_value(self.log_scale, -1.5, 1.5, training=self.training)
-        result: Tensor = _BiasNorm.apply(x, self.bias, scale.exp())
-        return result
+        return run(_BiasNorm, x, self.bias, scale.exp())
 
 
 class _BiasNorm(torch.autograd.Function):

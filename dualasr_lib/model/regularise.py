@@ -1,7 +1,6 @@
 """Zipformer's training-time regularisers: the forward pass stays as it is, the gradient is nudged.
 
-`Balancer` and `Whiten` keep activations healthy, `limit_value` keeps parameters inside their range
-and `penalise_large` attention scores small.
+`Balancer` and `Whiten` keep activations healthy, `limit_value` keeps parameters inside their range.
 Source: arXiv 2310.11230 (Zipformer) and its public description; what differs is said where it does.
 
 Each acts with a probability only. The draws come from torch's generator of the CPU, so a seed fixes
@@ -23,11 +22,12 @@ from torch import Tensor, nn
 from dualasr_lib.model.scheduled import Scheduled
 
 __all__ = [
+    "Balance",
     "Balancer",
     "Limits",
     "Whiten",
+    "affine_push",
     "limit_value",
-    "penalise_large",
     "whiteness",
 ]
 
@@ -48,7 +48,7 @@ class _Range(NamedTuple):
     high: float
 
 
-class _Balance(NamedTuple):
+class Balance(NamedTuple):
     """What a balancer wants in one step."""
 
     channel_dim: int
@@ -112,20 +112,23 @@ class Balancer(nn.Module):
                 f"dimension {self.channel_dim} must have {self.channels} channels, "
                 f"but the shape is {tuple(x.shape)}"
             )
-        phase = _draw(x, _now(self.prob), self.training)
+        wanted = self.draw(x.ndim) if _pushable(x) else None
+        return x if wanted is None else _Balanced.apply(x, wanted)
+
+    def draw(self, ndim: int) -> Balance | None:
+        """What is wanted of an input of `ndim` dimensions in this step; None = nothing."""
+        phase = _draw(_now(self.prob), self.training)
         if phase is None:
-            return x
+            return None
         ratio = _Range(_quantile(_now(self.min_positive)), _quantile(_now(self.max_positive)))
         rms = _Range(_RMS_PER_ABS * _now(self.min_abs), _RMS_PER_ABS * _now(self.max_abs))
-        dim = self.channel_dim % x.ndim
-        wanted = _Balance(dim, ratio, rms, self.grad_scale, self.origin, phase)
-        result: Tensor = _Balanced.apply(x, wanted)
-        return result
+        dim = self.channel_dim % ndim
+        return Balance(dim, ratio, rms, self.grad_scale, self.origin, phase)
 
 
 class _Balanced(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, wanted: _Balance) -> Tensor:
+    def forward(ctx: Any, x: Tensor, wanted: Balance) -> Tensor:
         ctx.save_for_backward(x)
         ctx.wanted = wanted
         return x.view_as(x)
@@ -133,7 +136,7 @@ class _Balanced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        offset, slope = _affine_push(x, ctx.wanted)
+        offset, slope = affine_push(x, ctx.wanted)
         if _known_zero(offset, slope):
             return grads[0], None
         grad = grads[0].float()
@@ -141,7 +144,7 @@ class _Balanced(torch.autograd.Function):
         return push.mul_(grad.abs()).add_(grad).to(grads[0].dtype), None
 
 
-def _affine_push(x: Tensor, wanted: _Balance) -> tuple[Tensor, Tensor]:
+def affine_push(x: Tensor, wanted: Balance) -> tuple[Tensor, Tensor]:
     """grad_scale * d of `Balancer` is offset + slope * x; both are x's shape with frames of 1.
 
     With u = x / rms, m = mean / rms, q = rms / std, r = m q and e = r - clamp(r), times rms:
@@ -203,7 +206,7 @@ class Whiten(nn.Module):
             raise ValueError(
                 f"channels must be a multiple of {self.groups} groups, but are {x.shape[-1]}"
             )
-        phase = _draw(x, _now(self.prob), self.training)
+        phase = _draw(_now(self.prob), self.training) if _pushable(x) else None
         if phase is None:
             return x
         wanted = _Whiter(self.groups, _now(self.limit), self.grad_scale, phase)
@@ -302,7 +305,7 @@ def limit_value(
     """
     if low > high:
         raise ValueError(f"low must not be above high, but they are {low} and {high}")
-    if _draw(x, prob, training) is None:
+    if not _pushable(x) or _draw(prob, training) is None:
         return x
     result: Tensor = _Limited.apply(x, low, high)
     return result
@@ -323,51 +326,17 @@ class _Limited(torch.autograd.Function):
         return torch.where(x > ctx.high, grad.abs(), grad), None, None
 
 
-def penalise_large(
-    scores: Tensor, limit: float, penalty: float = 1.0, prob: float = 0.1, training: bool = True
-) -> Tensor:
-    """Attention scores, unchanged; those beyond +-limit are pushed back.
-
-    Added is the gradient of penalty * mean|g| * sum(relu(|scores| - limit)), where g is the
-    incoming gradient: a score beyond the limit is pushed by `penalty` times what an average score
-    gets. (The published penalty is absolute, 1e-4 beside a loss summed over all frames.)
-    """
-    if _draw(scores, prob, training) is None:
-        return scores
-    values = scores.detach()
-    least, most = torch.aminmax(values)
-    if _known_zero(torch.maximum(-least, most) > limit):
-        return scores
-    beyond = (values > limit).to(torch.int8) - (values < -limit).to(torch.int8)
-    result: Tensor = _Penalised.apply(scores, beyond, penalty)
-    return result
-
-
-class _Penalised(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, beyond: Tensor, penalty: float) -> Tensor:
-        ctx.save_for_backward(beyond)  # a byte per score, where x would be four
-        ctx.penalty = penalty
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (beyond,) = ctx.saved_tensors
-        (grad,) = grads
-        size = torch.linalg.vector_norm(grad, 1, dtype=torch.float32) / grad.numel()
-        push = beyond.float().mul_(ctx.penalty * size)
-        return push.add_(grad).to(grad.dtype), None, None
-
-
 def _now(value: float | Scheduled) -> float:
     return value.now() if isinstance(value, Scheduled) else value
 
 
-def _draw(x: Tensor, prob: float, training: bool) -> float | None:
-    """With probability `prob` a number in [0, 1), uniform; else None, or if x needs no gradient."""
-    if not (training and prob > 0.0 and x.requires_grad and torch.is_grad_enabled()):
-        return None
-    if x.numel() == 0:
+def _pushable(x: Tensor) -> bool:
+    return x.requires_grad and x.numel() > 0
+
+
+def _draw(prob: float, training: bool) -> float | None:
+    """With probability `prob` a number in [0, 1), uniform; else None, or where no gradient is."""
+    if not (training and prob > 0.0 and torch.is_grad_enabled()):
         return None
     drawn = torch.rand((), device="cpu").item()
     return drawn / prob if drawn < prob else None

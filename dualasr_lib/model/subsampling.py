@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.activations import SWOOSH_L, SWOOSH_R, dropout_mask, swoosh, swoosh_linear
+from dualasr_lib.model.activations import SWOOSH_R, dropout_mask, swoosh
+from dualasr_lib.model.feedforward import feedforward
+from dualasr_lib.model.fused import run
 from dualasr_lib.model.normalisation import BiasNorm
 
 __all__ = ["ConvSubsampling", "SubsamplingConfig", "SubsamplingState", "depthwise_conv"]
@@ -111,14 +113,13 @@ class ConvSubsampling(nn.Module):
         # (N, c, T/2, f) -> (N, T/2, f, c): the pointwise layers are matrix products
         inner = depthwise_conv(y, self.depthwise.weight, self.depthwise.bias)
         inner = inner.permute(0, 2, 3, 1).flatten(1, 2)
-        u = F.linear(inner, self.expand.weight, self.expand.bias - SWOOSH_L.shift)
-        inner = swoosh_linear(u, SWOOSH_L, self.reduce.weight, self.reduce.bias)
+        inner = feedforward(inner, self.expand, self.reduce)
         past = self._cache_shapes[3][1]
         same = y[:, :, past : past + frames // 2].permute(0, 2, 3, 1)
         flat = inner.reshape(same.shape) + same
         out = self.norm(self.out_projection(flat.flatten(2)))
         if self.training and self.config.dropout:
-            out = out * dropout_mask(out, self.config.dropout)
+            out = out * dropout_mask(out, out.shape[2], self.config.dropout)
         return out, SubsamplingState(first, second, third, convnext)
 
 
@@ -128,8 +129,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x (N, C, T + K - 1, F), weight (C, 1, K, K), K odd, bias (C,) -> (N, C, T, F). The gradient of
     the weight is computed as matrix products; torch's own takes seven times longer on a CPU.
     """
-    result: Tensor = _Depthwise.apply(x, weight, bias)
-    return result
+    return run(_Depthwise, x, weight, bias)
 
 
 class _Depthwise(torch.autograd.Function):

@@ -18,15 +18,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.context import Context, chunk_context, full_context, step_context
+from dualasr_lib.model.band import Window
+from dualasr_lib.model.context import (
+    Context,
+    chunk_context,
+    full_context,
+    position_encoding,
+    step_context,
+)
 from dualasr_lib.model.masking import draw_features, feature_mask
 from dualasr_lib.model.normalisation import Bypass
 from dualasr_lib.model.scheduled import Scheduled
 from dualasr_lib.model.streaming import ChunkSpec, unfilled
 from dualasr_lib.model.training_aids import Aids
-from dualasr_lib.model.zipformer_layer import LayerConfig, LayerState, ZipformerLayer
+from dualasr_lib.model.zipformer_layer import (
+    LayerConfig,
+    LayerConstants,
+    LayerState,
+    ZipformerLayer,
+)
 
-__all__ = ["Downsample", "StackConfig", "Zipformer", "ZipformerState", "fit_channels"]
+__all__ = ["Downsample", "Prepared", "StackConfig", "Zipformer", "ZipformerState", "fit_channels"]
 
 _POSITION_DROPOUT = 0.15  # as published
 
@@ -59,6 +71,15 @@ class ZipformerState(NamedTuple):
     """One tuple per stack, one state per layer."""
     processed: Tensor
     """(N,) int64 input frames seen so far."""
+
+
+class Prepared(NamedTuple):
+    """What the steps of streams of one chunk length share."""
+
+    chunk: ChunkSpec
+    """Chunk and left context in input frames."""
+    constants: tuple[tuple[LayerConstants, ...], ...]
+    """One tuple per stack, one entry per layer."""
 
 
 class Downsample(nn.Module):
@@ -98,19 +119,28 @@ class _Stack(nn.Module):
         x: Tensor,
         states: tuple[LayerState, ...],
         context: Context,
+        constants: tuple[LayerConstants, ...],
         kept: Tensor | None,
     ) -> tuple[Tensor, tuple[LayerState, ...]]:
         inside, following = self.downsample(x), []
         mask = feature_mask(kept, inside, self.config.unmasked_dim)
         inside = inside if mask is None else inside * mask
-        for layer, state in zip(self._typed_layers(), states):
-            inside, state = layer.step(inside, state, context)
+        for layer, state, known in zip(self._typed_layers(), states, constants):
+            inside, state = layer.step(inside, state, context, known)
             inside = inside if mask is None else inside * mask
             following.append(state)
         if self.config.downsampling == 1:
             return inside, tuple(following)
         repeated = inside.repeat_interleave(self.config.downsampling, dim=1)
         return self.bypass(x, repeated), tuple(following)
+
+    def constants(
+        self, window: Window, chunk: int | None, device: torch.device
+    ) -> tuple[LayerConstants, ...]:
+        positions = position_encoding(window, self.config.layer.attention.position_dim, device)
+        if self.training and self.config.layer.aids:
+            positions = F.dropout(positions, _POSITION_DROPOUT)
+        return tuple(layer.constants(positions, chunk) for layer in self._typed_layers())
 
     def _typed_layers(self) -> list[ZipformerLayer]:
         return [layer for layer in self.layers if isinstance(layer, ZipformerLayer)]
@@ -145,21 +175,30 @@ class Zipformer(nn.Module):
         cached = [chunk.downsampled(config.downsampling).left for config in self.configs]
         return self._state(batch, [frames or 0 for frames in cached], device)
 
+    def prepare(self, chunk: ChunkSpec, device: torch.device) -> Prepared:
+        """What `step` needs beside its state: a function of the weights, computed once."""
+        constants = []
+        for stack in self._typed_stacks():
+            local = chunk.downsampled(stack.config.downsampling)
+            window = Window(1, local.frames, local.frames + (local.left or 0))
+            constants.append(stack.constants(window, local.frames, device))
+        return Prepared(chunk, tuple(constants))
+
     def step(
-        self, x: Tensor, state: ZipformerState, chunk: ChunkSpec
+        self, x: Tensor, state: ZipformerState, prepared: Prepared
     ) -> tuple[Tensor, ZipformerState]:
         """One chunk x (N, chunk.frames, C) -> (N, chunk.frames, widest C), next state."""
-        if x.shape[1] != chunk.frames:
+        if x.shape[1] != prepared.chunk.frames:
             raise ValueError(
-                f"a step takes one chunk of {chunk.frames} frames, but got {x.shape[1]}"
+                f"a step takes one chunk of {prepared.chunk.frames} frames, but got {x.shape[1]}"
             )
         contexts, known = [], []
         for config, states in zip(self.configs, state.layers):
-            factor, dim = config.downsampling, config.layer.attention.position_dim
+            factor = config.downsampling
             empty = unfilled(state.processed // factor, states[0].key.shape[1])
-            contexts.append(step_context(empty, x.shape[1] // factor, dim))
-            known.append(tuple(_without_unused(layer, empty) for layer in states))
-        y, layers = self._run(x, tuple(known), contexts)
+            contexts.append(step_context(empty, x.shape[1] // factor))
+            known.append(_without_unused(states, empty))
+        y, layers = self._run(x, tuple(known), contexts, prepared.constants)
         return y, ZipformerState(layers, state.processed + x.shape[1])
 
     def forward_chunks(self, x: Tensor, chunk: ChunkSpec) -> Tensor:
@@ -169,8 +208,7 @@ class Zipformer(nn.Module):
         contexts = []
         for config in self.configs:
             local = chunk.downsampled(config.downsampling)
-            frames, dim = x.shape[1] // config.downsampling, config.layer.attention.position_dim
-            contexts.append(chunk_context(frames, local, dim, x.device))
+            contexts.append(chunk_context(x.shape[1] // config.downsampling, local, x.device))
         return self._whole(x, contexts)
 
     def forward_full(self, x: Tensor, lens: Tensor) -> Tensor:
@@ -184,7 +222,7 @@ class Zipformer(nn.Module):
             factor = config.downsampling
             local = torch.div(lens + factor - 1, factor, rounding_mode="floor")
             padding = index[None, : x.shape[1] // factor] >= local[:, None]
-            contexts.append(full_context(padding, config.layer.attention.position_dim))
+            contexts.append(full_context(padding))
         return self._whole(x, contexts)[:, :frames]
 
     def _state(self, batch: int, cached: list[int], device: torch.device) -> ZipformerState:
@@ -197,19 +235,25 @@ class Zipformer(nn.Module):
     def _whole(self, x: Tensor, contexts: list[Context]) -> Tensor:
         cached = [context.window.left for context in contexts]
         empty = self._state(x.shape[0], cached, x.device)
-        return self._run(x, empty.layers, contexts)[0]
+        constants = tuple(
+            stack.constants(context.window, context.chunk, x.device)
+            for stack, context in zip(self._typed_stacks(), contexts)
+        )
+        return self._run(x, empty.layers, contexts, constants)[0]
 
     def _run(
-        self, x: Tensor, states: tuple[tuple[LayerState, ...], ...], contexts: list[Context]
+        self,
+        x: Tensor,
+        states: tuple[tuple[LayerState, ...], ...],
+        contexts: list[Context],
+        constants: tuple[tuple[LayerConstants, ...], ...],
     ) -> tuple[Tensor, tuple[tuple[LayerState, ...], ...]]:
         outputs: list[Tensor] = []
         following = []
         kept = draw_features(x.shape[0], self.training and self._masks_channels)
-        for stack, state, context in zip(self._typed_stacks(), states, contexts):
-            if self.training and stack.config.layer.aids:
-                dropped = F.dropout(context.positions, _POSITION_DROPOUT)
-                context = context._replace(positions=dropped)
-            x, state = stack.step(fit_channels(x, stack.config.layer.dim), state, context, kept)
+        for stack, state, context, fixed in zip(self._typed_stacks(), states, contexts, constants):
+            x = fit_channels(x, stack.config.layer.dim)
+            x, state = stack.step(x, state, context, fixed, kept)
             outputs.append(x)
             following.append(state)
         return _latest_channels(outputs), tuple(following)
@@ -246,14 +290,19 @@ def fit_channels(x: Tensor, dim: int) -> Tensor:
     return x[:, :, :dim] if x.shape[2] >= dim else F.pad(x, (0, dim - x.shape[2]))
 
 
-def _without_unused(state: LayerState, unused: Tensor) -> LayerState:
+def _without_unused(states: tuple[LayerState, ...], unused: Tensor) -> tuple[LayerState, ...]:
     """The caches of attention with zeros where `unused` (N, L) says that nothing was kept yet."""
+    if unused.device.type == "cpu" and not bool(unused.any()):
+        return states
     empty = unused[:, :, None]
-    return state._replace(
-        key=state.key.masked_fill(empty, 0.0),
-        nonlinear=state.nonlinear.masked_fill(empty, 0.0),
-        value1=state.value1.masked_fill(empty, 0.0),
-        value2=state.value2.masked_fill(empty, 0.0),
+    return tuple(
+        state._replace(
+            key=state.key.masked_fill(empty, 0.0),
+            nonlinear=state.nonlinear.masked_fill(empty, 0.0),
+            value1=state.value1.masked_fill(empty, 0.0),
+            value2=state.value2.masked_fill(empty, 0.0),
+        )
+        for state in states
     )
 
 

@@ -16,27 +16,25 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.activations import SWOOSH_L, dropout_mask, swoosh_linear
 from dualasr_lib.model.attention import (
     AttentionConfig,
     AttentionWeights,
     NonlinearAttention,
     SelfAttention,
     nonlinear_dim,
-    scaled_linear,
     uniform_weights,
 )
 from dualasr_lib.model.context import Context
-from dualasr_lib.model.convolution import ConvolutionModule
+from dualasr_lib.model.convolution import ConvConstants, ConvolutionModule
+from dualasr_lib.model.feedforward import FeedForward
 from dualasr_lib.model.masking import drawn, sequence_dropout, sequence_mask
 from dualasr_lib.model.normalisation import BiasNorm, Bypass
 from dualasr_lib.model.scheduled import Scheduled
 from dualasr_lib.model.training_aids import Aids, SkipRates
 
-__all__ = ["FeedForward", "LayerConfig", "LayerState", "ZipformerLayer"]
+__all__ = ["LayerConfig", "LayerConstants", "LayerState", "ZipformerLayer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +83,15 @@ class LayerState(NamedTuple):
     """(N, K // 2, C) history of the second convolution."""
 
 
-class FeedForward(nn.Module):
-    """Linear, SwooshL, dropout (one mask for all frames of a sequence, as published), linear."""
+class LayerConstants(NamedTuple):
+    """What a layer computes from its weights for all frames alike, whatever they hold."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float, aids: Aids) -> None:
-        super().__init__()
-        self.in_projection = nn.Linear(dim, hidden)
-        self.out_projection = scaled_linear(hidden, dim, 0.1)
-        self.dropout = dropout
-        self.balance = aids.balance(hidden, (0.3, 1.0), (0.75, 5.0), origin=SWOOSH_L.shift)
-        self.whiten = aids.whiten(1, 7.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, C) -> (N, T, C)."""
-        first, second = self.in_projection, self.out_projection
-        u = self.balance(F.linear(x, first.weight, first.bias - SWOOSH_L.shift))
-        mask = dropout_mask(u, self.dropout) if self.training and self.dropout else None
-        return self.whiten(swoosh_linear(u, SWOOSH_L, second.weight, second.bias, mask))
+    table: Tensor
+    """(H, R, P) positional part of the attention, one row per distance."""
+    conv1: ConvConstants
+    """Of the first convolution."""
+    conv2: ConvConstants
+    """Of the second convolution."""
 
 
 class ZipformerLayer(nn.Module):
@@ -148,13 +138,23 @@ class ZipformerLayer(nn.Module):
             conv2=empty(history, dim),
         )
 
-    def step(self, x: Tensor, state: LayerState, context: Context) -> tuple[Tensor, LayerState]:
+    def constants(self, positions: Tensor, chunk: int | None) -> LayerConstants:
+        """For position encodings (R, D) of the window and chunks of that many frames."""
+        return LayerConstants(
+            self.weights.table(positions, self.rates.positions.now()),
+            self.conv1.depthwise.constants(chunk),
+            self.conv2.depthwise.constants(chunk),
+        )
+
+    def step(
+        self, x: Tensor, state: LayerState, context: Context, constants: LayerConstants
+    ) -> tuple[Tensor, LayerState]:
         """x (N, T, C) whole chunks, or a whole utterance with empty caches -> (N, T, C), next
         state.
         """
         start, rates = x, self.rates
-        weights, key = self.weights(x, context, state.key, rates.positions.now())
-        heard = sequence_mask(x, rates.attention.now(), self.training)
+        weights, key = self.weights(x, context, constants.table, state.key)
+        heard = sequence_mask(x, rates.attention.now(), True) if self.training else None
         x = x + self.feedforward1(x)
         gate = weights
         if self.training and drawn(rates.constant_attention.now()):
@@ -163,22 +163,24 @@ class ZipformerLayer(nn.Module):
         x = x + _masked(self.balancers["nonlinear"](y), heard)
         y, value1 = self.attention1(x, weights, context, state.value1)
         x = x + _masked(y, heard)
-        y, conv1 = self.conv1(x, context, state.conv1)
-        x = x + sequence_dropout(y, rates.convolution.now(), self.training)
+        y, conv1 = self.conv1(x, context, constants.conv1, state.conv1)
+        x = x + self._drop(y, rates.convolution)
         x = self._feed(x, self.feedforward2, "feedforward2")
         x = self.bypass_mid(start, x)
         y, value2 = self.attention2(x, weights, context, state.value2)
         x = x + _masked(y, heard)
-        y, conv2 = self.conv2(x, context, state.conv2)
-        x = x + sequence_dropout(y, rates.convolution.now(), self.training)
+        y, conv2 = self.conv2(x, context, constants.conv2, state.conv2)
+        x = x + self._drop(y, rates.convolution)
         x = self._feed(x, self.feedforward3, "feedforward3")
         x = self.bypass(start, self.norm(self.balancers["inner"](x)))
         x = self.balancers["whiten"](self.balancers["outer"](x))
         return x, LayerState(key, nonlinear, value1, value2, conv1, conv2)
 
     def _feed(self, x: Tensor, feedforward: nn.Module, name: str) -> Tensor:
-        y = self.balancers[name](feedforward(x))
-        return x + sequence_dropout(y, self.rates.feedforward.now(), self.training)
+        return x + self._drop(self.balancers[name](feedforward(x)), self.rates.feedforward)
+
+    def _drop(self, y: Tensor, rate: Scheduled) -> Tensor:
+        return sequence_dropout(y, rate.now(), True) if self.training else y
 
 
 def _balancers(dim: int, aids: Aids) -> nn.ModuleDict:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualasr_lib.model import activations
-from dualasr_lib.model.activations import SWOOSH_L, SWOOSH_R, Swoosh, swoosh, swoosh_linear
+from dualasr_lib.model.activations import SWOOSH_L, SWOOSH_R, Pieces, Swoosh, swoosh, swoosh_linear
 
 KINDS = [(SWOOSH_L, 4.0, 0.035), (SWOOSH_R, 1.0, 0.313261687)]
 
@@ -28,22 +28,13 @@ def test_value_and_gradient(kind: Swoosh, shift: float, offset: float) -> None:
 
 
 @pytest.mark.parametrize(("kind", "shift", "offset"), KINDS)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("piece", [1, 7 * 5, 3 * 11 * 7, 2**18])
-def test_linear_behind_it(
-    kind: Swoosh, shift: float, offset: float, masked: bool, piece: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Whatever the size of the pieces that are worked on at a time."""
-    monkeypatch.setattr(activations, "_PIECE", piece)
+def test_linear_behind_it(kind: Swoosh, shift: float, offset: float) -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 11, 7, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    mask = 2.0 * (torch.rand(4, 1, 7, dtype=torch.float64) > 0.5) if masked else None
-    hidden = naive(x, shift, offset)
-    expected = F.linear(hidden if mask is None else hidden * mask, weight, bias)
-    got = swoosh_linear(x - kind.shift, kind, weight, bias, mask)
+    expected = F.linear(naive(x, shift, offset), weight, bias)
+    got = swoosh_linear(x - kind.shift, kind, weight, bias)
     torch.testing.assert_close(got, expected)
     direction = torch.randn_like(expected)
     for a, b in zip(
@@ -51,6 +42,17 @@ def test_linear_behind_it(
         torch.autograd.grad((expected * direction).sum(), (x, weight, bias)),
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_pieces_cover_every_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for piece in (1, 20, 7 * 11 * 2, 10**6):
+        monkeypatch.setattr(activations, "_PIECE", piece)
+        x = torch.zeros(5, 11, 7)
+        for part in Pieces(x):
+            assert x[part].is_contiguous()
+            assert x[part].numel() <= max(piece, 7)
+            x[part] += 1.0
+        assert bool((x == 1.0).all())
 
 
 @pytest.mark.parametrize("kind", [SWOOSH_L, SWOOSH_R])

@@ -43,17 +43,17 @@ def test_position_encoding_depends_on_distance_only() -> None:
 
 def test_full_context_hides_padding_and_a_step_hides_unfilled_caches() -> None:
     padding = torch.tensor([[False, False, False], [False, True, True]])
-    context = full_context(padding, 8)
+    context = full_context(padding)
     assert (context.mask == MASKED).int()[:, 0, 0].tolist() == [[0, 0, 0], [0, 1, 1]]
     empty = unfilled(torch.tensor([0, 1, 9]), 3)
-    context = step_context(empty, 2, 8)
+    context = step_context(empty, 2)
     hidden = (context.mask == MASKED).int()[:, 0, 0].tolist()
     assert hidden == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
-    assert context.window == Window(1, 2, 5) and context.positions.shape == (6, 8)
+    assert context.window == Window(1, 2, 5)
 
 
 def test_uniform_weights_hear_all_that_is_visible() -> None:
-    context = chunk_context(40, ChunkSpec(frames=4, left=8), 8, torch.device("cpu"))
+    context = chunk_context(40, ChunkSpec(frames=4, left=8), torch.device("cpu"))
     shape = (2, 3 * context.window.blocks, context.window.block, context.window.width)
     weights = uniform_weights(torch.rand(shape), context)
     assert weights.shape == (1, *shape[1:])
@@ -68,8 +68,8 @@ def test_large_scores_are_pushed_back_and_masked_ones_are_not() -> None:
     module = AttentionWeights(10, AttentionConfig(heads=2, query_head_dim=4), aids).double()
     with torch.no_grad():
         module.in_projection.weight.mul_(60.0)
-    context = chunk_context(16, ChunkSpec(frames=4, left=4), 48, torch.device("cpu"))
-    context = context._replace(positions=context.positions.double(), mask=context.mask.double())
+    context = chunk_context(16, ChunkSpec(frames=4, left=4), torch.device("cpu"))
+    positions = position_encoding(context.window, 48, torch.device("cpu"))
     x = torch.randn(2, 16, 10, dtype=torch.float64)
     direction = torch.randn(
         2, 2 * context.window.blocks, context.window.block, context.window.width
@@ -77,7 +77,9 @@ def test_large_scores_are_pushed_back_and_masked_ones_are_not() -> None:
 
     def gradient(rate: float) -> Tensor:
         module.penalty_rate = rate
-        weights, _ = module.train()(x, context, x.new_zeros(2, context.window.left, 8))
+        weights, _ = module.train()(
+            x, context, module.table(positions, 0.0), x.new_zeros(2, context.window.left, 8)
+        )
         module.zero_grad()
         (weights * direction).sum().backward()
         grad = module.in_projection.weight.grad

@@ -34,7 +34,10 @@ def test_chunk_causal(kernel: int, chunk: int) -> None:
     conv = ChunkCausalConv(5, kernel).double()
     x = torch.randn(2, 3 * chunk, 5, dtype=torch.float64, requires_grad=True)
     cache = torch.randn(2, kernel // 2, 5, dtype=torch.float64)
-    got, expected = conv(x, cache, chunk, None), slow_chunk_causal(conv, x, cache, chunk)
+    got, expected = (
+        conv(x, cache, conv.constants(chunk), None),
+        slow_chunk_causal(conv, x, cache, chunk),
+    )
     torch.testing.assert_close(got, expected)
     inputs = [x, *conv.parameters()]
     weight = torch.randn_like(got)
@@ -51,7 +54,7 @@ def test_symmetric(frames: int, kernel: int) -> None:
     conv = SymmetricConv(4, kernel).double()
     x = torch.randn(3, frames, 4, dtype=torch.float64)
     expected = depthwise(x, conv.weight, kernel // 2, kernel // 2) + conv.bias
-    torch.testing.assert_close(conv(x, x[:, :0], None, None), expected)
+    torch.testing.assert_close(conv(x, x[:, :0], conv.constants(None), None), expected)
 
 
 @pytest.mark.parametrize("kernel", [3, 15])
@@ -61,7 +64,7 @@ def test_full_context_is_one_chunk_per_utterance(kernel: int) -> None:
     conv, lens = ChunkCausalConv(4, kernel).double(), (1, 9, 40, 33)
     x = torch.randn(4, 40, 4, dtype=torch.float64)
     padding = torch.arange(40)[None, :, None] >= torch.tensor(lens)[:, None, None]
-    got = conv(x.masked_fill(padding, 0.0), x[:, :0], None, padding)
+    got = conv(x.masked_fill(padding, 0.0), x[:, :0], conv.constants(None), padding)
     for i, n in enumerate(lens):
         cache = torch.zeros(1, kernel // 2, 4, dtype=torch.float64)
         expected = slow_chunk_causal(conv, x[i : i + 1, :n], cache, n)

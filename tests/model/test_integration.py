@@ -130,8 +130,9 @@ def test_step_equals_forward(
         return whole.h[:, : (x.shape[1] - extra) // 4]
 
     def step(x: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
-        return encoder.step(x, torch.full((x.shape[0],), x.shape[1]), state, chunk)
+        return encoder.step(x, torch.full((x.shape[0],), x.shape[1]), state, prepared)
 
+    prepared = encoder.prepare(chunk, CPU)
     module = Module(forward, step, lambda n: encoder.init_state(n, chunk, CPU), 2 * frames, extra)
     verify_streaming(module, torch.randn(2, 5 * 2 * frames + extra, FEATURES), 1e-4)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.model.regularise import Balancer, Whiten, limit_value, penalise_large, whiteness
+from dualasr_lib.model.regularise import Balancer, Whiten, limit_value, whiteness
 from dualasr_lib.model.scheduled import Scheduled, set_step
 
 Regulariser = Callable[[Tensor], Tensor]
@@ -70,7 +70,6 @@ ALWAYS: list[tuple[str, Callable[[bool], Regulariser]]] = [
     ("balancer", lambda on: Balancer(12, prob=1.0).train(on)),
     ("whiten", lambda on: Whiten(3, 1.5, prob=1.0).train(on)),
     ("limit", lambda on: lambda x: limit_value(x, -1.0, 1.0, 1.0, training=on)),
-    ("penalise", lambda on: lambda x: penalise_large(x, 2.0, prob=1.0, training=on)),
 ]
 
 
@@ -228,21 +227,6 @@ def test_limited_value_comes_back() -> None:
     incoming = torch.tensor([1.0, -1.0, 1.0, -2.0, 3.0])
     got = gradient(lambda v: limit_value(v, 0.0, 1.0, prob=1.0), x, incoming)
     assert got.tolist() == [-1.0, -1.0, 1.0, 2.0, 3.0]
-
-
-def test_large_scores_are_penalised() -> None:
-    x = torch.tensor([[-9.0, 1.0], [4.0, 9.0]])
-    incoming = torch.tensor([[1.0, -2.0], [3.0, -2.0]])
-
-    def penalised(v: Tensor) -> Tensor:
-        return penalise_large(v, 4.0, penalty=0.5, prob=1.0)
-
-    got = gradient(penalised, x, incoming)
-    leaf = x.clone().requires_grad_()
-    loss = (leaf * incoming).sum() + 0.5 * 2.0 * (leaf.abs() - 4.0).relu().sum()
-    assert torch.equal(got, torch.autograd.grad(loss, leaf)[0])
-    leaf = x.clone().requires_grad_()
-    assert penalise_large(leaf, 9.0, prob=1.0) is leaf  # nothing lies beyond
 
 
 def test_training_brings_channels_into_range() -> None:

