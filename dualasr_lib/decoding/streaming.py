@@ -245,7 +245,7 @@ class _Loop:
     def _advance(self, streams: list[_Stream]) -> None:
         """One step of model and search for `streams`."""
         start = self._clock.now()
-        with torch.inference_mode():  # type: ignore[no-untyped-call,unused-ignore]
+        with torch.no_grad():
             steps = self._search.step(
                 self._log_probs(streams), [stream.search_state for stream in streams]
             )

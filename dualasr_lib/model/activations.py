@@ -4,18 +4,21 @@ and with the linear layer that follows them.
     SwooshL(x) = ln(1 + e^(x - 4)) - 0.08 x - 0.035          (feed-forward modules)
     SwooshR(x) = ln(1 + e^(x - 1)) - 0.08 x - 0.313261687    (convolution modules)
 
-The layer before an activation adds its bias anyway, so it subtracts the shift (4 or 1) there, and
-everything here takes the shifted input u. With s = 1 / (1 + e^u):
+The layer before an activation adds its bias anyway, so it subtracts the shift there: 4 or 1, and a
+little more that makes the constant at the end vanish. Everything here takes the shifted input u.
+With D = k + e^u and a k for each kind (see `Swoosh`):
 
-    SwooshL = -ln s - 0.08 u - 0.355        derivative 0.92 - s
+    Swoosh = ln D - 0.08 u        derivative 0.92 - k / D
 
-A sigmoid and a logarithm cost a third of a softplus on a CPU, and s is all that the backward pass
-needs. `swoosh_linear` keeps s and the activation, nothing else; the chain of elementary operations
-keeps five such tensors. Above u = 85 the activation is constant, its derivative is not.
+That is a quarter of a softplus' time on a CPU, and 1 / D is all that the backward pass needs.
+`swoosh_linear` keeps it and the activation, nothing else; the chain of elementary operations keeps
+five such tensors. Above u = 85 the activation falls and its derivative does not follow.
 tests/model/test_activations.py holds the slow reference.
 """
 
+import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -31,35 +34,41 @@ __all__ = [
     "Swoosh",
     "compute_dtype",
     "dropout_mask",
-    "negated_swoosh",
     "swoosh",
     "swoosh_linear",
+    "swoosh_parts",
+    "swoosh_slope",
 ]
 
 _SLOPE = 0.08
-_TINY = 1e-37  # its logarithm is finite
+_STEEPEST = 1.0 - _SLOPE  # the largest derivative
+_HUGE = 1e37  # it and its inverse are finite
 _PIECE = 2**18  # numbers worked on at a time: some passes over them stay inside the cache
 
 
 class Swoosh(NamedTuple):
-    """ln(1 + e^(x - shift)) - 0.08 x - offset."""
+    """ln(1 + e^(x - centre)) - 0.08 x - offset = ln(k + e^u) - 0.08 u with u = x - shift.
 
-    shift: float
-    offset: float
+    With x - centre = u - ln k the left side is ln(k + e^u) - 0.08 u - 0.92 ln k - 0.08 centre -
+    offset; k makes the last three terms cancel.
+    """
+
+    centre: float
+    k: float
+
+    @staticmethod
+    def of(centre: float, offset: float) -> "Swoosh":
+        """The function with this centre and offset."""
+        return Swoosh(centre, math.exp(-(offset + _SLOPE * centre) / _STEEPEST))
 
     @property
-    def constant(self) -> float:
-        """What is subtracted once x is written as u + shift."""
-        return self.offset + _SLOPE * self.shift
-
-    @property
-    def steepest(self) -> float:
-        """The derivative is this minus s."""
-        return 1.0 - _SLOPE
+    def shift(self) -> float:
+        """What the layer before subtracts."""
+        return self.centre - math.log(self.k)
 
 
-SWOOSH_L = Swoosh(4.0, 0.035)
-SWOOSH_R = Swoosh(1.0, 0.313261687)
+SWOOSH_L = Swoosh.of(4.0, 0.035)
+SWOOSH_R = Swoosh.of(1.0, 0.313261687)
 
 
 def swoosh(u: Tensor, kind: Swoosh) -> Tensor:
@@ -81,19 +90,31 @@ def dropout_mask(x: Tensor, channels: int, probability: float) -> Tensor:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type that matrix products of `x` should have: autocast's, if it is on."""
     # a matrix product of nothing: autocast's own answer, the same call in every torch
-    none = x.new_empty(0, 0)
+    none = _nothing(x.dtype, x.device)
     return torch.mm(none, none).dtype
 
 
-def negated_swoosh(u: Tensor, kind: Swoosh) -> tuple[Tensor, Tensor]:
-    """(s, -activation) of x = u + kind.shift, s = 1 / (1 + e^u), computed in float32 or better."""
+@lru_cache
+def _nothing(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(0, 0, dtype=dtype, device=device)
+
+
+def swoosh_parts(u: Tensor, kind: Swoosh) -> tuple[Tensor, Tensor]:
+    """(D, activation) of x = u + kind.shift, computed in float32 or better."""
     wide = u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
-    s = wide.neg().sigmoid_().clamp_(min=_TINY)
-    return s, s.log().add_(wide, alpha=_SLOPE).add_(kind.constant)
+    divisor = wide.exp().add_(kind.k).clamp_(max=_HUGE)
+    return divisor, divisor.log().add_(wide, alpha=-_SLOPE)
+
+
+def swoosh_slope(inverse: Tensor, kind: Swoosh) -> Tensor:
+    """The derivative, from 1 / D."""
+    return torch.rsub(inverse, _STEEPEST, alpha=kind.k)
 
 
 class Pieces:
-    """(sequences, frames) slices of contiguous parts of x (N, T, H) that a CPU's cache can hold."""
+    """(sequences, frames) slices of contiguous parts of x (N, T, H) that a CPU's cache can hold, or
+    (...,) where it can hold all of x.
+    """
 
     def __init__(self, x: Tensor) -> None:
         batch, frames, channels = x.shape
@@ -101,8 +122,11 @@ class Pieces:
         self._shape = (batch, frames)
         self._rows = max(1, _PIECE // channels) if on_cpu else batch * max(1, frames)
 
-    def __iter__(self) -> Iterator[tuple[slice, slice]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         (batch, frames), rows = self._shape, self._rows
+        if batch * frames <= rows:  # cheaper to index with than slices are
+            yield (...,)
+            return
         if frames >= rows:
             for number in range(batch):
                 for start in range(0, frames, rows):
@@ -116,31 +140,33 @@ class Pieces:
 class _Activation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, kind: Swoosh) -> Tensor:
-        s, value = negated_swoosh(u, kind)
-        ctx.save_for_backward(s.to(u.dtype))
-        return value.neg_().to(u.dtype)
+        divisor, value = swoosh_parts(u, kind)
+        ctx.save_for_backward(divisor.reciprocal_().to(u.dtype))
+        ctx.kind = kind
+        return value.to(u.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (s,) = ctx.saved_tensors
-        return torch.rsub(s, 1.0 - _SLOPE).mul_(grads[0]), None
+        (inverse,) = ctx.saved_tensors
+        return swoosh_slope(inverse, ctx.kind).mul_(grads[0]), None
 
 
 class _ActivationLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tensor:
         dtype = compute_dtype(u)
-        s, value = negated_swoosh(u, kind)
+        divisor, value = swoosh_parts(u, kind)
         rows = value.flatten(0, 1).to(dtype)
-        y = torch.addmm(bias.to(dtype), rows, weight.to(dtype).t(), alpha=-1)
-        ctx.save_for_backward(s.to(u.dtype), rows, weight)
+        y = torch.addmm(bias.to(dtype), rows, weight.to(dtype).t())
+        ctx.save_for_backward(divisor.reciprocal_().to(u.dtype), rows, weight)
+        ctx.kind = kind
         return y.reshape(*u.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        s, hidden, weight = ctx.saved_tensors
+        inverse, hidden, weight = ctx.saved_tensors
         rows = grads[0].flatten(0, 1).to(hidden.dtype)
-        to_hidden = torch.rsub(s, 1.0 - _SLOPE)
-        to_hidden.mul_((rows @ weight.to(rows.dtype)).reshape(s.shape))
-        to_weight = (rows.t() @ hidden).neg_().to(weight.dtype)
+        to_hidden = swoosh_slope(inverse, ctx.kind)
+        to_hidden.mul_((rows @ weight.to(rows.dtype)).reshape(inverse.shape))
+        to_weight = (rows.t() @ hidden).to(weight.dtype)
         return to_hidden, None, to_weight, rows.sum(0).to(weight.dtype)

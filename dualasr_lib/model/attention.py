@@ -16,7 +16,6 @@ from dualasr_lib.model.band import MASKED, merge, split_keys, split_queries
 from dualasr_lib.model.context import Context
 from dualasr_lib.model.fused import run
 from dualasr_lib.model.masking import drawn
-from dualasr_lib.model.streaming import keep_last
 from dualasr_lib.model.training_aids import Aids
 
 __all__ = [
@@ -105,20 +104,21 @@ class AttentionWeights(nn.Module):
     def forward(
         self, x: Tensor, context: Context, table: Tensor, key_cache: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), table (H, R, P), key_cache (N, L, H*D) -> weights (H, M, B, W), cache."""
+        """x (N, T, C), table (H, R, P), key_cache (N, L, H, D) -> weights (H, M, B, W), cache."""
         heads, window = self.config.heads, context.window
         q, k, p = self.in_projection(x).split([self.query, self.query, self.position], dim=2)
         k = self.balance_keys(self.whiten_keys(k))
+        keys, key_cache = split_keys(k, key_cache, window)
         weights = run(
             _Weights,
             split_queries(q, heads, window),
-            split_keys(k, key_cache, heads, window),
+            keys,
             split_queries(p, heads, window),
             table.to(q.dtype),
             context.mask,
             self.training and drawn(self.penalty_rate),
         )
-        return weights, keep_last(key_cache, k)
+        return weights, key_cache
 
 
 class _Weights(torch.autograd.Function):
@@ -176,7 +176,6 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, config: AttentionConfig, aids: Aids) -> None:
         super().__init__()
-        self.heads = config.heads
         inner = config.heads * config.value_head_dim
         self.in_projection = nn.Linear(dim, inner)
         self.out_projection = scaled_linear(inner, dim, 0.05)
@@ -185,11 +184,10 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, weights: Tensor, context: Context, cache: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), weights (H, M, B, W), cache (N, L, H*V) -> (N, T, C), next cache."""
+        """x (N, T, C), weights (H, M, B, W), cache (N, L, H, V) -> (N, T, C), next cache."""
         value = self.in_projection(x)
-        mixed = weights @ split_keys(value, cache, self.heads, context.window)
-        merged = merge(mixed, x.shape[1], context.window)
-        return self.whiten(self.out_projection(merged)), keep_last(cache, value)
+        mixed, cache = _mixed(weights, value, context, cache)
+        return self.whiten(self.out_projection(mixed)), cache
 
 
 class NonlinearAttention(nn.Module):
@@ -209,12 +207,21 @@ class NonlinearAttention(nn.Module):
     def forward(
         self, x: Tensor, weights: Tensor, context: Context, cache: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """x (N, T, C), weights (H or 1, M, B, W), cache (N, L, 3C/4) -> (N, T, C), next cache."""
+        """x (N, T, C), weights (H or 1, M, B, W), cache (N, L, 1, 3C/4) -> (N, T, C), cache."""
         s, value, gate = self.in_projection(x).chunk(3, dim=2)
         value = self.whiten_value(value * self.balance_gate(s).tanh())
-        mixed = weights[:1] @ split_keys(value, cache, 1, context.window)
-        gated = merge(mixed, x.shape[1], context.window) * gate
-        return self.whiten(self.out_projection(gated)), keep_last(cache, value)
+        mixed, cache = _mixed(weights[:1], value, context, cache)
+        return self.whiten(self.out_projection(mixed * gate)), cache
+
+
+def _mixed(
+    weights: Tensor, value: Tensor, context: Context, cache: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values (N, T, H*V) averaged with weights (H, M, B, W) -> (N, T, H*V), next cache."""
+    values, cache = split_keys(value, cache, context.window)
+    mixed = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1))
+    mixed = mixed.view(*weights.shape[:3], values.shape[3])
+    return merge(mixed, value.shape[1], context.window), cache
 
 
 def uniform_weights(weights: Tensor, context: Context) -> Tensor:

@@ -86,16 +86,24 @@ def split_queries(x: Tensor, heads: int, window: Window) -> Tensor:
     return blocks.permute(2, 0, 1, 3).contiguous()
 
 
-def split_keys(x: Tensor, cache: Tensor, heads: int, window: Window) -> Tensor:
-    """Frames (N, T, H*D) with their cache (N, L, H*D) in front -> windows (H, M, W, D)."""
-    missing = window.blocks * window.block - x.shape[1]
-    parts = [cache.to(x.dtype), x]
+def split_keys(x: Tensor, cache: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Frames x (N, T, H*D), their cache (N, L, H, D) in front -> windows (H, M, W, D), next cache.
+
+    The next cache is a view of what was joined here, so that a step copies its caches once.
+    """
+    batch, frames, _ = x.shape
+    _, left, heads, width = cache.shape
+    missing = window.blocks * window.block - frames
+    parts = [cache.to(x.dtype), x.reshape(batch, frames, heads, width)]
     if missing:
-        parts.append(x.new_zeros(x.shape[0], missing, x.shape[2]))
-    joined = torch.cat(parts, dim=1) if missing or cache.shape[1] else x
-    if window.blocks == 1:
-        return joined.reshape(*joined.shape[:2], heads, -1).permute(2, 0, 1, 3).contiguous()
-    return run(_Windows, joined, heads, window)
+        parts.append(x.new_zeros(batch, missing, heads, width))
+    if window.blocks == 1:  # joined in the order that products need
+        joined = torch.cat([part.permute(2, 0, 1, 3) for part in parts], dim=2)
+        keys, joined = joined, joined.permute(1, 2, 0, 3)
+    else:
+        joined = torch.cat(parts, dim=1)
+        keys = run(_Windows, joined.flatten(2), heads, window)
+    return keys, joined[:, frames : frames + left].to(cache.dtype)
 
 
 def merge(x: Tensor, num_frames: int, window: Window) -> Tensor:

@@ -234,6 +234,11 @@ class ConvolutionModule(nn.Module):
         self.balance = aids.balance(dim, (fewest, 1.0), (smallest, 10.0), origin=shift)
         self.whiten = aids.whiten(1, 7.5)
 
+    def constants(self, chunk: int | None) -> ConvConstants:
+        """Those of the depthwise convolution; its bias subtracts the activation's shift."""
+        matrix, bias = self.depthwise.constants(chunk)
+        return ConvConstants(matrix, bias - SWOOSH_R.shift)
+
     def forward(
         self, x: Tensor, context: Context, constants: ConvConstants, cache: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -242,7 +247,7 @@ class ConvolutionModule(nn.Module):
         value = value * self.balance_gate(gate).sigmoid()
         if context.padding is not None:
             value = value.masked_fill(context.padding, 0.0)
-        y = self.depthwise(value, cache, constants, context.padding)
+        u = self.depthwise(value, cache, constants, context.padding)
         out = self.out_projection
-        u = self.whiten(self.balance(y.sub_(SWOOSH_R.shift)))
+        u = self.whiten(self.balance(u))
         return swoosh_linear(u, SWOOSH_R, out.weight, out.bias), keep_last(cache, value)

@@ -19,7 +19,8 @@ from dualasr_lib.model.activations import (
     Pieces,
     compute_dtype,
     dropout_mask,
-    negated_swoosh,
+    swoosh_parts,
+    swoosh_slope,
 )
 from dualasr_lib.model.attention import scaled_linear
 from dualasr_lib.model.fused import run
@@ -88,11 +89,11 @@ class _FeedForward(torch.autograd.Function):
         for piece in Pieces(u):
             part = u[piece]
             torch.addmm(bias, x[piece].flatten(0, 1).to(how.dtype), into, out=part.flatten(0, 1))
-            _, value = negated_swoosh(part, SWOOSH_L)
+            _, value = swoosh_parts(part, SWOOSH_L)
             if mask is not None:
                 value.mul_(mask[piece[0]])
             rows = value.flatten(0, 1).to(how.dtype)
-            torch.addmm(end, rows, out_of, alpha=-1, out=y[piece].flatten(0, 1))
+            torch.addmm(end, rows, out_of, out=y[piece].flatten(0, 1))
         ctx.save_for_backward(x, u, first, second, mask)
         ctx.balance = how.balance
         return y
@@ -107,9 +108,9 @@ class _FeedForward(torch.autograd.Function):
         into, out_of = first.to(u.dtype), second.to(u.dtype)
         for piece in Pieces(u):
             part, rows = u[piece], g[piece].flatten(0, 1)
-            slope, value = negated_swoosh(part, SWOOSH_L)
+            divisor, value = swoosh_parts(part, SWOOSH_L)
+            slope = swoosh_slope(divisor.reciprocal_(), SWOOSH_L)
             hidden = (rows @ out_of).reshape(part.shape)
-            slope.neg_().add_(SWOOSH_L.steepest)
             if mask is not None:
                 value.mul_(mask[piece[0]])
                 slope.mul_(mask[piece[0]])
@@ -117,17 +118,17 @@ class _FeedForward(torch.autograd.Function):
             if push is not None:
                 hidden.addcmul_(torch.addcmul(push[0], push[1], part.float()), hidden.abs())
             flat = hidden.flatten(0, 1).to(u.dtype)
-            _add_product(to_second, rows.t(), value.flatten(0, 1).to(u.dtype), -1)
-            _add_product(to_first, flat.t(), x[piece].flatten(0, 1).to(u.dtype), 1)
+            _add_product(to_second, rows.t(), value.flatten(0, 1).to(u.dtype))
+            _add_product(to_first, flat.t(), x[piece].flatten(0, 1).to(u.dtype))
             to_hidden_bias += flat.sum(dim=0)
             to_x[piece] = (flat @ into).reshape(*part.shape[:2], -1)
         to_bias = g.sum(dim=(0, 1)).to(second.dtype)
         return to_x, to_first, to_hidden_bias, to_second, to_bias, None, None
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor, sign: int) -> None:
-    """total += sign * a @ b, in the type of `total`."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, in the type of `total`."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b, alpha=sign)
+        total.addmm_(a, b)
     else:
-        total.add_(a @ b, alpha=sign)
+        total.add_(a @ b)

@@ -77,8 +77,9 @@ class Bypass(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Both (N, T, C) -> (N, T, C)."""
-        scale = limit_value(self.scale, self.floor.now(), 1.0, training=self.training)
-        kept = sequence_mask(before, self.skip.now(), self.training)
-        if kept is not None:
-            scale = scale * kept
-        return torch.lerp(before, after, scale)
+        scale: Tensor = self.scale
+        if self.training:
+            scale = limit_value(scale, self.floor.now(), 1.0)
+            kept = sequence_mask(before, self.skip.now(), True)
+            scale = scale if kept is None else scale * kept
+        return torch.addcmul(before, after - before, scale)  # torch's lerp is twice as slow

@@ -76,9 +76,12 @@ class ChunkSpec:
         return ChunkSpec(frames=self.frames // factor, left=left)
 
 
-def unfilled(processed: Tensor, cached: int) -> Tensor:
-    """(N, L) bool, True at cache slots that a stream of `processed` (N,) frames has not filled."""
-    age = torch.arange(cached, 0, -1, device=processed.device)
+def unfilled(processed: Tensor, cached: int, factor: int = 1) -> Tensor:
+    """(N, L) bool, True at cache slots that a stream of `processed` (N,) frames has not filled.
+
+    A slot holds `factor` of these frames.
+    """
+    age = torch.arange(cached * factor, 0, -factor, device=processed.device)
     return age[None, :] > processed[:, None]
 
 

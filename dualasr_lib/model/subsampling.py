@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.activations import SWOOSH_R, dropout_mask, swoosh
+from dualasr_lib.model.activations import SWOOSH_R, compute_dtype, dropout_mask, swoosh
 from dualasr_lib.model.feedforward import feedforward
 from dualasr_lib.model.fused import run
 from dualasr_lib.model.normalisation import BiasNorm
@@ -135,18 +135,23 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        dtype = compute_dtype(x)
+        ctx.types = x.dtype, weight.dtype
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, bias, padding=(0, weight.shape[3] // 2), groups=x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        y = grads[0].contiguous()
+        y = grads[0].to(x.dtype).contiguous()
         to_x, _, _ = torch.ops.aten.convolution_backward(
             y, x, weight, None, [1, 1], [0, weight.shape[3] // 2], [1, 1], False, [0, 0],
             x.shape[1], [True, False, False],
         )  # fmt: skip
-        return to_x, _depthwise_weight(x, y, weight.shape[3]), y.sum(dim=(0, 2, 3))
+        to_weight = _depthwise_weight(x, y, weight.shape[3]).to(ctx.types[1])
+        return to_x.to(ctx.types[0]), to_weight, y.sum(dim=(0, 2, 3)).to(ctx.types[1])
 
 
 def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:

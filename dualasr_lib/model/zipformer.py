@@ -131,7 +131,8 @@ class _Stack(nn.Module):
             following.append(state)
         if self.config.downsampling == 1:
             return inside, tuple(following)
-        repeated = inside.repeat_interleave(self.config.downsampling, dim=1)
+        # torch's repeat_interleave is slow: it looks the frames up by index
+        repeated = inside[:, :, None].expand(-1, -1, self.config.downsampling, -1).flatten(1, 2)
         return self.bypass(x, repeated), tuple(following)
 
     def constants(
@@ -195,7 +196,7 @@ class Zipformer(nn.Module):
         contexts, known = [], []
         for config, states in zip(self.configs, state.layers):
             factor = config.downsampling
-            empty = unfilled(state.processed // factor, states[0].key.shape[1])
+            empty = unfilled(state.processed, states[0].key.shape[1], factor)
             contexts.append(step_context(empty, x.shape[1] // factor))
             known.append(_without_unused(states, empty))
         y, layers = self._run(x, tuple(known), contexts, prepared.constants)
@@ -294,7 +295,7 @@ def _without_unused(states: tuple[LayerState, ...], unused: Tensor) -> tuple[Lay
     """The caches of attention with zeros where `unused` (N, L) says that nothing was kept yet."""
     if unused.device.type == "cpu" and not bool(unused.any()):
         return states
-    empty = unused[:, :, None]
+    empty = unused[:, :, None, None]
     return tuple(
         state._replace(
             key=state.key.masked_fill(empty, 0.0),

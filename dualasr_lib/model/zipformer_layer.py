@@ -70,13 +70,13 @@ class LayerState(NamedTuple):
     """What a layer keeps between chunks; every tensor has its batch axis first."""
 
     key: Tensor
-    """(N, L, heads * query_head_dim) keys."""
+    """(N, L, heads, query_head_dim) keys."""
     nonlinear: Tensor
-    """(N, L, 3 C / 4) values of the non-linear attention."""
+    """(N, L, 1, 3 C / 4) values of the non-linear attention."""
     value1: Tensor
-    """(N, L, heads * value_head_dim) values of the first self-attention."""
+    """(N, L, heads, value_head_dim) values of the first self-attention."""
     value2: Tensor
-    """(N, L, heads * value_head_dim) values of the second self-attention."""
+    """(N, L, heads, value_head_dim) values of the second self-attention."""
     conv1: Tensor
     """(N, K // 2, C) history of the first convolution; no frames in a full-context layer."""
     conv2: Tensor
@@ -121,19 +121,19 @@ class ZipformerLayer(nn.Module):
     def init_state(self, batch: int, cached: int, device: torch.device) -> LayerState:
         """State of streams that start now, with caches of `cached` frames (0: whole utterance)."""
         attention = self.config.attention
-        query = attention.heads * attention.query_head_dim
-        value = attention.heads * attention.value_head_dim
+        query = (attention.heads, attention.query_head_dim)
+        value = (attention.heads, attention.value_head_dim)
         history = self.conv1.depthwise.history
         dim = self.config.dim
 
-        def empty(frames: int, channels: int) -> Tensor:
-            return torch.zeros(batch, frames, channels, device=device)
+        def empty(frames: int, *channels: int) -> Tensor:
+            return torch.zeros(batch, frames, *channels, device=device)
 
         return LayerState(
-            key=empty(cached, query),
-            nonlinear=empty(cached, nonlinear_dim(dim)),
-            value1=empty(cached, value),
-            value2=empty(cached, value),
+            key=empty(cached, *query),
+            nonlinear=empty(cached, 1, nonlinear_dim(dim)),
+            value1=empty(cached, *value),
+            value2=empty(cached, *value),
             conv1=empty(history, dim),
             conv2=empty(history, dim),
         )
@@ -142,8 +142,8 @@ class ZipformerLayer(nn.Module):
         """For position encodings (R, D) of the window and chunks of that many frames."""
         return LayerConstants(
             self.weights.table(positions, self.rates.positions.now()),
-            self.conv1.depthwise.constants(chunk),
-            self.conv2.depthwise.constants(chunk),
+            self.conv1.constants(chunk),
+            self.conv2.constants(chunk),
         )
 
     def step(

@@ -93,7 +93,7 @@ def _feedforward(module, x):
 
 
 def _attention(module, x, weights):
-    value = module.in_projection(x).unflatten(2, (module.heads, -1))
+    value = module.in_projection(x).unflatten(2, (weights.shape[1], -1))
     return module.out_projection(torch.einsum("nhtk,nkhd->nthd", weights, value).flatten(2))
 
 

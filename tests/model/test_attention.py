@@ -78,7 +78,7 @@ def test_large_scores_are_pushed_back_and_masked_ones_are_not() -> None:
     def gradient(rate: float) -> Tensor:
         module.penalty_rate = rate
         weights, _ = module.train()(
-            x, context, module.table(positions, 0.0), x.new_zeros(2, context.window.left, 8)
+            x, context, module.table(positions, 0.0), x.new_zeros(2, context.window.left, 2, 4)
         )
         module.zero_grad()
         (weights * direction).sum().backward()

@@ -19,10 +19,12 @@ from dualasr_lib.model.streaming import ChunkSpec
 def test_windows_hold_what_lies_before_and_in_a_block(window: Window) -> None:
     frames, heads, width = 12, 3, 2
     x = torch.randn(2, frames, heads * width, dtype=torch.float64)
-    cache = torch.randn(2, window.left, heads * width, dtype=torch.float64)
+    cache = torch.randn(2, window.left, heads, width, dtype=torch.float64)
     missing = window.blocks * window.block - frames
-    joined = torch.cat([cache, x, torch.zeros(2, missing, heads * width)], dim=1)
-    keys = split_keys(x, cache, heads, window)
+    joined = torch.cat([cache.flatten(2), x, torch.zeros(2, missing, heads * width)], dim=1)
+    keys, following = split_keys(x, cache, window)
+    wanted = joined[:, frames : frames + window.left]
+    assert torch.equal(following.flatten(2), wanted)
     queries = split_queries(x, heads, window)
     for n in range(2):
         for b in range(window.blocks):
@@ -36,9 +38,9 @@ def test_windows_hold_what_lies_before_and_in_a_block(window: Window) -> None:
 
 def test_gradients_of_windows() -> None:
     x = torch.randn(2, 10, 4, dtype=torch.float64, requires_grad=True)
-    cache = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    cache = torch.randn(2, 5, 2, 2, dtype=torch.float64, requires_grad=True)
     for window in (Window(3, 4, 9), Window(1, 10, 15), Window(5, 2, 7)):
-        torch.autograd.gradcheck(lambda a, b, w=window: split_keys(a, b, 2, w), (x, cache))
+        torch.autograd.gradcheck(lambda a, b, w=window: split_keys(a, b, w), (x, cache))
 
 
 @pytest.mark.parametrize(("frames", "left"), [(2, 2), (2, 6), (4, 4), (6, None)])
