@@ -57,6 +57,11 @@ class ChunkConfig:
     def __post_init__(self) -> None:
         if not self.train_frames or not self.train_left:
             raise ValueError("train_frames and train_left must not be empty")
+        if min(self.train_left) < 1 or self.left_ms < 1:
+            raise ValueError(
+                "left contexts must be positive, "
+                f"but are {self.train_left} frames and {self.left_ms} ms"
+            )
         ChunkSpec.from_ms(self.ms, self.left_ms)
 
     @property
@@ -219,7 +224,10 @@ class Experiment:
         for name in sorted(found - self._unalignable):
             self._unalignable.add(name)
             if len(self._unalignable) <= _NAMES:
-                _LOG.warning("no CTC alignment: %s has more tokens than encoder frames", name)
+                _LOG.warning(
+                    "no CTC alignment: %s has too few frames for its tokens",
+                    name,
+                )
             elif len(self._unalignable) == _NAMES + 1:
                 _LOG.warning("more utterances without a CTC alignment are counted, but not named")
 

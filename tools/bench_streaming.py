@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
     add("--device", default="cpu", help="cpu or cuda")
     add("--rounds", type=int, default=3, help="turns that each load takes")
-    add("--steps", type=int, default=20, help="steps of each turn")
+    add("--steps", type=int, default=70, help="steps of each turn")
     add("--json", type=Path, metavar="FILE", help="write all numbers there too")
     return parser.parse_args()
 

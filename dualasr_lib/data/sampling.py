@@ -120,8 +120,11 @@ class TrainBatches:
         """
         if state["fingerprint"] != self._fingerprint:
             raise ValueError(
-                "data state must come from the same data and options"
-                f" ({self._fingerprint}), but came from ({state['fingerprint']})"
+                "a run that goes on in mid-epoch must have the data, number of processes and data "
+                f"options it was saved with ({state['fingerprint']}), but has others "
+                f"({self._fingerprint}): keep them until the end of the epoch, or remove the "
+                f"newest checkpoints epoch-{state['epoch']}-step-*.pt, so that the run goes on "
+                "from the end of an epoch"
             )
         self._epoch, self._position = state["epoch"], state["position"]
         self._finished = False

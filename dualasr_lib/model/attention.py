@@ -48,6 +48,13 @@ class AttentionConfig:
     position_dim: int = 48
     """Channels of the relative position encoding; even."""
 
+    def __post_init__(self) -> None:
+        sizes = (self.heads, self.query_head_dim, self.value_head_dim, self.position_head_dim)
+        if min(sizes) < 1:
+            raise ValueError(f"heads and their channels must be at least 1, but are {sizes}")
+        if self.position_dim < 2 or self.position_dim % 2:
+            raise ValueError(f"position_dim must be even, but is {self.position_dim}")
+
 
 def scaled_linear(inputs: int, outputs: int, scale: float, bias: bool = True) -> nn.Linear:
     """A linear layer whose initial weights (and bias) are `scale` times smaller than usual."""
@@ -209,7 +216,7 @@ class NonlinearAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x (N, T, C), weights (H or 1, M, B, W), cache (N, L, 1, 3C/4) -> (N, T, C), cache."""
         s, value, gate = self.in_projection(x).chunk(3, dim=2)
-        value = self.whiten_value(value * self.balance_gate(s).tanh())
+        value = self.whiten_value(value) * self.balance_gate(s).tanh()
         mixed, cache = _mixed(weights[:1], value, context, cache)
         return self.whiten(self.out_projection(mixed * gate)), cache
 

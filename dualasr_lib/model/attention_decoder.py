@@ -57,6 +57,13 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise ValueError(f"a decoder must have at least 1 layer, but has {self.layers}")
+        if self.heads < 1 or self.dim < 2 or self.feedforward < 1:
+            raise ValueError(
+                "heads, dim and feedforward must be positive, "
+                f"but are {self.heads}, {self.dim} and {self.feedforward}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
         if self.dim % 2 or self.dim % self.heads:
             raise ValueError(
                 f"decoder dim must be even and a multiple of heads={self.heads}, but is {self.dim}"

@@ -191,7 +191,7 @@ class ChunkCausalConv(nn.Module):
         centred = ConvConstants(toeplitz(self.chunk_weight, _BLOCK), self.chunk_bias[None])
         inside = _whole_conv(x, centred, self.history, self.history)
         scale = self._edge_of_each((~padding).sum(dim=(1, 2)), x.shape[1])
-        return _whole_conv(x, constants, self.history, 0) + inside * scale
+        return _whole_conv(x, constants, self.history, 0) + inside * scale.to(inside.dtype)
 
     def _edge_of_each(self, lens: Tensor, frames: int) -> Tensor:
         """(N, T, C) factors 1 + left + right for chunks that end with their utterance."""

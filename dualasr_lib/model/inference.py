@@ -8,7 +8,7 @@ __all__ = ["prepare_for_inference"]
 
 
 def prepare_for_inference(model: nn.Module) -> None:
-    """Makes `step` faster and changes no output; the model must not be trained any more.
+    """Makes `step` faster, output equal up to rounding; the model must not be trained any more.
 
     Weights of linear layers are stored by columns (same shape, same values, other strides): a
     product of few rows, a streaming chunk, else spends more time on rearranging them than on

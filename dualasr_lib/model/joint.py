@@ -32,6 +32,7 @@ from dualasr_lib.model.integration import build_integration
 from dualasr_lib.model.model_config import BRANCHES, Branch, ModelConfig
 from dualasr_lib.model.scheduled import set_step
 from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.training_aids import PUBLISHED_WARM_UP
 
 __all__ = ["BRANCHES", "Branch", "JointModel", "LossConfig", "Losses", "ModelConfig", "Targets"]
 
@@ -186,8 +187,11 @@ class JointModel(nn.Module):
         )
 
     def set_step(self, step: int) -> None:
-        """Tells all schedules inside the model how many optimiser steps have been done."""
+        """Tells all schedules how many optimiser steps have been done; the encoders' aids count
+        them as published steps (`ModelConfig.warm_up`).
+        """
         set_step(self, step)
+        set_step(self.encoders, round(step * PUBLISHED_WARM_UP / self.config.warm_up))
 
     def _hear(
         self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec

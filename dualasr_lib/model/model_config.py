@@ -43,6 +43,10 @@ class ModelConfig:
     """Each attention decoder."""
     ctc_dropout: float = 0.1
     """Dropout before each CTC head."""
+    warm_up: int = 20000
+    """Optimiser steps over which the training aids of the stacks become gentle. They count for the
+    20,000 published steps of 600 s of audio: with batches of S seconds on R processes, about
+    12,000,000 / (S R) of them are as published."""
 
     def __post_init__(self) -> None:
         if not self.branches or len(set(self.branches)) != len(self.branches):
@@ -50,6 +54,13 @@ class ModelConfig:
                 'branches must be ["streaming", "full"] or one of them, '
                 f"but are {list(self.branches)}"
             )
+
+        if self.warm_up < 1:
+            raise ValueError(f"warm_up must be at least 1 step, but is {self.warm_up}")
+        if not 0.0 <= self.ctc_dropout < 1.0:
+            raise ValueError(f"ctc_dropout must lie in [0, 1), but is {self.ctc_dropout}")
+        if not self.streaming or not self.full:
+            raise ValueError("streaming and full must have at least one stack each")
 
     def has(self, branch: Branch) -> bool:
         """Whether there is such a branch."""

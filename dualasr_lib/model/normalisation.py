@@ -82,4 +82,4 @@ class Bypass(nn.Module):
             scale = limit_value(scale, self.floor.now(), 1.0)
             kept = sequence_mask(before, self.skip.now(), True)
             scale = scale if kept is None else scale * kept
-        return torch.lerp(before, after, scale)
+        return torch.lerp(before, after.to(before.dtype), scale.to(before.dtype))

@@ -1,8 +1,7 @@
 """Numbers that change with the training step: piecewise-linear schedules held by their users.
 
 The training loop tells the optimiser step once (`set_step`); modules read `Scheduled.now()`. Both
-stay in Python: reading a schedule never waits for a GPU. The step is saved with the model, so that
-evaluation sees the network that was trained; nothing is random.
+stay in Python: reading a schedule never waits for a GPU. Nothing is random.
 """
 
 from collections.abc import Mapping, Sequence

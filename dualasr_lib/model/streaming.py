@@ -87,7 +87,7 @@ def unfilled(processed: Tensor, cached: int, factor: int = 1) -> Tensor:
 
 def keep_last(cache: Tensor, x: Tensor) -> Tensor:
     """The last L frames of cache (N, L, C) followed by x (N, T, C): the next cache, (N, L, C)."""
-    length, x = cache.shape[1], x.to(cache.dtype)
+    length = cache.shape[1]
     if x.shape[1] >= length:
-        return x[:, x.shape[1] - length :]
-    return torch.cat([cache[:, x.shape[1] :], x], dim=1)
+        return x[:, x.shape[1] - length :].to(cache.dtype)
+    return torch.cat([cache[:, x.shape[1] :], x.to(cache.dtype)], dim=1)

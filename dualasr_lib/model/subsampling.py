@@ -47,6 +47,11 @@ class SubsamplingConfig:
                 "channels must have 3 entries and future 4, "
                 f"but are {self.channels} and {self.future}"
             )
+        if min(self.channels) < 1 or not 0.0 <= self.dropout < 1.0:
+            raise ValueError(
+                "channels must be positive and dropout lie in [0, 1), "
+                f"but are {self.channels} and {self.dropout}"
+            )
         if self.feature_std <= 0:
             raise ValueError(f"feature_std must be positive, but is {self.feature_std}")
         if any(not 0 <= f <= most for f, most in zip(self.future, (2, 1, 2, 6))):
@@ -92,9 +97,12 @@ class ConvSubsampling(nn.Module):
         return first + second + 2 * (third + convnext)
 
     def init_state(self, batch: int, device: torch.device) -> SubsamplingState:
-        """State of streams that start now: silence of zeros before the first frame."""
+        """State of streams that start now: before the first frame everything is zero, features
+        after their normalisation too.
+        """
+        kind = self.norm.bias.dtype
         return SubsamplingState(
-            *(torch.zeros(batch, *shape, device=device) for shape in self._cache_shapes)
+            *(torch.zeros(batch, *shape, device=device, dtype=kind) for shape in self._cache_shapes)
         )
 
     def step(self, x: Tensor, state: SubsamplingState) -> tuple[Tensor, SubsamplingState]:
@@ -119,7 +127,7 @@ class ConvSubsampling(nn.Module):
         flat = inner.reshape(same.shape) + same
         out = self.norm(self.out_projection(flat.flatten(2)))
         if self.training and self.config.dropout:
-            out = out * dropout_mask(out, out.shape[2], self.config.dropout)
+            out = out * dropout_mask(out, out.shape[2], self.config.dropout).to(out.dtype)
         return out, SubsamplingState(first, second, third, convnext)
 
 
@@ -143,7 +151,7 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, bias, padding=(0, weight.shape[3] // 2), groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         y = grads[0].to(x.dtype).contiguous()
         to_x, _, _ = torch.ops.aten.convolution_backward(
@@ -151,7 +159,11 @@ class _Depthwise(torch.autograd.Function):
             x.shape[1], [True, False, False],
         )  # fmt: skip
         to_weight = _depthwise_weight(x, y, weight.shape[3]).to(ctx.types[1])
-        return to_x.to(ctx.types[0]), to_weight, y.sum(dim=(0, 2, 3)).to(ctx.types[1])
+        return (
+            to_x.to(ctx.types[0]),
+            to_weight,
+            (y.sum(dim=(0, 2, 3)).to(ctx.types[1]) if ctx.needs_input_grad[2] else None),
+        )
 
 
 def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
@@ -178,5 +190,5 @@ def _conv_swoosh(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def _past(x: Tensor, cache: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """x (N, c, T + e, f) with its cache in front, and the next cache: what lies before frame T."""
-    joined = torch.cat([cache, x], dim=2)
-    return joined, joined[:, :, frames : frames + cache.shape[2]]
+    joined = torch.cat([cache.to(x.dtype), x], dim=2)
+    return joined, joined[:, :, frames : frames + cache.shape[2]].to(cache.dtype)

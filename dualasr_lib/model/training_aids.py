@@ -1,9 +1,10 @@
 """Which of Zipformer's training-time aids stand where: one place for the published settings.
 
 Regularisers (`regularise`) and drops (`masking`) with the ranges of arXiv 2310.11230's public
-recipe. Their schedules are published in steps of batches of 600 s; here `warm_up` stretches or
-squeezes all of them together (20,000 = as published). Nothing of this acts in evaluation, and
-nothing of it is in a checkpoint.
+recipe. Their schedules count published steps, which are batches of 600 s of audio; the model maps
+its own steps to them (`ModelConfig.warm_up`). Nothing of this acts in evaluation, and nothing of it
+is in a checkpoint. Left out of what is published: a higher dropout at the start, straight-through
+bypasses, and all aids of the front end (balancers, layer-drop, whitening, a scaled gradient).
 """
 
 from typing import NamedTuple
@@ -23,15 +24,10 @@ class Aids(NamedTuple):
 
     enabled: bool
     """False: every aid is an identity or never drops anything."""
-    warm_up: int
-    """Optimiser steps that stand for 20,000 published ones."""
 
     def schedule(self, *knots: tuple[float, float]) -> Scheduled:
         """A schedule given in published steps."""
-        unit = self.warm_up / PUBLISHED_WARM_UP
-        first, *later = ((step * unit, value) for step, value in knots)
-        known = [first, *(knot for knot in later if knot[0] > first[0])]
-        return Scheduled(*known, saved=False)
+        return Scheduled(*knots, saved=False)
 
     def rate(self, *knots: tuple[float, float]) -> Scheduled:
         """The rate of a drop; 0 without aids."""

@@ -62,6 +62,11 @@ class StackConfig:
                 "layers and downsampling must be at least 1, "
                 f"but are {self.layers} and {self.downsampling}"
             )
+        if not 0 <= self.unmasked_dim <= self.layer.dim:
+            raise ValueError(
+                f"unmasked_dim must lie in 0..{self.layer.dim}, the layer's dim, "
+                f"but is {self.unmasked_dim}"
+            )
 
 
 class ZipformerState(NamedTuple):
@@ -271,7 +276,7 @@ class _Place(NamedTuple):
 
 
 def _aids(config: StackConfig) -> Aids:
-    return Aids(config.layer.aids, config.layer.warm_up)
+    return Aids(config.layer.aids)
 
 
 def _layer_skip(config: StackConfig, place: _Place, layer: int) -> Scheduled:

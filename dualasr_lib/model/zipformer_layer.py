@@ -51,10 +51,6 @@ class LayerConfig:
     """Sizes of the attention."""
     dropout: float = 0.1
     """Dropout of the feed-forward modules."""
-    warm_up: int = 20000
-    """Optimiser steps over which the training aids become gentle (the bypass floor falls from 0.9
-    to 0.2, ...); 20,000 steps of 600 s are the published schedule.
-    """
     aids: bool = True
     """Balancers, whitening, skipped modules, layers and channels, in training."""
 
@@ -64,6 +60,10 @@ class LayerConfig:
                 "dim and feedforward must be multiples of 4, "
                 f"but are {self.dim} and {self.feedforward}"
             )
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd and positive, but is {self.kernel}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), but is {self.dropout}")
 
 
 class LayerState(NamedTuple):
@@ -101,7 +101,7 @@ class ZipformerLayer(nn.Module):
         """`skip` is the probability, in training, that an utterance skips the whole layer."""
         super().__init__()
         self.config = config
-        aids = Aids(config.aids, config.warm_up)
+        aids = Aids(config.aids)
         dim, hidden = config.dim, config.feedforward
         self.weights = AttentionWeights(dim, config.attention, aids)
         self.feedforward1 = FeedForward(dim, hidden * 3 // 4, config.dropout, aids)
@@ -126,8 +126,10 @@ class ZipformerLayer(nn.Module):
         history = self.conv1.depthwise.history
         dim = self.config.dim
 
+        kind = self.norm.bias.dtype
+
         def empty(frames: int, *channels: int) -> Tensor:
-            return torch.zeros(batch, frames, *channels, device=device)
+            return torch.zeros(batch, frames, *channels, device=device, dtype=kind)
 
         return LayerState(
             key=empty(cached, *query),

@@ -9,16 +9,16 @@ these two:
 so "epochs 11 to 20" costs two files, not ten, and averages every snapshot between.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.training.checkpoint import Checkpoint, file_name, find, load
+from dualasr_lib.training.checkpoint import Checkpoint, file_name, find, find_end, load
 
-__all__ = ["RunningAverage", "Weights", "average_between", "average_states", "load_weights"]
+__all__ = ["RunningAverage", "Weights", "average_between", "load_weights"]
 
 
 class RunningAverage:
@@ -60,16 +60,17 @@ class Weights(NamedTuple):
 
 
 def load_weights(directory: Path, epoch: int | None = None, avg: int = 0) -> Weights:
-    """Weights of the end of `epoch` (None: newest checkpoint), or their mean over `avg` epochs.
+    """Weights of the end of `epoch`, or their mean over `avg` epochs.
 
     Args:
+        epoch: None is the newest checkpoint; for a mean, the newest one of the end of an epoch.
         avg: 0 gives the plain weights; K the mean over epochs (epoch - K, epoch].
 
     Raises:
         CheckpointError: a file is missing or damaged.
         ValueError: `avg` is negative or reaches before the first epoch, or no snapshot lies there.
     """
-    path = find(directory, epoch)
+    path = find_end(directory) if avg and epoch is None else find(directory, epoch)
     end = load(path)
     if avg == 0:
         return Weights(end.model, end.config, end.fingerprints, path.name)
@@ -104,23 +105,6 @@ def average_between(end: Checkpoint, start: Checkpoint | None = None) -> dict[st
             total = total - start.average[name] * before
         state[name] = (total / (end.average_count - before)).to(end.model[name].dtype)
     return state
-
-
-def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Plain mean of several state dicts, computed in float64; integer buffers are the last one's.
-
-    Raises:
-        ValueError: there are none, or their names differ.
-    """
-    if not states:
-        raise ValueError("an average needs at least one state dict, but got none")
-    if any(state.keys() != states[0].keys() for state in states):
-        raise ValueError("state dicts to average must have the same names, but theirs differ")
-    result = dict(states[-1])
-    for name, last in _floating(states[-1]).items():
-        total = torch.stack([state[name].double() for state in states]).mean(0)
-        result[name] = total.to(last.dtype)
-    return result
 
 
 def _floating(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

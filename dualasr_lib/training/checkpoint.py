@@ -13,7 +13,17 @@ from torch import Tensor
 from dualasr_lib.training import archive
 from dualasr_lib.training.archive import ArchiveError
 
-__all__ = ["Checkpoint", "CheckpointError", "file_name", "find", "load", "newest", "prune", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "file_name",
+    "find",
+    "find_end",
+    "load",
+    "newest",
+    "prune",
+    "save",
+]
 
 _NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.pt")
 
@@ -94,10 +104,25 @@ def find(directory: Path, epoch: int | None) -> Path:
     """
     path = newest(directory) if epoch is None else directory / file_name(epoch)
     if path is None or not path.is_file():
-        there = ", ".join(item.name for item in _list(directory)) or "no checkpoints"
         wanted = "any checkpoint" if epoch is None else file_name(epoch)
-        raise CheckpointError(f"{wanted} is wanted, but {directory} has {there}")
+        raise CheckpointError(f"{wanted} is wanted, but {directory} has {_names(directory)}")
     return path
+
+
+def find_end(directory: Path) -> Path:
+    """The newest checkpoint of the end of an epoch.
+
+    Raises:
+        CheckpointError: there is none; the message lists what there is.
+    """
+    ends = _ends(directory)
+    if not ends:
+        raise CheckpointError(
+            "a mean over epochs needs the checkpoint of the end of an epoch, epoch-N.pt, but "
+            f"{directory} has {_names(directory)}: train to the end of an epoch, or take the plain "
+            "weights (`avg` 0)"
+        )
+    return ends[-1]
 
 
 def prune(directory: Path, keep_last: int, keep_epochs: int) -> None:
@@ -105,9 +130,8 @@ def prune(directory: Path, keep_last: int, keep_epochs: int) -> None:
 
     0 epochs means: keep them all. What a killed save left behind goes too.
     """
-    found = _list(directory)
-    between = [path for path in found if "-step-" in path.name]
-    ends = [path for path in found if "-step-" not in path.name]
+    ends = _ends(directory)
+    between = [path for path in _list(directory) if path not in ends]
     surplus = between[: max(0, len(between) - keep_last)]
     surplus += ends[: max(0, len(ends) - keep_epochs)] if keep_epochs else []
     for path in [*surplus, *directory.glob("epoch-*.pt.tmp")]:
@@ -136,6 +160,14 @@ def _list(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     return sorted((p for p in directory.iterdir() if _NAME.fullmatch(p.name)), key=_order)
+
+
+def _ends(directory: Path) -> list[Path]:
+    return [path for path in _list(directory) if "-step-" not in path.name]
+
+
+def _names(directory: Path) -> str:
+    return ", ".join(item.name for item in _list(directory)) or "no checkpoints"
 
 
 def _order(path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import torch
@@ -90,9 +90,11 @@ def send_weights(model: nn.Module, world: World) -> None:
     """Gives every rank the weights and buffers of rank 0; all ranks call it together.
 
     Later each rank keeps its own buffers, and rank 0's are saved: they must not hold statistics.
+    What else a state dict holds (counters of steps) stays: it is not on the device, as nccl wants,
+    but a copy made for saving, and a rank has it right from its checkpoint.
     """
     if world.size > 1:
-        for value in model.state_dict().values():
+        for value in chain(model.parameters(), model.buffers()):
             distributed.broadcast(value, src=0)  # type: ignore[no-untyped-call]
 
 

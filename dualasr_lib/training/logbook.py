@@ -8,7 +8,8 @@ points. The only module that knows TensorBoard.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -32,12 +33,13 @@ class Logbook:
         """Goes on after `step` with the first `num_lines` lines of the old log."""
         self._enabled = enabled
         self._path = directory / "log.jsonl"
+        self._board_path = directory / "tensorboard"
         self.num_lines = 0
         if enabled:
             directory.mkdir(parents=True, exist_ok=True)
             self.num_lines = _cut(self._path, num_lines)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (see __exit__)
-            self._board = _open_board(directory / "tensorboard", step)
+            self._board = _open_board(self._board_path, step)
 
     def __enter__(self) -> "Logbook":
         return self
@@ -69,19 +71,27 @@ class Logbook:
 
         Args:
             images: (H, W) in [0, 1] each; they go to TensorBoard only.
+
+        Raises:
+            LogbookError: the disk is full.
         """
         if not self._enabled:
             return
         self._write({"step": step, **scalars, **texts})
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
-        for name, text in texts.items():
-            self._board.add_text(name, text, step)
-        for name, image in images.items():
-            self._board.add_image(name, image.float(), step, dataformats="HW")
+        with _writing(self._board_path):
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+            for name, text in texts.items():
+                self._board.add_text(name, text, step)
+            for name, image in images.items():
+                self._board.add_image(name, image.float(), step, dataformats="HW")
 
     def event(self, step: int, kind: str, **details: Any) -> None:
-        """Logs that something happened at `step`, in `log.jsonl` only."""
+        """Logs that something happened at `step`, in `log.jsonl` only.
+
+        Raises:
+            LogbookError: the disk is full.
+        """
         if self._enabled:
             self._write({"step": step, "event": kind, **details})
 
@@ -93,18 +103,27 @@ class Logbook:
         """
         if not self._enabled:
             return
-        try:
+        with _writing(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
+        with _writing(self._board_path):
             self._board.flush()
-        except OSError as problem:
-            text = f"cannot write the log {self._path}: {problem.strerror or problem}"
-            raise LogbookError(text) from problem
 
     def _write(self, record: Mapping[str, Any]) -> None:
         plain = {name: _json_value(value) for name, value in record.items()}
-        self._file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+        with _writing(self._path):
+            self._file.write(json.dumps(plain, ensure_ascii=False) + "\n")
         self.num_lines += 1
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Inside, an OSError becomes a `LogbookError` that names `path`."""
+    try:
+        yield
+    except OSError as problem:
+        text = f"cannot write the log {path}: {problem.strerror or problem}"
+        raise LogbookError(text) from problem
 
 
 def _open_board(directory: Path, step: int) -> Any:

@@ -25,6 +25,7 @@ from dualasr_lib.training.contract import (
     Validate,
 )
 from dualasr_lib.training.distributed import gather, sum_over_ranks
+from dualasr_lib.training.lock import sole_run
 from dualasr_lib.training.logbook import Logbook
 from dualasr_lib.training.progress import Progress
 from dualasr_lib.training.signals import Interrupted, StopSignal
@@ -57,9 +58,10 @@ def fit(
         CheckpointError: a checkpoint is damaged or cannot be written.
         NonFiniteError: too many losses or gradients were not finite.
         OutOfMemoryError: too many batches did not fit into memory.
-        ValueError: config, data and checkpoint do not go together.
+        ValueError: config, data and checkpoint do not go together, or another run is writing
+            into the same folder.
     """
-    with StopSignal() as stop:
+    with StopSignal() as stop, sole_run(run.directory, run.world):
         state = TrainState(model, batches, run, config)
         resumed = state.resume()
         is_main = run.world.is_main
@@ -220,6 +222,7 @@ def _check_limits(state: TrainState, last: str) -> None:
     if state.oom_steps > config.max_oom_steps:
         raise OutOfMemoryError(
             f"{state.oom_steps} steps of epoch {state.epoch} had a batch that did not fit into "
-            f"memory, but `max_oom_steps` is {config.max_oom_steps}: make batches smaller; "
-            f"last: {last}"
+            f"memory, but `max_oom_steps` is {config.max_oom_steps}: make batches smaller (first "
+            f"remove epoch-{state.epoch}-step-*.pt: other batches begin with an epoch), or use "
+            f"more memory; last: {last}"
         )

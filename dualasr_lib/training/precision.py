@@ -9,7 +9,7 @@ import torch
 __all__ = ["LossScale", "autocast"]
 
 _GROWTH_STEPS = 2000  # good steps before the scale is doubled, as in torch's GradScaler
-_FLOOR = 1.0  # an overflow at a smaller scale is no matter of scale
+_FLOOR = 2.0**-16  # an overflow at a smaller scale is no matter of scale; see `LossScale`
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
@@ -27,6 +27,9 @@ def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
 
 class LossScale:
     """Factor on the loss that keeps small float16 gradients from vanishing; 1 for other types.
+
+    The loss that is scaled is a sum over tokens, not a mean, so that scales below 1 are sound: a
+    batch has up to some 2^13 tokens of a loss of up to some 2^3 each, 2^16 in all.
 
     Our own few lines instead of torch's GradScaler: that one wants torch's optimisers and a GPU.
     """

@@ -1,7 +1,7 @@
 """Everything a run must remember, and how it goes to a checkpoint and back."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ class TrainState:
         self.steps_in_epoch += 1
         self.bad_steps += skipped == "not finite"
         self.oom_steps += skipped == "memory"
-        self.average.update(self.model, self.step)
+        if self.run.world.is_main:  # which alone saves it
+            self.average.update(self.model, self.step)
         every = self.config.validate_every
         self.validation_due = self.finished or bool(every and self.step % every == 0)
 
@@ -88,10 +89,19 @@ class TrainState:
     def resume(self) -> Path | None:
         """Goes on from the newest checkpoint of the run and returns it, or starts afresh.
 
+        All ranks call it together.
+
         Raises:
             CheckpointError: it is damaged, or belongs to another model.
-            ValueError: its fingerprints differ from those of this run.
+            ValueError: its fingerprints differ from those of this run, or other ranks found
+                another one.
         """
+        path = self._resume()
+        found = (self.step, self.epoch, path.name if path else "no checkpoint")
+        _check_ranks(self.run.directory, gather(found, self.run.world))
+        return path
+
+    def _resume(self) -> Path | None:
         path = checkpoints.newest(self.run.directory)
         if path is None:
             self.feed.start(0)
@@ -155,7 +165,8 @@ class TrainState:
     def _restore(self, checkpoint: Checkpoint) -> None:
         training = checkpoint.training
         self.step, self.epoch = checkpoint.step, checkpoint.epoch
-        self.average.load(checkpoint, self.device)
+        if self.run.world.is_main:
+            self.average.load(checkpoint, self.device)
         self.optimizer.load_state_dict(training["optimizer"])
         self.loss_scale.load_state_dict(training["loss_scale"])
         for name in _COUNTERS:
@@ -173,6 +184,19 @@ def _check_fingerprints(path: Path, saved: Mapping[str, str], own: Mapping[str, 
                 f"checkpoint {path} must have the {name} of this run ({own.get(name)}), "
                 f"but was made with {saved.get(name)}"
             )
+
+
+def _check_ranks(directory: Path, found: Sequence[tuple[int, int, str]]) -> None:
+    """Ranks at different steps would wait for each other for ever."""
+    if len(set(found)) > 1:
+        each = "; ".join(
+            f"rank {rank}: {name} (step {step}, epoch {epoch})"
+            for rank, (step, epoch, name) in enumerate(found)
+        )
+        raise ValueError(
+            f"all ranks must see the same checkpoint folder, but in {directory} they found {each}: "
+            "put it on storage that all machines share"
+        )
 
 
 def _tell_changes(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from lhotse import CutSet
 from lhotse.dataset import DynamicBucketingSampler
 from lhotse.testing.dummies import dummy_cut
 
-from dualasr_lib.data.sampling import balanced_sampler
+from dualasr_lib.data.sampling import TrainBatches, balanced_sampler
 
 RANKS = 4
 OPTIONS = {"max_duration": 100.0, "num_buckets": 10, "buffer_size": 20000, "seed": 1}
@@ -87,3 +87,11 @@ def test_fewer_utterances_than_ranks_still_give_each_a_batch(cuts: CutSet) -> No
     ]
     assert [len(shares) for shares in ranks] == [1] * 8
     assert all(len(shares[0].ids) == 1 for shares in ranks)
+
+
+def test_a_state_of_other_options_says_what_to_do(cuts: CutSet) -> None:
+    sampler = balanced_sampler(cuts, rank=0, world_size=1, **OPTIONS)
+    old, new = (TrainBatches(sampler, pytest.fail, 0, name) for name in ("1f", "2e"))
+    old.set_epoch(3)
+    with pytest.raises(ValueError, match=r"keep them until .*, or remove .*epoch-3-step-\*\.pt"):
+        new.load_state_dict(old.state_dict())

@@ -1,8 +1,10 @@
 """The programs of egs/csj on a tiny tree: train, kill -9, go on, decode both branches, stream."""
 
 import json
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +105,35 @@ def test_killed_run_goes_on_to_the_same_losses(data: Path, trained: Path, tmp_pa
     assert newest[0] == newest[1]
     last = [load(folder / name).model for folder, name in zip((exp, trained), newest)]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_two_processes_train_the_joint_model(data: Path, tmp_path: Path) -> None:
+    """As torchrun would start them, with distillation from step 2 on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    changes = ["loss.distillation.items=utterance", "loss.distillation.warm_up=2"]
+    changes += ["training.max_steps=6", "training.log_every=1", "--device", "cpu"]
+    arguments = [sys.executable, str(ROOT / "egs/csj/train.py")]
+    arguments += [str(argument) for argument in [*train_arguments(data, tmp_path), *changes]]
+    ranks = []
+    for rank in ("0", "1"):
+        settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+        settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = ENVIRONMENT | settings
+        ranks.append(
+            subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    errors = [process.communicate(timeout=200)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], errors
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    points = [record for record in records if "train/loss" in record]
+    assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
+    for point in points:
+        assert point["train/loss"] is not None and math.isfinite(point["train/loss"])
+        assert point["train/skipped_steps"] == 0
+    for term in ("train/distillation_encoder", "train/distillation_decoder"):
+        assert all(point[term] > 0 for point in points[3:])
 
 
 @pytest.mark.parametrize("method", ["greedy", "1best"])

@@ -64,7 +64,7 @@ def test_uniform_weights_hear_all_that_is_visible() -> None:
 
 def test_large_scores_are_pushed_back_and_masked_ones_are_not() -> None:
     torch.manual_seed(0)
-    aids = Aids(True, 20000)
+    aids = Aids(True)
     module = AttentionWeights(10, AttentionConfig(heads=2, query_head_dim=4), aids).double()
     with torch.no_grad():
         module.in_projection.weight.mul_(60.0)

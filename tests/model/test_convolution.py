@@ -81,4 +81,4 @@ def test_edge_scale_of_short_and_long_chunks() -> None:
 
 def test_errors_name_what_must_hold() -> None:
     with pytest.raises(ValueError, match="must be odd, but is 4"):
-        ConvolutionModule(8, 4, causal=True, aids=Aids(False, 1))
+        ConvolutionModule(8, 4, causal=True, aids=Aids(False))

@@ -73,7 +73,7 @@ def test_autocast_gives_parameters_gradients_of_their_own_type() -> None:
 
 def test_dropout_has_one_mask_for_all_frames_and_none_in_evaluation() -> None:
     torch.manual_seed(0)
-    module = FeedForward(4, 64, 0.5, Aids(False, 1))
+    module = FeedForward(4, 64, 0.5, Aids(False))
     x = torch.randn(1, 1, 4).expand(3, 6, 4)
     y = module.train()(x)
     torch.testing.assert_close(y, y[:, :1].expand_as(y))

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from dualasr_lib.model.scheduled import Knot, Scheduled, interpolate, set_step
-from dualasr_lib.training.averaging import average_states
 
 
 class Holder(nn.Module):
@@ -72,10 +71,6 @@ def test_loading_restores_the_step() -> None:
     other.load_state_dict(model.state_dict())
     assert other.inner[1].now() == model.inner[1].now() == pytest.approx(0.3)
     assert other.unsaved.now() == 0.5
-    averaged = average_states([Holder().state_dict(), model.state_dict()])
-    fresh = Holder()
-    fresh.load_state_dict(averaged)
-    assert fresh.inner[1].now() == model.inner[1].now()
 
 
 def test_strict_loading_names_what_is_wrong() -> None:

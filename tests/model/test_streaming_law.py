@@ -1,11 +1,15 @@
 """The streaming law over every streaming module of the model, and over the whole encoder."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from streaming_contract import Module, verify_streaming
 
+from dualasr_lib.config import from_dict, read_toml
 from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.encoder import StreamingEncoder
+from dualasr_lib.model.model_config import ModelConfig
 from dualasr_lib.model.scheduled import set_step
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig
@@ -13,6 +17,7 @@ from dualasr_lib.model.zipformer import StackConfig, Zipformer
 from dualasr_lib.model.zipformer_layer import LayerConfig
 
 CPU = torch.device("cpu")
+SIZES = Path(__file__).parents[2] / "egs/csj/conf/sizes"
 
 
 def stacks(*shape: tuple[int, int, int]) -> tuple[StackConfig, ...]:
@@ -150,6 +155,29 @@ def test_nan_in_unused_caches_changes_nothing() -> None:
         torch.testing.assert_close(
             encoder.step(x, other, prepared)[0], encoder.step(x, state, prepared)[0]
         )
+
+
+@pytest.mark.parametrize("frames", [8, 16, 32, 64])
+def test_the_published_small_encoder(frames: int) -> None:
+    """Six stacks, kernels of 31, 8-fold downsampling: exact up to rounding, here that of float64;
+    in float32 the same errors are some 1e-5 of the largest output.
+    """
+    values = read_toml(SIZES / "small.toml")["model"]
+    config = from_dict(ModelConfig, values)
+    made = StreamingEncoder(config.subsampling, config.streaming, config.num_features)
+    encoder = untrained(made).double()
+    assert isinstance(encoder, StreamingEncoder)
+    chunk = ChunkSpec(frames=frames, left=2 * frames)
+    lens = torch.tensor([6 * frames, 6 * frames - 5])
+    x = torch.randn(2, 6 * frames, 80, dtype=torch.float64)
+    prepared, state = encoder.prepare(chunk, CPU), encoder.init_state(2, chunk, CPU)
+    with torch.no_grad():
+        whole, outputs = encoder(x, lens, chunk), []
+        for start in range(0, 6 * frames, 2 * frames):
+            window = x[:, start : start + 2 * frames]
+            y, state = encoder.step(window, lens - start, state, prepared)
+            outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), whole.h, rtol=1e-9, atol=1e-9)
 
 
 def test_contract_catches_a_leak() -> None:

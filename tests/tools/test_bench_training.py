@@ -307,7 +307,9 @@ def test_gpu_case_reports_what_a_gpu_would(monkeypatch: pytest.MonkeyPatch, tmp_
     rows = {row.what: row for row in training.gpu_case(bench).rows}
     assert rows["peak memory of a 3 s batch"].value == 7.0
     milliseconds = rows["forward + backward, median (wall)"].value  # per second of audio
-    assert rows["audio hours per second"].value == pytest.approx(1 / (3.6 * milliseconds))
+    assert rows["encoder, forward + backward: audio hours per second"].value == pytest.approx(
+        1 / (3.6 * milliseconds)
+    )
     assert rows["bfloat16 GEMM, best square (wall)"].value > 0
 
 

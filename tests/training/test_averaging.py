@@ -10,7 +10,6 @@ from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.averaging import (
     RunningAverage,
     average_between,
-    average_states,
     load_weights,
 )
 from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
@@ -79,18 +78,22 @@ def test_load_weights(tmp_path: Path) -> None:
         load_weights(tmp_path, epoch=2, avg=1)
 
 
-def test_plain_average_of_states() -> None:
-    states = [
-        {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(1)},
-        {"w": torch.tensor([2.0, 4.0]), "n": torch.tensor(5)},
-    ]
-    mean = average_states(states)
-    assert torch.equal(mean["w"], torch.tensor([1.5, 3.0]))
-    assert int(mean["n"]) == 5
-    with pytest.raises(ValueError, match="at least one"):
-        average_states([])
-    with pytest.raises(ValueError, match="same names"):
-        average_states([states[0], {"w": torch.zeros(2)}])
+def test_a_mean_over_epochs_ends_with_an_epoch(tmp_path: Path) -> None:
+    """A newer checkpoint from mid-epoch gives the plain weights, but no mean over epochs."""
+    weights, saved = _walk(30, 1, [10, 20, 25])
+    between = saved[25]._replace(epoch=2)
+    checkpoints.save(between, tmp_path / "epoch-2-step-25.pt")
+    with pytest.raises(CheckpointError, match=r"has epoch-2-step-25\.pt: train to the end"):
+        load_weights(tmp_path, avg=1)
+    for step, name in ((10, "epoch-1.pt"), (20, "epoch-2.pt")):
+        checkpoints.save(saved[step], tmp_path / name)
+    mean = load_weights(tmp_path, avg=1)
+    assert mean.source == "epoch-2.pt, mean over epochs (1, 2]"
+    expected = torch.stack(weights[10:20]).mean(0).float()
+    torch.testing.assert_close(mean.state_dict["weight"], expected)
+    plain = load_weights(tmp_path)
+    assert plain.source == "epoch-2-step-25.pt"
+    torch.testing.assert_close(plain.state_dict["weight"].double(), weights[24])
 
 
 def test_period_is_checked() -> None:

@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,43 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
         logbook.flush()
     with pytest.raises(RuntimeError, match="first"), logbook:
         raise RuntimeError("first")
+
+
+_FILL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from dualasr_lib.training.logbook import Logbook
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+with Logbook(Path(sys.argv[1])) as logbook:
+    for step in range(1000):
+        {call}
+        {flush}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "flush", "file"),
+    [
+        ('logbook.event(step, "skipped", reason="x" * 100)', "", "log.jsonl"),
+        ('logbook.point(step, {"a": 1.0}, {"b": "x" * 5000})', "", "(log.jsonl|tensorboard)"),
+        ('logbook.point(0, {}, {}, {"a": torch.rand(90, 90)})', "logbook.flush()", "tensorboard"),
+    ],
+)
+def test_a_disk_that_fills_up_between_checkpoints_is_a_clear_error(
+    tmp_path: Path, call: str, flush: str, file: str
+) -> None:
+    """In reality: the kernel refuses what makes a file longer than 3000 bytes."""
+    program = _FILL.replace("{call}", call).replace("{flush}", flush)
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ended.returncode == 1
+    message = rf"LogbookError: cannot write the log {tmp_path}/{file}: File too large"
+    assert re.search(message, ended.stderr), ended.stderr
 
 
 def test_a_log_that_was_deleted_is_begun_anew(tmp_path: Path) -> None:

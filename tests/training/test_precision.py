@@ -12,7 +12,9 @@ from torch import nn
 
 from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training import stepper
-from dualasr_lib.training.contract import StepResult
+from dualasr_lib.training.contract import Run, StepResult
+from dualasr_lib.training.distributed import World
+from dualasr_lib.training.state import TrainState
 
 
 def _lines(directory: Path) -> list[dict[str, Any]]:
@@ -109,3 +111,17 @@ def test_the_running_average_stays_float64_through_checkpoints(tmp_path: Path) -
     assert {mean.dtype for mean in found.average.values()} == {torch.float64}
     expected = torch.stack(snapshots).mean(0)
     torch.testing.assert_close(found.average["0.weight"], expected, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_main_rank_keeps_the_running_average(tmp_path: Path, rank: int) -> None:
+    """It is float64, so twice the model; after a resume too."""
+    tiny_run.tiny_fit(tmp_path, max_steps=0, num_epochs=1)
+    prints = {"tokenizer": "abc"}
+    run = Run(directory=tmp_path, config={}, fingerprints=prints, world=World(rank=rank))
+    config = tiny_run.tiny_config(max_steps=40)
+    state = TrainState(tiny_run.tiny_model(), tiny_run.TinyBatches(), run, config)
+    state.resume()
+    state.end_step()
+    assert (state.step, state.average.count) == (8, 4 if rank == 0 else 0)
+    assert bool(state.average.mean) == (rank == 0)

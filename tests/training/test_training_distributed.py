@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from dualasr_lib.training import archive
 from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.training.distributed import World, send_weights
+from dualasr_lib.training.lock import sole_run
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = Path(__file__).with_name("two_ranks.py")
@@ -37,13 +39,14 @@ def _run_alone(directory: Path, *options: object) -> None:
     subprocess.run(command, env=_environment(), check=True, timeout=120)
 
 
-def _run_two(directory: Path, *options: object) -> list[_Ended]:
+def _run_two(directory: Path, *options: object, second: Path | None = None) -> list[_Ended]:
+    """Rank 1 works in `second`, if given."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, str(_PROGRAM), str(directory), *map(str, options)]
     ranks = []
-    for rank in ("0", "1"):
+    for rank, own in (("0", directory), ("1", second or directory)):
+        command = [sys.executable, str(_PROGRAM), str(own), *map(str, options)]
         settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
         settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment = _environment() | settings
@@ -164,3 +167,42 @@ def test_no_rank_waits_for_one_that_ended(
     path = checkpoints.newest(tmp_path)
     assert path is not None
     assert checkpoints.load(path).step == 3  # a resume goes on from there
+
+
+def test_ranks_that_see_different_checkpoints_end(tmp_path: Path) -> None:
+    _succeed(tmp_path / "one", "--steps", 3)
+    ended = _run_two(tmp_path / "one", second=tmp_path / "two")
+    for rank in ended:
+        assert rank.code != 0
+        assert "all ranks must see the same checkpoint folder" in rank.errors
+        assert "rank 0: epoch-0-step-3.pt (step 3, epoch 0); rank 1: no checkp" in rank.errors
+
+
+def test_a_second_run_of_two_ranks_ends_on_both(tmp_path: Path) -> None:
+    with sole_run(tmp_path, World()):
+        ended = _run_two(tmp_path)
+    for rank in ended:
+        assert rank.code != 0
+        assert f"another one is writing into {tmp_path}" in rank.errors
+
+
+class _WithCounter(nn.Linear):
+    """Its state dict holds a count on the CPU, as that of `Scheduled` does."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "step"] = torch.tensor(3)
+
+
+def test_only_what_lies_on_the_device_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nccl cannot send what lies elsewhere."""
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(distributed, "broadcast", lambda value, src: sent.append(value))
+    model = nn.Sequential(_WithCounter(2, 3), nn.BatchNorm1d(3)).to("meta")
+    send_weights(model, World(size=2))
+    assert {value.device.type for value in sent} == {"meta"}
+    wanted = [*model.parameters(), *model.buffers()]
+    assert sorted(map(id, sent)) == sorted(map(id, wanted))
+    assert len(wanted) == 7
+    send_weights(model, World())
+    assert len(sent) == 7

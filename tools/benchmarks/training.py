@@ -113,7 +113,7 @@ def long_case(bench: Bench) -> Result:
         for count, seconds in ((5, length), (1, 5 * length))
     )
     # "Costs no more" is meant: the rest is what medians of a quiet machine move by.
-    rows = _ratio_rows("long", long, short, bench, 1.03)
+    rows = _ratio_rows("long", long, short, bench, 1.03)  # 3 % for what clocks do
     if bench.device.type == "cpu":
         rows += _growth_rows(bench.encoder)
     return Result(rows, {})
@@ -160,7 +160,14 @@ def gpu_case(bench: Bench) -> Result:
     found = run_rounds([work], bench.rounds, bench.device, gemm)
     times = _times(found, work, "wall")
     rows = _time_rows("gpu", work, found, "wall")
-    rows.append(Row("gpu", "audio hours per second", 1.0 / (3.6 * median(times)), "h/s"))
+    rows.append(
+        Row(
+            "gpu",
+            "encoder, forward + backward: audio hours per second",
+            1.0 / (3.6 * median(times)),
+            "h/s",
+        )
+    )
     rows.append(_rate_row("gpu", "bfloat16 GEMM, best square", found.square, "wall"))
     if is_yardstick(encoder):
         share = median(efficiencies(times, _rates(found.square, "wall")))
@@ -266,7 +273,13 @@ def _growth_rows(setting: Setting) -> list[Row]:
 def _memory_rows(name: str, peak: Peak, target: float | None) -> list[Row]:
     case = "memory"
     return [
-        Row(case, f"{name}: peak RSS, base included", peak.peak / 1e9, "GB", at_most=target),
+        Row(
+            case,
+            f"{name}, no optimiser: peak RSS, base included",
+            peak.peak / 1e9,
+            "GB",
+            at_most=target,
+        ),
         Row(case, f"{name}: base RSS (python, torch)", peak.base / 1e9, "GB"),
         Row(case, f"{name}: peak RSS - base", peak.net / 1e9, "GB"),
     ]
