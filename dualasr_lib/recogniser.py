@@ -109,11 +109,21 @@ class Recogniser:
         if branch in self.model.encoders.chunked:
             described |= {"chunk_ms": chunk.ms, "left_frames": chunk.left}
         if branch == "streaming":
-            path = self.streaming(chunk)
             described["algorithmic_ms"] = algorithmic_latency_ms(
-                path.chunk_samples, path.lookahead_samples, path.sample_rate
+                self.chunk_samples(chunk), self.lookahead_samples, self.config.features.sample_rate
             )
         return described
+
+    def chunk_samples(self, chunk: ChunkSpec) -> int:
+        """New samples of a streaming step."""
+        return 2 * chunk.frames * self.config.features.shift
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples that a step hears beyond its chunk: by the features, and by the front end."""
+        features = self.config.features
+        ahead = self.model.streaming.lookahead * features.shift
+        return OnlineFbank(features).lookahead_samples + ahead
 
 
 class Loaded(NamedTuple):
@@ -174,9 +184,8 @@ class StreamingPath:
         self.sample_rate = self._features.sample_rate
         self.frame_shift_samples = self._features.shift
         self.chunk_frames = chunk.frames // 2
-        self.chunk_samples = 2 * chunk.frames * self._features.shift
-        ahead = self._encoder.lookahead * self._features.shift
-        self.lookahead_samples = self._fbank.lookahead_samples + ahead
+        self.chunk_samples = recogniser.chunk_samples(chunk)
+        self.lookahead_samples = recogniser.lookahead_samples
 
     def init_state(self, batch: int) -> PathState:
         """State of streams that have not begun."""

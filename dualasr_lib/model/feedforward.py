@@ -45,10 +45,10 @@ class FeedForward(nn.Module):
         """(N, T, C) -> (N, T, C)."""
         mask, balance = None, None
         if self.training:
-            shape = (x.shape[0], x.shape[1], self.in_projection.out_features)
-            mask = dropout_mask(x, shape[2], self.dropout) if self.dropout else None
+            if self.dropout:
+                mask = dropout_mask(x, self.in_projection.out_features, self.dropout)
             if isinstance(self.balance, Balancer):
-                balance = self.balance.draw(len(shape))
+                balance = self.balance.draw(x.ndim)
         return self.whiten(feedforward(x, self.in_projection, self.out_projection, mask, balance))
 
 

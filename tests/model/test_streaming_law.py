@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from joint_cases import stir
 from streaming_contract import Module, verify_streaming
 
 from dualasr_lib.config import from_dict, read_toml
 from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.encoder import StreamingEncoder
 from dualasr_lib.model.model_config import ModelConfig
-from dualasr_lib.model.scheduled import set_step
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig
 from dualasr_lib.model.zipformer import StackConfig, Zipformer
@@ -33,16 +33,10 @@ def stacks(*shape: tuple[int, int, int]) -> tuple[StackConfig, ...]:
     )
 
 
-def untrained(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def untrained(module: torch.nn.Module) -> torch.nn.Module:
     """Weights far from their initial values, so that no path is hidden behind a small scale."""
-    torch.manual_seed(seed)
-    set_step(module, 1_000_000)  # all schedules at their end
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.dim() > 1:
-                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
-            elif parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+    torch.manual_seed(0)  # inputs that are drawn next
+    stir(module)
     return module.eval()
 
 

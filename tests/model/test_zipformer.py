@@ -4,6 +4,7 @@ rounding in float64, over chunks, lengths and ways of cutting the attention band
 
 import pytest
 import torch
+from joint_cases import stir
 from slow_zipformer import slow_forward
 from torch import Tensor
 
@@ -24,12 +25,7 @@ def zipformer(causal: bool = True) -> Zipformer:
 
     torch.manual_seed(1)
     encoder = Zipformer((stack(1, 1, 16), stack(2, 4, 24), stack(1, 2, 16)), causal)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            if parameter.dim() > 1:
-                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
-            elif parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+    stir(encoder)
     return encoder.eval()
 
 
