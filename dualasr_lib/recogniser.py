@@ -1,15 +1,19 @@
 """A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
 chunks.
 
-    Recogniser.log_probs        batch of features -> CTC log-probabilities of one branch
-    Recogniser.streaming(...)   windows of samples -> the same log-probabilities of the streaming
+    Recogniser.hear             batch of features -> CTC log-probabilities of one branch, and its
+                                attention decoder
+    Recogniser.streaming        windows of samples -> the same log-probabilities of the streaming
                                 branch, chunk by chunk (online features, encoder, CTC head)
+    Recogniser.second_pass      a stream's hidden states -> the text of the full branch
 
 Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
 """
 
-from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,25 +23,22 @@ from torch import Tensor
 from dualasr_lib.config import from_dict
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.contract import ModelStep
+from dualasr_lib.decoding.contract import ModelStep, SecondPass
+from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.offline import Heard, OfflineSearch
 from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
-from dualasr_lib.model.encoder import EncoderState, encoder_lens
+from dualasr_lib.model.encoder import Encoded, EncoderState, encoder_lens
 from dualasr_lib.model.inference import prepare_for_inference
-from dualasr_lib.model.joint import Branch, JointModel
+from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
 from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.searches import METHODS
 from dualasr_lib.training.averaging import load_weights
-from dualasr_lib.training.distributed import local_device
 
 __all__ = [
-    "Loaded",
     "PathState",
     "Recogniser",
     "StreamingPath",
-    "add_recogniser_arguments",
-    "load_recogniser",
 ]
 
 
@@ -77,20 +78,49 @@ class Recogniser:
         prepare_for_inference(model)
         return Recogniser(config, model, tokenizer, device, weights.source)
 
-    def detokenise(self, tokens: tuple[int, ...]) -> str:
+    def detokenise(self, tokens: Sequence[int]) -> str:
         """Text of token ids."""
         return self.tokenizer.decode(list(tokens))
 
-    @torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
-    def log_probs(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> tuple[Tensor, Tensor]:
-        """CTC log-probabilities (N, S, V) of one branch, on the CPU, and their lengths (N,).
+    def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
+        """CTC log-probabilities of one branch, and its attention decoder to ask.
 
         Raises:
             ValueError: the checkpoint has no such branch.
         """
         features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
-        encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
-        return self.model.log_probs(encoded.h, branch).cpu(), encoded.lens.cpu()
+        with _inference():
+            encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
+        return self._heard(encoded, branch, batch.texts)
+
+    def second_pass(self, search: OfflineSearch) -> SecondPass:
+        """Full-context stacks on a stream's hidden states, then `search` on the full branch.
+
+        Raises:
+            ValueError: at the first call, if the model is not a cascaded one of both branches.
+        """
+
+        def rewrite(hidden: Tensor) -> PathLike:
+            lens = torch.tensor([len(hidden)], device=self.device)
+            with _inference():
+                encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
+            return search(self._heard(encoded, "full", ())).paths[0]
+
+        return rewrite
+
+    def _heard(self, encoded: Encoded, branch: Branch, texts: Sequence[str]) -> Heard:
+        def score(lists: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+            flat = [text for texts in lists for text in texts]
+            owners = [owner for owner, texts in enumerate(lists) for _ in texts]
+            with _inference():
+                scores = self.model.score_texts(encoded, branch, _padded(flat, owners)).tolist()
+            ends = list(accumulate(map(len, lists)))
+            return [scores[end - len(texts) : end] for end, texts in zip(ends, lists)]
+
+        with _inference():
+            log_probs = self.model.log_probs(encoded.h, branch).cpu()
+        # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
+        return Heard(log_probs.clone(), encoded.lens.cpu().clone(), score, texts)
 
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
         """The path from running audio to log-probabilities of the streaming branch.
@@ -100,6 +130,18 @@ class Recogniser:
                 chunks.
         """
         return StreamingPath(self, chunk)
+
+    def chunk(self, chunk_ms: int | None = None, left_ms: int | None = None) -> ChunkSpec:
+        """A chunk in milliseconds; None: what the configuration says.
+
+        Raises:
+            ValueError: a chunk that cannot be.
+        """
+        default = self.config.chunk
+        return ChunkSpec.from_ms(
+            default.ms if chunk_ms is None else chunk_ms,
+            default.left_ms if left_ms is None else left_ms,
+        )
 
     def describe(self, branch: Branch, chunk: ChunkSpec) -> dict[str, Any]:
         """For reports: which weights; the chunk if the branch depends on one; its latency if it
@@ -126,44 +168,6 @@ class Recogniser:
         return OnlineFbank(features).lookahead_samples + ahead
 
 
-class Loaded(NamedTuple):
-    """What the decoding programs start from."""
-
-    recogniser: Recogniser
-    chunk: ChunkSpec
-
-
-def add_recogniser_arguments(parser: ArgumentParser) -> None:
-    """The options that all decoding programs share."""
-    add = parser.add_argument
-    add("--exp-dir", type=Path, required=True, help="what train.py wrote")
-    add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    add("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
-    add("--method", choices=METHODS, default="1best", help="default: 1best")
-    add("--epoch", type=int, help="checkpoint; default: the newest")
-    add("--avg", type=int, default=0, help="epochs to average; default: none")
-    add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
-    add("--left-ms", type=int, help="their left context; default: the config's")
-    add("--beam", nargs="*", default=[], metavar="KEY=VALUE", help="options of the search")
-    add("--device", default="auto", help="auto, cpu or cuda")
-
-
-def load_recogniser(arguments: Namespace) -> Loaded:
-    """The checkpoint and the chunk that the options of `add_recogniser_arguments` ask for.
-
-    Raises:
-        ValueError: as `Recogniser.load`, or a chunk that cannot be.
-    """
-    device = local_device(arguments.device)
-    recogniser = Recogniser.load(
-        arguments.exp_dir, arguments.data_dir, device, arguments.epoch, arguments.avg
-    )
-    default = recogniser.config.chunk
-    chunk_ms = default.ms if arguments.chunk_ms is None else arguments.chunk_ms
-    left_ms = default.left_ms if arguments.left_ms is None else arguments.left_ms
-    return Loaded(recogniser, ChunkSpec.from_ms(chunk_ms, left_ms))
-
-
 class PathState(NamedTuple):
     """Everything a stream remembers between chunks."""
 
@@ -179,7 +183,7 @@ class StreamingPath:
         self._encoder = recogniser.model.streaming
         self._fbank = OnlineFbank(recogniser.config.features)
         self._features, self._chunk = recogniser.config.features, chunk
-        with torch.inference_mode():  # type: ignore[no-untyped-call,unused-ignore]
+        with _inference():
             self._prepared = self._encoder.prepare(chunk, recogniser.device)
         self.sample_rate = self._features.sample_rate
         self.frame_shift_samples = self._features.shift
@@ -207,8 +211,22 @@ class StreamingPath:
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
         _, fbank = self._fbank.windows(new, state.features)
         features, frames_left = features.to(self._device), frames_left.to(self._device)
-        with torch.inference_mode():  # type: ignore[no-untyped-call,unused-ignore]
+        with _inference():
             h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
             log_probs = self._model.log_probs(h, "streaming").cpu()
         # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
-        return ModelStep(log_probs=log_probs.clone(), state=PathState(fbank, encoder))
+        return ModelStep(log_probs.clone(), PathState(fbank, encoder), hidden=h)
+
+
+def _inference() -> AbstractContextManager[None]:
+    mode: AbstractContextManager[None] = torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
+    return mode
+
+
+def _padded(texts: Sequence[Sequence[int]], owners: Sequence[int]) -> NbestTexts:
+    width = max(map(len, texts))
+    return NbestTexts(
+        tokens=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts]).long(),
+        lens=torch.tensor([len(text) for text in texts]),
+        owner=torch.tensor(owners),
+    )

@@ -1,6 +1,6 @@
 """The package's layers and fences (who may import what), read from the source, not from running it.
 
-    3  experiment, recogniser, searches, program, serving     composition
+    3  experiment, recogniser, searches, program, transcribe, serving     composition
     2  training, decoding, export                             mechanisms
     1  data, features, model, lattice, metrics                leaves that do not know each other
     0  config, files, ranks, tree                             standard library and torch
@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "recogniser": _BELOW_3 | {"experiment", "searches"},
     "searches": _BELOW_3,
     "program": _BASE,
+    "transcribe": _BELOW_3 | {"decode_setup", "program", "recogniser", "searches"},
     "serving": _BELOW_3 | {"experiment", "recogniser", "searches"},
 }
 """Unit of dualasr_lib -> other units that it may import. A new unit needs a line here."""

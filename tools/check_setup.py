@@ -132,6 +132,17 @@ def _sentencepiece(folder: Path) -> str:
     return "a character model, there and back"
 
 
+def _soxr(_: Path) -> str:
+    import numpy as np
+    import soxr
+
+    stream = soxr.ResampleStream(48000, 16000, num_channels=1, dtype="float32")
+    noise = np.random.default_rng(0).standard_normal(4800).astype(np.float32)
+    pieces = [stream.resample_chunk(noise[:1000]), stream.resample_chunk(noise[1000:], last=True)]
+    assert np.array_equal(np.concatenate(pieces), soxr.resample(noise, 48000, 16000))
+    return "48 kHz to 16 kHz, in pieces as at once"
+
+
 def _kaldingram(folder: Path) -> str:
     from kaldingram.cli import main as kaldingram
 
@@ -238,6 +249,7 @@ PROOFS: dict[str, dict[str, Proof]] = {
         **_BOTH,
         "k2": _k2,
         "kaldifeat": _kaldifeat,
+        "soxr": _soxr,
         "kaldingram": _kaldingram,
         "kaldilm": _kaldilm,
         "kaldialign": _kaldialign,

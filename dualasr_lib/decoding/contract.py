@@ -24,7 +24,14 @@ from torch import Tensor
 from dualasr_lib.decoding.hypothesis import PathLike
 from dualasr_lib.metrics.latency import TimedWord
 
-__all__ = ["ModelStep", "OnlineSearch", "OnlineStep", "StreamingModel", "Utterance"]
+__all__ = [
+    "ModelStep",
+    "OnlineSearch",
+    "OnlineStep",
+    "SecondPass",
+    "StreamingModel",
+    "Utterance",
+]
 
 
 class ModelStep(NamedTuple):
@@ -34,6 +41,15 @@ class ModelStep(NamedTuple):
     """(N, S', V) float32, natural log."""
     state: Any
     """NamedTuple tree of tensors, batch axis first, fixed shapes."""
+    hidden: Tensor | None = None
+    """(N, S', C) what a second pass will read; None if the model has none to offer."""
+
+
+class SecondPass(Protocol):
+    """Rewrites a sentence when its end has come, from what the first pass has already computed."""
+
+    def __call__(self, hidden: Tensor) -> PathLike:
+        """hidden (S, C): the `ModelStep.hidden` of one stream, all of its frames -> final path."""
 
 
 class StreamingModel(Protocol):
@@ -89,6 +105,10 @@ class OnlineStep(Protocol):
     @property
     def state(self) -> Any:
         """The stream after the call."""
+
+    @property
+    def num_committed(self) -> int:
+        """Tokens of `partial` that cannot change any more."""
 
 
 class OnlineSearch(Protocol):

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dualasr_lib.decoding.hypothesis import TokenPath
+from dualasr_lib.decoding.offline import Heard, Searched
+from dualasr_lib.trace import Trace, emitted, extended
+
 __all__ = [
-    "GreedyPath",
-    "GreedyResult",
     "GreedyState",
     "GreedyStep",
     "OnlineGreedy",
@@ -24,100 +26,109 @@ __all__ = [
 _BLANK = 0
 
 
-class GreedyPath(NamedTuple):
-    """The best path and the tokens it emits."""
-
-    tokens: tuple[int, ...]
-    """Vocabulary ids, no blanks, repeats merged."""
-    frames: tuple[int, ...]
-    """Encoder frame at which each token is first emitted."""
-    score: float
-    """Sum of the best log-prob of each frame."""
-
-
-class GreedyResult(NamedTuple):
-    """Paths of a batch, in the form that every offline search returns."""
-
-    paths: list[GreedyPath]
-    fallbacks: int = 0
-    """Always 0."""
-
-
 class GreedyState(NamedTuple):
     """One stream between two calls."""
 
-    path: GreedyPath
+    trace: Trace | None
+    """What it has emitted."""
+    score: float
+    """Sum of the best log-prob of each frame."""
     last: int
     """Best token of the last frame; the blank before the first."""
     num_frames: int
+
+    @property
+    def path(self) -> TokenPath:
+        """The path from the start of the stream; time grows with its length."""
+        return TokenPath(*emitted(self.trace), self.score)
 
 
 class GreedyStep(NamedTuple):
     """What a call returns for one stream."""
 
-    partial: GreedyPath
-    """Path from the start of the stream."""
     state: GreedyState
-    num_committed: int
-    """Tokens of `partial` that cannot change any more: all of them."""
+
+    @property
+    def partial(self) -> TokenPath:
+        """Path from the start of the stream."""
+        return self.state.path
+
+    @property
+    def num_committed(self) -> int:
+        """Tokens of `partial` that cannot change any more: all of them."""
+        return 0 if self.state.trace is None else self.state.trace.depth
 
 
-def greedy(log_probs: Tensor, lens: Tensor) -> list[GreedyPath]:
+def greedy(log_probs: Tensor, lens: Tensor) -> list[TokenPath]:
     """Greedy path of each utterance of log_probs (N, S, V) with lens (N,); 0 frames give no
     tokens.
     """
-    scores, tokens = log_probs.detach().max(dim=2)
-    rows = zip(scores.double().cpu(), tokens.cpu(), lens.tolist())
-    return [
-        _extend(_START, best[:length].tolist(), float(score[:length].sum())).path
-        for score, best, length in rows
-    ]
+    return [_extended(_START, rows[:length]).path for rows, length in zip(log_probs, lens.tolist())]
 
 
-def greedy_search(log_probs: Tensor, lens: Tensor) -> GreedyResult:
-    """`greedy` in the form of an offline search."""
-    return GreedyResult(greedy(log_probs, lens))
+def greedy_search(heard: Heard) -> Searched:
+    """`greedy` in the form of an offline search.
+
+    Raises:
+        ValueError: a valid frame has no finite best token.
+    """
+    for rows, length in zip(heard.log_probs, heard.lens.tolist()):
+        _check(rows[:length], 0)
+    return Searched(greedy(heard.log_probs, heard.lens))
 
 
 class OnlineGreedy:
-    """Greedy search on streams that join and leave at any time."""
+    """Greedy search on streams that join and leave at any time, at a cost per frame that does not
+    depend on their age.
+
+    It is the online search of CTC without a language model: in the CTC topology any token may
+    follow any other, so the best path of the lattice is that of the best token of each frame, and
+    no later frame changes it.
+    """
 
     def open(self) -> GreedyState:
         """A new stream."""
         return _START
 
     def step(self, log_probs: Sequence[Tensor], states: Sequence[GreedyState]) -> list[GreedyStep]:
-        """Feeds each of some streams its next frames: per stream (S_i, V), S_i >= 0."""
+        """Feeds each of some streams its next frames: per stream (S_i, V), S_i >= 0.
+
+        Raises:
+            ValueError: a count that does not fit, or a frame without a finite best token.
+        """
         if len(log_probs) != len(states):
             raise ValueError(
                 f"each stream needs its log_probs, but there are {len(log_probs)} for {len(states)}"
             )
-        return [self._step_one(frames, state) for frames, state in zip(log_probs, states)]
+        for rows, state in zip(log_probs, states):
+            _check(rows, state.num_frames)
+        return [GreedyStep(_extended(state, rows)) for rows, state in zip(log_probs, states)]
 
-    def finish(self, state: GreedyState) -> GreedyPath:
+    def finish(self, state: GreedyState) -> TokenPath:
         """Final path of a stream."""
         return state.path
 
-    def _step_one(self, log_probs: Tensor, state: GreedyState) -> GreedyStep:
-        scores, tokens = log_probs.detach().max(dim=1)
-        state = _extend(state, tokens.tolist(), float(scores.double().sum()))
-        return GreedyStep(state.path, state, len(state.path.tokens))
+
+_START = GreedyState(None, 0.0, _BLANK, 0)
 
 
-_START = GreedyState(GreedyPath((), (), 0.0), _BLANK, 0)
+def _extended(state: GreedyState, log_probs: Tensor) -> GreedyState:
+    """`state` after frames (S, V)."""
+    scores, best = log_probs.detach().max(dim=1)
+    trace, last = state.trace, state.last
+    for frame, token in enumerate(best.tolist(), start=state.num_frames):
+        if token not in (last, _BLANK):
+            trace = extended(trace, token, frame)
+        last = token
+    score = state.score + float(scores.double().sum())
+    return GreedyState(trace, score, last, state.num_frames + len(log_probs))
 
 
-def _extend(state: GreedyState, best: list[int], score: float) -> GreedyState:
-    """`state` after frames with these best tokens, whose log-probs sum to `score`."""
-    before = [state.last, *best]
-    emitted = [
-        (token, state.num_frames + frame)
-        for frame, (last, token) in enumerate(zip(before, best))
-        if token not in (last, _BLANK)
-    ]
-    path = GreedyPath(
-        state.path.tokens + tuple(token for token, _ in emitted),
-        state.path.frames + tuple(frame for _, frame in emitted),
-        state.path.score + score,
-    )
-    return GreedyState(path, before[-1], state.num_frames + len(best))
+def _check(log_probs: Tensor, first_frame: int) -> None:
+    """ValueError unless every frame of (S, V) has a finite best token."""
+    bad = (~log_probs.amax(dim=1).isfinite()).nonzero()
+    if len(bad):
+        raise ValueError(
+            "log_probs must have a finite best token at each frame, "
+            f"but frame {first_frame + int(bad[0])} has NaN, +inf or only -inf"
+        )

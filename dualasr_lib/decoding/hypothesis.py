@@ -4,11 +4,11 @@ from typing import NamedTuple, Protocol
 
 from dualasr_lib.metrics.latency import Shown, TimedWord
 
-__all__ = ["Emission", "Hypothesis", "PathLike"]
+__all__ = ["Emission", "Hypothesis", "PathLike", "ScoredText", "TokenPath"]
 
 
 class PathLike(Protocol):
-    """Result of a search on one utterance (`lattice.search.Path`, `decoding.greedy.GreedyPath`)."""
+    """Result of a search on one utterance (`lattice.path.Path`, `TokenPath`)."""
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -21,6 +21,27 @@ class PathLike(Protocol):
     @property
     def score(self) -> float:
         """Natural log."""
+
+
+class TokenPath(NamedTuple):
+    """Tokens, when they were said, and their score: see `PathLike`."""
+
+    tokens: tuple[int, ...]
+    frames: tuple[int, ...]
+    score: float
+
+
+class ScoredText(NamedTuple):
+    """A text of an n-best list with each score that it has got; None where nobody asked."""
+
+    tokens: tuple[int, ...]
+    """Vocabulary ids."""
+    ctc: float
+    """Natural log-probability by CTC, summed over alignments."""
+    lm: float | None = None
+    """Natural log-probability by the language model, the end included."""
+    attention: float | None = None
+    """Natural log-probability by the attention decoder, the end included."""
 
 
 class Emission(NamedTuple):
@@ -56,6 +77,16 @@ class Hypothesis(NamedTuple):
     words: tuple[TimedWord, ...] = ()
     """Reference words with their true times; empty if unknown."""
     emissions: tuple[Emission, ...] = ()
-    """Partial texts in order, the last one equal to `text`; empty for offline decoding."""
+    """Texts of the first pass in order, the last one equal to `text` unless a second pass rewrote
+    it; empty for offline decoding."""
     step_seconds: tuple[float, ...] = ()
     """Wall time of each step that this stream took part in."""
+    finalise_seconds: float | None = None
+    """Wall time of the second pass, from the end of the audio to the final text; None without."""
+    nbest: tuple[ScoredText, ...] = ()
+    """The texts among which this one was chosen, the best first; empty for other searches."""
+
+    @property
+    def first_pass_text(self) -> str:
+        """What the first pass had shown in the end."""
+        return self.emissions[-1].text if self.emissions else ""

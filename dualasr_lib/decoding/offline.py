@@ -14,12 +14,24 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.hypothesis import Hypothesis, PathLike
+from dualasr_lib.decoding.hypothesis import Hypothesis, PathLike, ScoredText
 
-__all__ = ["Decoded", "Detokenise", "OfflineBatch", "OfflineSearch", "Searched", "decode_batches"]
+__all__ = [
+    "Decoded",
+    "Detokenise",
+    "Heard",
+    "OfflineBatch",
+    "OfflineSearch",
+    "ScoreTexts",
+    "Searched",
+    "decode_batches",
+]
 
 Detokenise = Callable[[Sequence[int]], str]
 """Vocabulary ids -> text."""
+
+ScoreTexts = Callable[[Sequence[Sequence[Sequence[int]]]], list[list[float]]]
+"""Texts (token ids) of each utterance of a batch -> natural log-probability of each."""
 
 
 class OfflineBatch(Protocol):
@@ -38,22 +50,32 @@ class OfflineBatch(Protocol):
         """Audio of each utterance, seconds."""
 
 
-class Searched(Protocol):
+class Heard(NamedTuple):
+    """What the model makes of a batch, and what a search may ask it."""
+
+    log_probs: Tensor
+    """(N, S, V) CTC log-probabilities, natural log, on the CPU."""
+    lens: Tensor
+    """(N,) valid frames."""
+    score: ScoreTexts | None = None
+    """The branch's attention decoder; None if there is none."""
+    texts: Sequence[str] = ()
+    """Reference texts; only the oracle reads them."""
+
+
+class Searched(NamedTuple):
     """Result of a search on a batch."""
 
-    @property
-    def paths(self) -> Sequence[PathLike]:
-        """One per utterance, in order."""
+    paths: Sequence[PathLike]
+    """One per utterance, in order."""
+    fallbacks: int = 0
+    """Times that memory ran out and less was searched."""
+    nbest: Sequence[tuple[ScoredText, ...]] = ()
+    """One list per utterance, the best first; empty for searches that have none."""
 
-    @property
-    def fallbacks(self) -> int:
-        """Times that memory ran out and less was searched."""
 
-
-OfflineSearch = Callable[[Tensor, Tensor], Searched]
-"""(log_probs (N, S, V), lens (N,)) -> paths: `greedy_search`, or `lattice.search.one_best` with
-its options.
-"""
+OfflineSearch = Callable[[Heard], Searched]
+"""A search with its options bound (`greedy.greedy_search`, `rescoring.rescored`)."""
 
 B = TypeVar("B", bound=OfflineBatch)
 
@@ -77,7 +99,7 @@ class Decoded(NamedTuple):
 
 def decode_batches(
     batches: Iterable[B],
-    log_probs: Callable[[B], tuple[Tensor, Tensor]],
+    hear: Callable[[B], Heard],
     search: OfflineSearch,
     detokenise: Detokenise,
     on_batch: Callable[[Sequence[Hypothesis]], None] | None = None,
@@ -85,7 +107,7 @@ def decode_batches(
     """Decodes every batch.
 
     Args:
-        log_probs: batch -> (N, S, V) natural log, and lens (N,).
+        hear: the model.
         search: the search, its options bound.
         on_batch: called with the hypotheses of each batch when they are ready (progress, examples).
     """
@@ -95,10 +117,10 @@ def decode_batches(
     for batch in batches:
         start = time.perf_counter()
         with torch.no_grad():
-            found = search(*log_probs(batch))
+            found = search(hear(batch))
         compute_seconds += time.perf_counter() - start
         fallbacks += found.fallbacks
-        new = _hypotheses(batch, found.paths, detokenise)
+        new = _hypotheses(batch, found, detokenise)
         hypotheses += new
         if on_batch is not None:
             on_batch(new)
@@ -106,12 +128,15 @@ def decode_batches(
     return Decoded(hypotheses, audio_seconds, compute_seconds, fallbacks, torch.get_num_threads())
 
 
-def _hypotheses(
-    batch: OfflineBatch, paths: Sequence[PathLike], detokenise: Detokenise
-) -> list[Hypothesis]:
-    if len(paths) != len(batch.ids):
-        raise ValueError(f"the search gave {len(paths)} paths for {len(batch.ids)} utterances")
+def _hypotheses(batch: OfflineBatch, found: Searched, detokenise: Detokenise) -> list[Hypothesis]:
+    if len(found.paths) != len(batch.ids):
+        raise ValueError(
+            f"the search gave {len(found.paths)} paths for {len(batch.ids)} utterances"
+        )
+    nbest = found.nbest or [()] * len(batch.ids)
     return [
-        Hypothesis(id_, detokenise(path.tokens), ref, path, duration)
-        for id_, ref, duration, path in zip(batch.ids, batch.texts, batch.durations, paths)
+        Hypothesis(id_, detokenise(path.tokens), ref, path, duration, nbest=texts)
+        for id_, ref, duration, path, texts in zip(
+            batch.ids, batch.texts, batch.durations, found.paths, nbest
+        )
     ]

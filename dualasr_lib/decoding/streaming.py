@@ -18,7 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import ModelStep, OnlineSearch, StreamingModel, Utterance
+from dualasr_lib.decoding.contract import (
+    ModelStep,
+    OnlineSearch,
+    SecondPass,
+    StreamingModel,
+    Utterance,
+)
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.tree import split, stack
 
@@ -30,6 +36,7 @@ __all__ = [
     "StreamingModel",
     "StreamingRun",
     "Utterance",
+    "Watcher",
     "decode_streams",
     "window",
 ]
@@ -44,6 +51,18 @@ class Clock(NamedTuple):
     now: Callable[[], float] = time.perf_counter
     """Seconds from any origin."""
     sleep: Callable[[float], None] = time.sleep
+
+
+def _ignore(*_: object) -> None: ...
+
+
+class Watcher(NamedTuple):
+    """Who is told what happens."""
+
+    on_partial: Callable[[str, Emission], None] = _ignore
+    """Called with the utterance's id whenever its partial text changed."""
+    on_final: Callable[[Hypothesis], None] = _ignore
+    """Called with each hypothesis when its stream has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,26 +108,25 @@ def decode_streams(
     search: OnlineSearch,
     detokenise: Detokenise,
     config: StreamingConfig,
-    on_partial: Callable[[str, Emission], None] | None = None,
-    on_final: Callable[[Hypothesis], None] | None = None,
-    clock: Clock = Clock(),  # noqa: B008  (a value of two functions)
+    second_pass: SecondPass | None = None,
+    watcher: Watcher = Watcher(),  # noqa: B008  (a value of two functions)
+    clock: Clock = Clock(),  # noqa: B008  (the same)
 ) -> StreamingRun:
     """Streams every utterance through `model` and `search`.
 
     Args:
-        on_partial: called with the utterance's id whenever its partial text changed.
-        on_final: called with each hypothesis when its stream has ended (progress).
+        second_pass: rewrites each text when its audio has ended, from the model's hidden states.
+        watcher: is told of each partial and final text.
 
     Raises:
         ValueError: audio that is not (n,) finite samples, or a model whose output does not fit its
             own declaration; the message names the utterance.
     """
-    loop = _Loop(model, search, detokenise, config, on_partial, clock)
+    loop = _Loop(model, search, detokenise, config, second_pass, watcher, clock)
     finished: dict[int, Hypothesis] = {}
     for index, hypothesis in loop.run(utterances):
         finished[index] = hypothesis
-        if on_final is not None:
-            on_final(hypothesis)
+        watcher.on_final(hypothesis)
     hypotheses = [finished[index] for index in sorted(finished)]
     audio_seconds = sum(hypothesis.duration for hypothesis in hypotheses)
     return StreamingRun(
@@ -139,6 +157,8 @@ class _Stream:
     model_state: Any
     search_state: Any
     steps_done: int = 0
+    hidden: list[Tensor] = field(default_factory=list)
+    """(S_i, C) of each step, for the second pass."""
     emissions: list[Emission] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
 
@@ -179,14 +199,16 @@ class _Loop:
         search: OnlineSearch,
         detokenise: Detokenise,
         config: StreamingConfig,
-        on_partial: Callable[[str, Emission], None] | None,
+        second_pass: SecondPass | None,
+        watcher: Watcher,
         clock: Clock,
     ) -> None:
         self._model = model
         self._search = search
         self._detokenise = detokenise
         self._config = config
-        self._on_partial = on_partial
+        self._second_pass = second_pass
+        self._watcher = watcher
         self._clock = clock
         self._states = _States()
         self.compute_seconds = 0.0
@@ -274,10 +296,17 @@ class _Loop:
                 f"but returned {tuple(result.log_probs.shape[:2])}"
             )
         self._states.update(result.state)
-        return [
-            rows[: stream.num_outputs - stream.steps_done * frames]
-            for rows, stream in zip(result.log_probs, streams)
-        ]
+        wanted = [stream.num_outputs - stream.steps_done * frames for stream in streams]
+        if self._second_pass is not None:
+            self._keep(result, streams, wanted)
+        return [rows[:count] for rows, count in zip(result.log_probs, wanted)]
+
+    def _keep(self, result: ModelStep, streams: list[_Stream], wanted: list[int]) -> None:
+        """Remembers hidden states for the second pass."""
+        if result.hidden is None:
+            raise ValueError("a second pass needs hidden states, but the model returns none")
+        for stream, rows, count in zip(streams, result.hidden, wanted):
+            stream.hidden.append(rows[:count].clone())
 
     def _show(self, stream: _Stream, text: str, audio_seconds: float, seconds: float) -> None:
         """Records `text` if it differs from what is shown."""
@@ -287,22 +316,28 @@ class _Loop:
         shown_seconds = wall if self._config.realtime else audio_seconds
         emission = Emission(text, audio_seconds, seconds, shown_seconds)
         stream.emissions.append(emission)
-        if self._on_partial is not None:
-            self._on_partial(stream.utterance.id, emission)
+        self._watcher.on_partial(stream.utterance.id, emission)
 
     def _finish(self, stream: _Stream) -> Hypothesis:
-        """The final text; shown as a last emission if the search changed it at the end."""
-        path = self._search.finish(stream.search_state)
-        text = self._detokenise(path.tokens)
+        """The final text; the first pass's is shown as a last emission if it changed at the end."""
+        first = path = self._search.finish(stream.search_state)
         duration = len(stream.samples) / self._model.sample_rate
-        self._show(stream, text, duration, 0.0)
+        self._show(stream, self._detokenise(first.tokens), duration, 0.0)
+        finalise_seconds = None
+        if self._second_pass is not None and stream.hidden:
+            begun = self._clock.now()
+            with torch.no_grad():
+                path = self._second_pass(torch.cat(stream.hidden))
+            finalise_seconds = self._clock.now() - begun
+            self.compute_seconds += finalise_seconds
         return Hypothesis(
             id=stream.utterance.id,
-            text=text,
+            text=self._detokenise(path.tokens),
             ref=stream.utterance.text,
             path=path,
             duration=duration,
             words=tuple(stream.utterance.words),
             emissions=tuple(stream.emissions),
             step_seconds=tuple(stream.step_seconds),
+            finalise_seconds=finalise_seconds,
         )

@@ -58,12 +58,18 @@ def streaming_summary(info: RunInfo, run: StreamingRun, model: StreamingModel) -
         "latency_clock": run.clock,
     }
     summary = _summary(info, run.hypotheses, timing, params)
-    return {**summary, "latency": latency_summary(run, model)}
+    latency = latency_summary(run, model)
+    seconds = [h.finalise_seconds for h in run.hypotheses if h.finalise_seconds is not None]
+    if not seconds:
+        return {**summary, "latency": latency}
+    first = sum((count_errors(h.ref, h.first_pass_text) for h in run.hypotheses), ErrorCounts())
+    latency["second_pass_ms"] = percentiles_ms(seconds)
+    return {**summary, "first_pass_cer": first.rate, "latency": latency}
 
 
 def latency_summary(run: StreamingRun, model: StreamingModel) -> dict[str, Any]:
-    """Latencies in milliseconds, as `metrics.latency` defines them; `first_token_ms` is the
-    median.
+    """Latencies in milliseconds, as `metrics.latency` defines them, of the texts of the first
+    pass; `first_token_ms` is the median.
     """
     delays: list[float] = []
     first: list[float] = []
@@ -74,7 +80,7 @@ def latency_summary(run: StreamingRun, model: StreamingModel) -> dict[str, Any]:
         onset = first_token_latency(history, hypothesis.words)
         first += [] if onset is None else [onset]
         revised += revised_characters(history)
-        final += count_errors(hypothesis.text, "").num_ref_chars
+        final += count_errors(hypothesis.first_pass_text, "").num_ref_chars
     steps = [seconds for hypothesis in run.hypotheses for seconds in hypothesis.step_seconds]
     return {
         "algorithmic_ms": algorithmic_latency_ms(

@@ -8,17 +8,18 @@ summary last: where it exists, the others do too. Utterances are written in the 
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.decoding.errs import format_errs
-from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText
+from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.recogs import Recognised, format_recogs
 from dualasr_lib.metrics.cer import characters
 
-__all__ = ["ResultFiles", "result_files", "write_results"]
+__all__ = ["ResultFiles", "result_files", "write_nbest", "write_results"]
 
 
 class ResultFiles(NamedTuple):
@@ -62,6 +63,42 @@ def write_results(
     text = json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False, indent=2)
     _write(files.summary, text + "\n")
     return files
+
+
+def write_nbest(
+    directory: Path,
+    split: str,
+    hypotheses: Sequence[Hypothesis],
+    detokenise: Detokenise,
+    total: Callable[[ScoredText], float],
+) -> Path:
+    """Writes `nbest-<split>.json`: per utterance its texts, the best first, with all scores.
+
+    Args:
+        total: the weighted sum by which they are ranked.
+
+    Raises:
+        ValueError: no hypothesis has a list.
+    """
+    if hypotheses and not any(hypothesis.nbest for hypothesis in hypotheses):
+        raise ValueError("this search makes no n-best lists, so there is none to write")
+    lists = {
+        item.id: [_entry(text, detokenise, total) for text in item.nbest]
+        for item in sorted(hypotheses, key=lambda item: item.id)
+    }
+    path = directory / f"nbest-{split}.json"
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(path, json.dumps(_plain(lists), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    return path
+
+
+def _entry(
+    text: ScoredText, detokenise: Detokenise, total: Callable[[ScoredText], float]
+) -> dict[str, Any]:
+    scores = {"ctc": text.ctc, "lm": text.lm, "attention": text.attention}
+    return {
+        "text": detokenise(text.tokens), "tokens": text.tokens, "total": total(text), **scores
+    }  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

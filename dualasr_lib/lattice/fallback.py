@@ -1,25 +1,28 @@
-"""What a lattice search does when memory runs out: halve the batch, then the beams, and count each
-such step.
+"""What a lattice search does when memory runs out: halve the batch, then the beam, then search the
+best token of each frame only (the greedy path), and count each such step.
 
 Only errors that are about memory are caught; anything else is a bug and goes through. Halving the
-batch changes no result; narrower beams may, which is why the count is part of every result and
+batch changes no result; a smaller lattice may, which is why the count is part of every result and
 summary.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from dualasr_lib.lattice.path import Path, SearchConfig, SearchResult
+from dualasr_lib.lattice.path import SearchConfig
 
-__all__ = ["is_memory_error", "with_fallbacks"]
+__all__ = ["Found", "each_utterance", "is_memory_error", "with_fallbacks"]
 
-Search = Callable[[Tensor, Tensor, SearchConfig], list[Path]]
-"""(log_probs (N, S, V), lens (N,), config) -> N paths."""
+T = TypeVar("T")
 
-_MIN_SEARCH_BEAM = 1.0
+Search = Callable[[Tensor, Tensor, SearchConfig], list[T]]
+"""(log_probs (N, S, V), lens (N,) >= 1, config) -> a result per utterance."""
+
+_MIN_BEAM = 1.0
 _MEMORY_WORDS = (  # of CUDA's and the CPU's allocators in torch 1.13 and 2.x, and of C++
     "out of memory",
     "not enough memory",
@@ -28,16 +31,39 @@ _MEMORY_WORDS = (  # of CUDA's and the CPU's allocators in torch 1.13 and 2.x, a
 )
 
 
+class Found(NamedTuple, Generic[T]):
+    """Results of a batch, in its order."""
+
+    results: list[T]
+    fallbacks: int
+    """Times that memory ran out and less was searched."""
+
+
+def each_utterance(
+    search: Search[T], log_probs: Tensor, lens: Tensor, config: SearchConfig
+) -> Found[T | None]:
+    """`with_fallbacks` for lens (N,) of which some may be 0: those utterances get None."""
+    index = lens.cpu().nonzero()[:, 0]
+    results: list[T | None] = [None] * len(lens)
+    if not len(index):
+        return Found(results, 0)
+    rows = log_probs.detach()[index.to(log_probs.device)]
+    found = with_fallbacks(search, rows, lens.cpu()[index], config)
+    for position, result in zip(index.tolist(), found.results):
+        results[position] = result
+    return Found(results, found.fallbacks)
+
+
 def with_fallbacks(
-    search: Search, log_probs: Tensor, lens: Tensor, config: SearchConfig
-) -> SearchResult:
+    search: Search[T], log_probs: Tensor, lens: Tensor, config: SearchConfig
+) -> Found[T]:
     """Runs `search`, falling back as said above.
 
     Raises:
-        MemoryError: one utterance does not fit with the narrowest beams.
+        MemoryError: one utterance does not fit with one token per frame.
     """
     try:
-        return SearchResult(search(log_probs, lens, config), 0)
+        return Found(search(log_probs, lens, config), 0)
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
@@ -56,29 +82,25 @@ def is_memory_error(error: BaseException) -> bool:
 
 
 def _fall_back(
-    search: Search, log_probs: Tensor, lens: Tensor, config: SearchConfig, reason: str
-) -> SearchResult:
+    search: Search[T], log_probs: Tensor, lens: Tensor, config: SearchConfig, reason: str
+) -> Found[T]:
     num_utterances = len(lens)
     if num_utterances > 1:
         half = num_utterances // 2
         first = with_fallbacks(search, log_probs[:half], lens[:half], config)
         second = with_fallbacks(search, log_probs[half:], lens[half:], config)
-        return SearchResult(first.paths + second.paths, 1 + first.fallbacks + second.fallbacks)
-    if config.search_beam / 2 < _MIN_SEARCH_BEAM:
+        return Found(first.results + second.results, 1 + first.fallbacks + second.fallbacks)
+    if config.max_tokens == 1:
         raise MemoryError(
             f"lattice search of one utterance of {int(lens[0])} frames ran out of memory "
-            f"at search_beam {config.search_beam}: {reason}"
+            f"with one token per frame: {reason}"
         )
-    result = with_fallbacks(search, log_probs, lens, _narrower(config))
-    return SearchResult(result.paths, 1 + result.fallbacks)
+    found = with_fallbacks(search, log_probs, lens, _smaller(config))
+    return Found(found.results, 1 + found.fallbacks)
 
 
-def _narrower(config: SearchConfig) -> SearchConfig:
-    """Half of every beam; fewer active tokens follow from the output beam."""
-    return replace(
-        config,
-        search_beam=config.search_beam / 2,
-        output_beam=config.output_beam / 2,
-        max_active=max(1, config.max_active // 2),
-        min_active=config.min_active // 2,
-    )
+def _smaller(config: SearchConfig) -> SearchConfig:
+    """Half the beam; in the end one token per frame."""
+    if config.output_beam / 2 < _MIN_BEAM:
+        return replace(config, max_tokens=1)
+    return replace(config, output_beam=config.output_beam / 2)

@@ -1,38 +1,16 @@
-"""CTC topologies, whole or restricted to the tokens that matter, and log-probs in the form k2
-wants.
+"""The standard CTC topology, arcs and log-probs in the form k2 wants, refused log-probs.
 
-The standard CTC topology of V tokens has V (V + 1) arcs: 10.7 million at CSJ's 3266 characters. An
-utterance uses few of them. In a search without a language model the best path takes the best token
-of each frame, so a path through token v at frame s scores at most best - (best_s - log_prob_s(v)).
-A token that falls short of the best by more than the output beam at *every* frame is therefore on
-no path of the lattice, and leaving it out changes nothing. `restrict` keeps the other tokens of
-each utterance, renumbers them and remembers the way back. The modified topology is not offered: in
-it "a" and "a a" tie, which doubles or swallows characters.
-
-N utterances, S encoder frames, V tokens (blank 0), A active tokens.
+N utterances, S encoder frames, V tokens (blank 0).
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dualasr_lib.lattice.backend import k2
 
-__all__ = ["Restricted", "active_tokens", "check_log_probs", "dense", "full_topology", "restrict"]
-
-
-class Restricted(NamedTuple):
-    """Log-probs and topologies of a batch over each utterance's own active tokens."""
-
-    graphs: Any
-    """k2.Fsa with 3 axes: the standard CTC topology of each utterance over its A_i tokens."""
-    log_probs: Tensor
-    """(N, S, max A_i): columns gathered per utterance; columns beyond A_i are -inf and never read.
-    """
-    tokens: tuple[tuple[int, ...], ...]
-    """Per utterance the vocabulary id of each column, rising, blank first."""
+__all__ = ["check_log_probs", "dense", "fsa_of_arcs", "full_topology"]
 
 
 def full_topology(vocab_size: int) -> Any:
@@ -42,42 +20,13 @@ def full_topology(vocab_size: int) -> Any:
     return k2.ctc_topo(vocab_size - 1, modified=False)
 
 
-def active_tokens(log_probs: Tensor, threshold: float, max_tokens: int) -> Tensor:
-    """Vocabulary ids worth searching in one utterance.
-
-    Args:
-        log_probs: (S, V) with S >= 1.
-        threshold: a token stays if at some frame its posterior is at least `threshold` times that
-            of the best.
-        max_tokens: at most so many stay, those that come nearest to the best of some frame; tokens
-            that are the best of a frame always stay, so this bound never changes the best path.
-
-    Returns:
-        (A,) int64, rising; the first is the blank.
+def fsa_of_arcs(source: Tensor, target: Tensor, label: Tensor, score: Tensor) -> Any:
+    """k2.Fsa of R arcs, in the order of their sources; state 0 is the start, the highest state the
+    final one, to which arcs of label -1 go.
     """
-    shortfall = (log_probs.amax(dim=1, keepdim=True) - log_probs).amin(dim=0)  # (S, V) -> (V,)
-    shortfall[0] = 0.0
-    keep = shortfall <= -math.log(threshold)
-    if int(keep.sum()) > max_tokens:
-        nearest = torch.topk(shortfall, max_tokens, largest=False).indices
-        keep = (shortfall == 0).index_fill(0, nearest, True)
-    return keep.nonzero()[:, 0]
-
-
-def restrict(log_probs: Tensor, lens: Tensor, threshold: float, max_tokens: int) -> Restricted:
-    """Restricts each utterance of log_probs (N, S, V), lens (N,) >= 1, to its active tokens."""
-    ids = [
-        active_tokens(rows[:length], threshold, max_tokens)
-        for rows, length in zip(log_probs, lens.tolist())
-    ]
-    width = max(len(tokens) for tokens in ids)
-    narrow = log_probs.new_full((*log_probs.shape[:2], width), -math.inf)
-    for rows, source, tokens in zip(narrow, log_probs, ids):
-        rows[:, : len(tokens)] = source[:, tokens]
-    graphs = k2.create_fsa_vec([full_topology(len(tokens)) for tokens in ids])
-    return Restricted(
-        graphs.to(log_probs.device), narrow, tuple(tuple(tokens.tolist()) for tokens in ids)
-    )
+    bits = score.float().view(torch.int32)  # k2 keeps the bits of the float in an int column
+    columns = [source, target, label, bits]
+    return k2.Fsa(torch.stack([column.to(torch.int32) for column in columns], dim=1))
 
 
 def dense(log_probs: Tensor, lens: Tensor) -> Any:

@@ -54,6 +54,18 @@ class Integration(nn.Module):
         """50 Hz frames -> states of `branches`."""
         raise NotImplementedError
 
+    def second_pass(self, streamed: Encoded) -> Encoded:
+        """States of the full branch from those of the streaming one, without the audio.
+
+        Raises:
+            ValueError: the full branch does not read the streaming one's states.
+        """
+        raise ValueError(
+            "a second pass over streamed states needs a model with both branches and "
+            'model.integration = "cascaded": only there full-context stacks read what streaming '
+            "stacks have computed; `decode.py --branch full` hears the audio again"
+        )
+
 
 class _StreamingAlone(Integration):
     streaming: StreamingEncoder
@@ -84,6 +96,12 @@ class _Cascaded(Integration):
         encoder = self.streaming
         below = encoder.masked(front, chunk) if self.chunked else encoder.unmasked(front)
         return {b: below if b == "streaming" else self.full(below) for b in branches}
+
+    def second_pass(self, streamed: Encoded) -> Encoded:
+        if not self.chunked:
+            return super().second_pass(streamed)
+        states: Encoded = self.full(streamed)
+        return states
 
 
 class _Parallel(Integration):

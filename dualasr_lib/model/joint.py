@@ -34,7 +34,16 @@ from dualasr_lib.model.scheduled import set_step
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.model.training_aids import PUBLISHED_WARM_UP
 
-__all__ = ["BRANCHES", "Branch", "JointModel", "LossConfig", "Losses", "ModelConfig", "Targets"]
+__all__ = [
+    "BRANCHES",
+    "Branch",
+    "JointModel",
+    "LossConfig",
+    "Losses",
+    "ModelConfig",
+    "NbestTexts",
+    "Targets",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,17 @@ class Targets(NamedTuple):
     """(N, U) int64, padded with 0."""
     lens: Tensor
     """(N,) int64."""
+
+
+class NbestTexts(NamedTuple):
+    """Texts of several utterances, to be scored."""
+
+    tokens: Tensor
+    """(P, U) int64, padded with anything."""
+    lens: Tensor
+    """(P,) int64, 0 allowed."""
+    owner: Tensor
+    """(P,) int64 utterance of each."""
 
 
 class Losses(NamedTuple):
@@ -152,6 +172,12 @@ class JointModel(nn.Module):
         """CTC log-probabilities (N, S, V) of hidden states (N, S, C)."""
         result: Tensor = self.ctc[_decoder_name(self.config, branch)](h)
         return result
+
+    def score_texts(self, encoded: Encoded, branch: Branch, texts: NbestTexts) -> Tensor:
+        """(P,) float32 log-probabilities of texts by the attention decoder of `branch`."""
+        decoder = self.decoders[_decoder_name(self.config, branch)]
+        assert isinstance(decoder, AttentionDecoder)
+        return decoder.score_nbest(encoded.h, encoded.lens, *texts)
 
     def views(
         self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec

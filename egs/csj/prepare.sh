@@ -5,7 +5,7 @@
 #                      [--stage A --stop-stage B] [--jobs N] [--allow-bad N] ...     (--help: all)
 #
 #   1 manifests   corpus checked, lhotse prepare csj     5 tokens   sentencepiece, tokens.txt
-#   2 text        both modes, word times (--open)        6 G        token n-gram for k2
+#   2 text        both modes, word times (--open)        6 n-grams  of tokens, of words; lexicon
 #   3 utterances  units joined, speed perturbation       7 report   counts, hours, what was left out
 #   4 features    kaldifeat, lilcom
 #

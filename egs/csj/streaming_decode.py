@@ -2,34 +2,60 @@
 """Simulates streaming: audio in chunks, partial texts as they come, many streams in parallel.
 
     egs/csj/streaming_decode.py --exp-dir EXP --data-dir DATA --split eval1 --chunk-ms 320 \\
-        --num-streams 8 [--realtime] [--show]
+        --num-streams 8 [--method greedy|1best|hlg] [--two-pass] [--realtime] [--show]
 
 Samples go through online features, the `step` of the encoder and an online search; nothing is
 computed on whole utterances. Writes EXP/decode/streaming-online-<method>/{recogs,errs,summary}-*,
 the summary with latencies. --realtime feeds audio at its natural speed and reads the wall clock.
+
+--two-pass rewrites each text when its audio has ended: the full-context stacks read the streaming
+states that are there already, and their attention decoder chooses. Results go to EXP/decode/
+full-two-pass/; the summary has the CER of the first pass and the time that the second one took.
 """
 
 import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.decoding.contract import SecondPass
 from dualasr_lib.decoding.hypothesis import Emission
-from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
+from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
 from dualasr_lib.decoding.writer import write_results
 from dualasr_lib.program import Progress, run_program
-from dualasr_lib.recogniser import add_recogniser_arguments, load_recogniser
-from dualasr_lib.searches import online_search
+from dualasr_lib.searches import ONLINE_METHODS
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    add_recogniser_arguments(parser)
+    add_decode_arguments(parser, ONLINE_METHODS)
     parser.add_argument("--num-streams", type=int, default=8, help="streams in parallel")
+    parser.add_argument("--two-pass", action="store_true", help="full context at each end")
+    parser.add_argument("--second-beam", nargs="*", default=[], metavar="KEY=VALUE",
+                        help="options of the second pass, e.g. num_paths=20")  # fmt: skip
     parser.add_argument("--realtime", action="store_true", help="feed audio at its natural speed")
     parser.add_argument("--show", action="store_true", help="print partial texts as they come")
     return parser.parse_args()
+
+
+class Second(NamedTuple):
+    """The second pass, or none, and what the results are called."""
+
+    run: SecondPass | None
+    branch: str
+    method: str
+    params: dict[str, Any]
+
+
+def second_pass(setup: DecodeSetup, arguments: argparse.Namespace) -> Second:
+    if not arguments.two_pass:
+        return Second(None, "streaming", f"online-{arguments.method}", {})
+    ready = setup.offline("full", "attention", arguments.second_beam)
+    run = setup.recogniser.second_pass(ready.search)
+    return Second(run, "full", "two-pass", {"second_pass": ready.params})
 
 
 def print_partial(utterance: str, emission: Emission) -> None:
@@ -38,26 +64,28 @@ def print_partial(utterance: str, emission: Emission) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    recogniser, chunk = load_recogniser(arguments)
-    path = recogniser.streaming(chunk)
-    search, beams = online_search(arguments.method, arguments.beam, recogniser.tokenizer.vocab_size)
-    data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
+    setup = DecodeSetup(arguments)
+    path = setup.recogniser.streaming(setup.chunk)
+    search, params = setup.online(arguments.method, arguments.beam)
+    second = second_pass(setup, arguments)
     config = StreamingConfig(num_streams=arguments.num_streams, realtime=arguments.realtime)
-    params = {**recogniser.describe("streaming", chunk), **beams}
-    directory = arguments.exp_dir / "decode" / f"streaming-online-{arguments.method}"
+    directory: Path = arguments.exp_dir / "decode" / f"{second.branch}-{second.method}"
     for split in arguments.split:
-        utterances = data.split_cuts(split)
+        utterances = setup.data.split_cuts(split)
         progress = Progress(f"{split} streaming", "utterances", len(utterances))
+        watcher = Watcher(on_final=lambda _, progress=progress: progress.add(1))
+        if arguments.show:
+            watcher = watcher._replace(on_partial=print_partial)
         run = decode_streams(
             utterances,
             path,
             search,
-            recogniser.detokenise,
+            setup.recogniser.detokenise,
             config,
-            print_partial if arguments.show else None,
-            lambda _, progress=progress: progress.add(1),
+            second.run,
+            watcher,
         )
-        info = RunInfo(split, "streaming", f"online-{arguments.method}", params)
+        info = RunInfo(split, second.branch, second.method, {**params, **second.params})
         summary = streaming_summary(info, run, path)
         files = write_results(directory, run.hypotheses, summary)
         progress.close(f"{describe(summary)}, {files.summary}")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import ENVIRONMENT, ROOT, run, train_arguments
 
 from dualasr_lib.training.checkpoint import find, load
 
@@ -27,39 +27,6 @@ for library in (
 ):
     pytest.importorskip(library)
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
-STACK = (
-    '[{"layers": 1, "downsampling": 2, "layer": {"dim": 16, "feedforward": 16, "kernel": 3, '
-    '"attention": {"heads": 2, "query_head_dim": 4, "value_head_dim": 4, "position_dim": 8}}}]'
-)
-TINY = (
-    "model.subsampling.channels=[2, 3, 4]",
-    f"model.streaming={STACK}",
-    f"model.full={STACK}",
-    'model.decoder={"layers": 1, "dim": 16, "heads": 2, "feedforward": 16}',
-    "loss.distillation.warm_up=5",
-    "data.augment.spec_augment_prob=0.5",
-    "training.max_steps=72",
-    "training.save_every=8",
-    "training.log_every=4",
-    "training.validate_every=0",
-)
-
-
-def run(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "egs/csj" / program), *map(str, arguments)]
-    result = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280
-    )
-    assert not check or result.returncode == 0, result.stderr
-    return result
-
-
-def train_arguments(data: Path, exp: Path) -> list[object]:
-    config = ROOT / "egs/csj/conf/demo.toml"
-    return ["--config", config, "--data-dir", data, "--exp-dir", exp, "--set", *TINY]
-
 
 def losses(exp: Path) -> dict[int, float]:
     """Logged training loss by step; each step is there once."""
@@ -70,21 +37,6 @@ def losses(exp: Path) -> dict[int, float]:
     ]
     assert len(dict(trained)) == len(trained)
     return dict(trained)
-
-
-@pytest.fixture(scope="module")
-def data(tiny_csj: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pipeline") / "data"
-    command = ["bash", str(ROOT / "egs/csj/prepare.sh"), "--csj-dir", str(tiny_csj), "--open"]
-    subprocess.run([*command, "--data-dir", str(folder)], env=ENVIRONMENT, check=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    exp = tmp_path_factory.mktemp("trained") / "exp"
-    run("train.py", *train_arguments(data, exp))
-    return exp
 
 
 def test_killed_run_goes_on_to_the_same_losses(data: Path, trained: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 import shutil
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,7 +26,10 @@ from lhotse.recipes.csj import concat_csj_supervisions
 from dualasr_lib.data.datamodule import DataConfig, DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.features.fbank import Fbank, FbankConfig
+from dualasr_lib.lattice.lexicon import LexiconLm
+from dualasr_lib.lattice.ngram import NgramLm
 from egs.csj.local.cuts import join_units
+from egs.csj.local.lang import training_words, words_of
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.prepare import prepare
 from egs.csj.local.stage import PrepareError, lock, read_jsonl, write_jsonl
@@ -124,6 +127,76 @@ def test_the_language_model_is_read_by_k2(data: Path) -> None:
     assert graph.num_arcs > 20
 
 
+def _symbols(data: Path) -> dict[str, int]:
+    return {token: i for i, token in enumerate(Tokenizer.load(data / "lang").tokens)}
+
+
+def _texts(data: Path) -> list[list[int]]:
+    """Token ids of the training text."""
+    lines = (data / "lang" / "text.txt").read_text(encoding="utf-8").splitlines()
+    return [Tokenizer.load(data / "lang").encode(line) for line in lines]
+
+
+def test_the_ngram_for_rescoring_is_longer(data: Path) -> None:
+    short, long = (
+        NgramLm.load(data / "lang" / f"G_{order}gram.arpa", _symbols(data)) for order in (3, 5)
+    )
+    assert (short.order, long.order) == (3, 5)
+    for text in _texts(data):
+        assert -20 < long.score(text) / (len(text) + 1) < 0
+
+
+def test_the_lexicon_and_its_ngram_read_the_training_text(data: Path) -> None:
+    lang = data / "lang"
+    lm = LexiconLm.load(lang / "lexicon.txt", lang / "words_3gram.arpa", _symbols(data))
+    for text in _texts(data):
+        states = np.array([lm.start])
+        for token in text:
+            states = lm.advance(states, np.full(len(states), token)).target
+        assert np.isfinite(lm.final(states)).any()
+    assert len((lang / "lexicon.txt").read_text(encoding="utf-8").splitlines()) == 9
+    assert "えー え ー" in (lang / "lexicon.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("mode", ["disfluent", "fluent"])
+def test_words_are_those_of_the_training_utterances(
+    data: Path, tiny_csj: Path, tmp_path: Path, mode: Literal["disfluent", "fluent"]
+) -> None:
+    """The corpus has nine words; two of them are no fluent ones."""
+    _copy(data, tmp_path, "manifests", "text", "done/stage-1", "done/stage-2")
+    options = Options(csj_dir=tiny_csj, data_dir=tmp_path, open=True, mode=mode, max_length=4.0)
+    prepare(options, first=3, last=3)
+    prepare(options, first=5, last=5)
+    words = list(training_words(tmp_path, mode, options.max_length))
+    lines = (tmp_path / "lang" / "text.txt").read_text(encoding="utf-8").splitlines()
+    assert ["".join(utterance) for utterance in words] == lines
+    assert len({word for utterance in words for word in utterance}) == {"fluent": 7}.get(mode, 9)
+
+
+@pytest.mark.parametrize(
+    ("raw", "disfluent", "fluent"),
+    [
+        ("(F_えー)+感動詞+エー それ+代名詞+ソレ", "えー それ", "それ"),
+        ("(M_それ+代名詞+ソレ だ)+助動詞+ダ と+助詞+ト", "それ だ と", "それ だ と"),
+        ("(A_二千+名詞+ニセン 人;２０００人)+名詞+ニン", "二千 人", "二千 人"),
+        ("(A_シー+名詞+シー ディー;ＣＤ)+名詞+ディー を+助詞+ヲ", "ＣＤ を", "ＣＤ を"),
+        ("", "", ""),
+    ],
+)
+def test_words_of_a_unit(raw: str, disfluent: str, fluent: str) -> None:
+    """Tags may reach over several words."""
+    texts = {"disfluent": disfluent.replace(" ", ""), "fluent": fluent.replace(" ", "")}
+    unit = {"id": "A01M0001_0001", "custom": {"raw": raw} | texts}
+    assert words_of(unit, "disfluent") == disfluent.split()
+    assert words_of(unit, "fluent") == fluent.split()
+
+
+def test_a_unit_whose_words_are_not_its_text_is_named() -> None:
+    unit = {"id": "A01M0001_0007", "custom": {"raw": "それ+代名詞+ソレ", "fluent": "これ"}}
+    with pytest.raises(PrepareError, match=r"A01M0001_0007: its words spell 'それ', .* 'これ'"):
+        words_of(unit, "fluent")
+
+
 def test_a_second_run_skips_all_stages(data: Path, tiny_csj: Path, capsys: Any) -> None:
     prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, jobs=2))
     lines = capsys.readouterr().out.splitlines()
@@ -136,6 +209,8 @@ def test_other_parameters_are_refused_with_the_difference(data: Path, tiny_csj: 
         prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, mode="fluent"))
     with pytest.raises(PrepareError, match=r"stage 6.*order was 3, is 2"):
         prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, order=2))
+    with pytest.raises(PrepareError, match=r"stage 6.*rescoring_order was 5, is 4"):
+        prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, rescoring_order=4))
 
 
 def test_a_stage_needs_its_inputs(tiny_csj: Path, tmp_path: Path) -> None:
@@ -170,6 +245,8 @@ def test_fluent_mode_and_pieces(data: Path, tiny_csj: Path, tmp_path: Path) -> N
         assert "".join(word.symbol for word in supervision.alignment["word"]) == supervision.text
         assert not {"えー", "だ"} & {word.symbol for word in supervision.alignment["word"]}
     assert Tokenizer.load(tmp_path / "lang").vocab_size == 30
+    lang = tmp_path / "lang"
+    LexiconLm.load(lang / "lexicon.txt", lang / "words_3gram.arpa", _symbols(tmp_path))
 
 
 def _copy(data: Path, target: Path, *names: str) -> None:

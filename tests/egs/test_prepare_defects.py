@@ -143,9 +143,14 @@ def test_wrong_options_are_one_clear_line(
     folders = ["--csj-dir", str(tiny_csj), "--data-dir", str(tmp_path)]
     assert main([*folders, "--jobs", "0"]) == 1
     assert main([*folders, "--stage", "4", "--stop-stage", "3"]) == 1
-    first, second = capsys.readouterr().err.splitlines()
+    assert main([*folders, "--order", "4", "--rescoring-order", "3"]) == 1
+    assert main([*folders, "--order", "1"]) == 1
+    first, second, third, fourth = capsys.readouterr().err.splitlines()
     assert first == "prepare.sh: error: --jobs must be at least 1, is 0"
     assert second == "prepare.sh: error: --stage and --stop-stage must be in 1..7, are 4 and 3"
+    wanted = "--rescoring-order must be at least --order (4) and at most 5, is 3"
+    assert third == f"prepare.sh: error: {wanted}"
+    assert fourth == "prepare.sh: error: --order must be at least 2, is 1"
 
 
 def _reasons(corpus: Path, talk: str) -> list[str]:

@@ -39,7 +39,8 @@ def uninterrupted(tiny_csj: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     folders = ["--csj-dir", str(tiny_csj), "--data-dir", str(data)]
     subprocess.run(["bash", str(ROOT / "egs/csj/prepare.sh"), *folders, "--open"], check=True)
     hashes = _hashes(data)
-    for name in ("cuts/csj_cuts_train.jsonl.gz", "lang/tokens.txt", "features/eval1-00000.lca"):
+    names = "lang/tokens.txt lang/G_5gram.arpa lang/words_3gram.arpa lang/lexicon.txt"
+    for name in ("cuts/csj_cuts_train.jsonl.gz", "features/eval1-00000.lca", *names.split()):
         assert name in hashes
     return hashes
 

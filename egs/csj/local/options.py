@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["PARTS", "SPLITS", "Options"]
+__all__ = ["PARTS", "SPLITS", "TRAINING", "Options"]
 
 EVALUATION = ("valid", "eval1", "eval2", "eval3", "excluded")
-PARTS = ("core", "noncore", *EVALUATION)
+TRAINING = ("core", "noncore")
+PARTS = (*TRAINING, *EVALUATION)
 """As lhotse's recipe names them; core and noncore together are the training talks."""
 SPLITS = ("train", *EVALUATION)
 
@@ -35,14 +36,20 @@ class Options:
     vocab_size: int = 500
     """Pieces, for unigram and bpe."""
     order: int = 3
-    """Order of the token n-gram language model."""
+    """Order of the n-gram language models of tokens and of words that a search uses."""
+    rescoring_order: int = 5
+    """Order of a second one of tokens, for rescoring."""
 
     def __post_init__(self) -> None:
-        for name, least in (("allow_bad", 0), ("jobs", 1), ("vocab_size", 1), ("order", 1)):
+        # kaldingram trains a 1-gram on the first word of each line only
+        for name, least in (("allow_bad", 0), ("jobs", 1), ("vocab_size", 1), ("order", 2)):
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} must be at least {least}, is {getattr(self, name)}")
         if self.max_length <= 0:
             raise ValueError(f"--max-length must be positive, is {self.max_length}")
-        if self.order > 5:
-            raise ValueError(f"--order must be at most 5, is {self.order}")
+        if not self.order <= self.rescoring_order <= 5:  # kaldingram's limit
+            raise ValueError(
+                f"--rescoring-order must be at least --order ({self.order}) and at most 5,"
+                f" is {self.rescoring_order}"
+            )

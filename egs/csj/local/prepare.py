@@ -14,7 +14,7 @@ from egs.csj.local.stage import Folders, PrepareError, Stage, lock
 __all__ = ["main", "prepare"]
 
 
-_DESCRIPTION = "A CSJ tree -> features, tokens, n-gram and a report, in seven restartable stages."
+_DESCRIPTION = "A CSJ tree -> features, tokens, n-grams and a report, in seven restartable stages."
 
 
 class _Step(NamedTuple):
@@ -32,6 +32,7 @@ def _steps(options: Options) -> list[_Step]:
     tokens: dict[str, Any] = {"vocab_type": options.vocab_type}
     if options.vocab_type != "char":
         tokens |= {"vocab_size": options.vocab_size}
+    orders = {"order": options.order, "rescoring_order": options.rescoring_order}
     corpus = {"csj_dir": str(options.csj_dir), "open": options.open}
     return [
         _Step("check the corpus, manifests by lhotse", manifests.run, corpus, ()),
@@ -39,7 +40,7 @@ def _steps(options: Options) -> list[_Step]:
         _Step("utterances", cuts.run, utterances | {"speeds": list(cuts.SPEEDS)}, (1, 2)),
         _Step("features", features.run, features.parameters(), (3,)),
         _Step("tokens", lang.run_tokenizer, tokens, (3,)),
-        _Step("n-gram language model", lang.run_lm, {"order": options.order}, (5,)),
+        _Step("n-gram language models", lang.run_lm, orders, (2, 3, 5)),
         _Step("report", report.run, {}, (1, 3, 4, 5, 6)),
     ]
 
@@ -105,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=2, metavar="N", help="processes (default 2)")
     add("--vocab-type", choices=["char", "unigram", "bpe"], default="char", help="kind of tokens")
     add("--vocab-size", type=int, default=500, metavar="V", help="tokens, for unigram and bpe")
-    add("--order", type=int, default=3, metavar="N", help="order of the n-gram model (default 3)")
+    add("--order", type=int, default=3, metavar="N", help="order of the n-grams (default 3)")
+    add("--rescoring-order", type=int, default=5, metavar="N", help="of the longer one (default 5)")
     add("--stage", type=int, default=1, metavar="A", help="first stage (default 1)")
     add("--stop-stage", type=int, default=7, metavar="B", help="last stage (default 7)")
     return parser

@@ -1,0 +1,219 @@
+"""Audio files of any common kind as a stream of blocks: mono float32 at one sample rate.
+
+wav, flac, ogg, mp3 and what else libsndfile reads. Channels are averaged, sample rates converted by
+soxr as the file is read, so memory does not grow with its length. What cannot be right is an error
+that names the file: no audio, cut short, damaged, NaN. Left out: formats that libsndfile does not
+read (m4a, video), microphones, and loudness.
+
+n samples of a block.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+__all__ = ["AudioFile", "open_audio"]
+
+_LOG = logging.getLogger(__name__)
+
+_READ_SECONDS = 1.0
+_FULL_SCALE = 0.999
+_CLIPPED_SHARE = 0.01
+_MP3_SLACK = 2 * 1152  # an MP3 header counts whole frames and the encoder's delay
+_UNKNOWN_BYTES = 0x7FFF0000  # programs that write into a pipe promise about 2 or 4 GiB
+_UNKNOWN_FRAMES = 1 << 60  # what libsndfile says of a flac file that was written into a pipe
+_DECLARED = re.compile(r"^\s*(?:data|SSND|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""libsndfile's note on a header that promises another number of bytes than the file has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFile:
+    """A file that has been looked at; every call of `blocks` reads it anew."""
+
+    path: Path
+    sample_rate: int
+    """Hz, of the blocks."""
+    file_sample_rate: int
+    """Hz, in the file."""
+    num_channels: int
+    """In the file."""
+    num_frames: int
+    """Samples of a channel, as the file's header says."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.num_frames / self.file_sample_rate
+
+    def blocks(self, num_samples: int) -> Iterator[Tensor]:
+        """(num_samples,) float32 each, the last block may be shorter.
+
+        Raises:
+            ValueError: the file ends too early or is damaged there, or has NaN or infinite samples;
+                the message says at which second.
+        """
+        if num_samples < 1:
+            raise ValueError(
+                f"blocks must have at least 1 sample, but `num_samples` is {num_samples}"
+            )
+        pending: list[Any] = []
+        size = 0
+        for piece in self._resampled():
+            pending.append(piece)
+            size += len(piece)
+            if size >= num_samples:
+                joined = np.concatenate(pending)
+                whole = size - size % num_samples
+                for start in range(0, whole, num_samples):
+                    yield torch.from_numpy(joined[start : start + num_samples].copy())
+                pending, size = [joined[whole:]], size - whole
+        if size:
+            yield torch.from_numpy(np.concatenate(pending))
+
+    def _resampled(self) -> Iterator[Any]:
+        """(n,) arrays at `sample_rate`."""
+        if self.file_sample_rate == self.sample_rate:
+            yield from self._mono()
+            return
+        import soxr  # only where a rate has to be changed
+
+        stream = soxr.ResampleStream(
+            self.file_sample_rate, self.sample_rate, num_channels=1, dtype="float32"
+        )
+        for piece in self._mono():
+            yield stream.resample_chunk(piece)
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+    def _mono(self) -> Iterator[Any]:
+        """(n,) float32 arrays at the file's rate, checked."""
+        done = clipped = 0
+        with _opened(self.path) as file:
+            for piece in self._pieces(file):  # (n, channels)
+                self._check_finite(piece, done)
+                clipped += int((np.abs(piece) >= _FULL_SCALE).sum())
+                done += len(piece)
+                yield piece.mean(axis=1, dtype=np.float32)
+        share = clipped / max(1, done * self.num_channels)
+        if share > _CLIPPED_SHARE:
+            _LOG.warning(
+                "%s: %.1f %% of the samples are at full scale: the recording is clipped",
+                self.path,
+                100 * share,
+            )
+
+    def _pieces(self, file: Any) -> Iterator[Any]:
+        length = max(1, int(_READ_SECONDS * self.file_sample_rate))
+        done = 0
+        while True:
+            try:
+                piece = file.read(length, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise ValueError(self._damaged(done + length, error.error_string)) from error
+            if not len(piece):
+                break
+            done += len(piece)
+            yield piece
+        slack = _MP3_SLACK if "MPEG" in file.subtype else 0
+        if done + slack < self.num_frames:
+            raise ValueError(self._damaged(done, "it ends there"))
+
+    def _damaged(self, position: int, reason: str) -> str:
+        seconds = min(position, self.num_frames) / self.file_sample_rate
+        return (
+            f"{self.path}: must hold {self.duration:.2f} s of audio as its header says, but cannot "
+            f"be read up to {seconds:.2f} s: {reason.strip().rstrip('.') or 'damaged data'}"
+        )
+
+    def _check_finite(self, piece: Any, done: int) -> None:
+        good = np.isfinite(piece).all(axis=1)
+        if not good.all():
+            seconds = (done + int(np.argmin(good))) / self.file_sample_rate
+            raise ValueError(
+                f"{self.path}: samples must be finite numbers, but there is NaN or infinity at "
+                f"{seconds:.3f} s"
+            )
+
+
+class _Straight(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads straight on. soundfile else seeks after every read of a file that can seek, and mp3
+    decoders lose a few frames' memory at each seek: audible damage at every block border.
+    """
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+
+def open_audio(path: Path, sample_rate: int = 16000) -> AudioFile:
+    """Looks at a file; its blocks will be mono at `sample_rate`.
+
+    Raises:
+        ValueError: no such file, a folder, no audio, no samples, or fewer than its header promises.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise ValueError(f"{path}: must be an audio file, but is a folder")
+    if path.is_file() and not path.stat().st_size:
+        raise ValueError(f"{path}: must be an audio file, but is empty (0 bytes)")
+    with _opened(path) as file:
+        _check_promise(path, file)
+        audio = AudioFile(
+            path=path,
+            sample_rate=sample_rate,
+            file_sample_rate=file.samplerate,
+            num_channels=file.channels,
+            num_frames=file.frames if file.frames < _UNKNOWN_FRAMES else _counted(path, file),
+        )
+    if not audio.num_frames:
+        raise ValueError(f"{path}: must hold audio, but has 0 samples")
+    if (audio.file_sample_rate, audio.num_channels) != (sample_rate, 1):
+        channels = f"{audio.num_channels} channel{'s' if audio.num_channels > 1 else ''}"
+        _LOG.info(
+            "%s: %d Hz, %s -> %d Hz, mono", path, audio.file_sample_rate, channels, sample_rate
+        )
+    return audio
+
+
+def _opened(path: Path) -> Any:
+    """A `soundfile.SoundFile`."""
+    try:
+        return _Straight(path)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless *.raw
+        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+        raise ValueError(
+            f"{path}: must be audio that libsndfile reads (wav, flac, ogg, mp3, ...), but is "
+            f"not: {reason}"
+        ) from error
+
+
+def _check_promise(path: Path, file: Any) -> None:
+    """libsndfile silently takes what is there of a wav file that was cut short."""
+    for promised, present in _DECLARED.findall(file.extra_info):
+        if int(present) < int(promised) < _UNKNOWN_BYTES:
+            raise ValueError(
+                f"{path}: must hold the {promised} bytes of audio that its header promises, but "
+                f"has {present}: it was cut short"
+            )
+
+
+def _counted(path: Path, file: Any) -> int:
+    """Samples of a channel, by reading them all."""
+    total = 0
+    try:
+        while size := len(file.read(file.samplerate, dtype="float32", always_2d=True)):
+            total += size
+    except soundfile.LibsndfileError as error:
+        seconds = total / file.samplerate
+        raise ValueError(
+            f"{path}: cannot be read beyond {seconds:.2f} s: {error.error_string}"
+        ) from error
+    return total

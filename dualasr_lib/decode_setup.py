@@ -1,0 +1,145 @@
+"""What the decoding programs share: their options, and the model, data, language model, search and
+scales that these ask for.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dualasr_lib.data.batch import Batch
+from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.decoding.contract import OnlineSearch
+from dualasr_lib.decoding.offline import Heard, OfflineSearch
+from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.language import Language, default_lm, load_language
+from dualasr_lib.model.joint import Branch
+from dualasr_lib.program import Progress
+from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.searches import LM_METHODS, Method, OfflineMethod, offline_method, online_method
+from dualasr_lib.training.distributed import local_device
+from dualasr_lib.tuning import ChosenScales, TuningData, parse_scales, scales_for
+
+__all__ = ["DecodeSetup", "ReadyOnline", "ReadySearch", "add_decode_arguments"]
+
+
+class ReadySearch(NamedTuple):
+    """An offline search with its scales."""
+
+    search: OfflineSearch
+    scales: Scales
+    params: dict[str, Any]
+    """For the summary: model, options, scales and where these come from."""
+    directory: Path
+    """EXP/decode/<branch>-<method>."""
+
+
+class ReadyOnline(NamedTuple):
+    """A search of running streams."""
+
+    search: OnlineSearch
+    params: dict[str, Any]
+
+
+def add_decode_arguments(parser: ArgumentParser, methods: Sequence[Method]) -> None:
+    """The options that all decoding programs share."""
+    add = parser.add_argument
+    add("--exp-dir", type=Path, required=True, help="what train.py wrote")
+    add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
+    add("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
+    add("--method", choices=methods, default="1best", help="default: 1best")
+    add("--epoch", type=int, help="checkpoint; default: the newest")
+    add("--avg", type=int, default=0, help="epochs to average; default: none")
+    add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
+    add("--left-ms", type=int, help="their left context; default: the config's")
+    add("--beam", nargs="*", default=[], metavar="KEY=VALUE", help="options of the search")
+    add("--lm", type=Path, metavar="ARPA", help="n-gram of tokens, or with --lexicon of words;\n"
+        "default: DATA/lang's, of lowest order for hlg, of highest for rescoring")  # fmt: skip
+    add("--lexicon", type=Path, metavar="FILE", help="words and their tokens, e.g. DATA/lang's")
+    add("--scales", nargs="+", metavar="NAME=VALUE",
+        help="lm=, attention=; default: tuned on valid, kept in scales.json")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu or cuda")
+
+
+class DecodeSetup:
+    """Everything that the options of `add_decode_arguments` ask for.
+
+    Raises:
+        ValueError: as `Recogniser.load`, a chunk that cannot be, or data that are missing.
+    """
+
+    def __init__(self, arguments: Namespace) -> None:
+        self._arguments = arguments
+        self.recogniser = Recogniser.load(
+            arguments.exp_dir,
+            arguments.data_dir,
+            local_device(arguments.device),
+            arguments.epoch,
+            arguments.avg,
+        )
+        self.chunk = self.recogniser.chunk(arguments.chunk_ms, arguments.left_ms)
+        self.data = DataModule(
+            self.recogniser.config.data, arguments.data_dir, self.recogniser.tokenizer
+        )
+
+    def hear(self, branch: Branch) -> Callable[[Batch], Heard]:
+        """One branch of the model, as searches want it."""
+        self.recogniser.model.require(branch)
+        return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
+
+    def offline(self, branch: Branch, method: Method, options: Sequence[str]) -> ReadySearch:
+        """The search of whole utterances called `method`, with scales given or tuned."""
+        hear = self.hear(branch)
+        made = offline_method(method, options, self._language(method), self.recogniser.detokenise)
+        directory = self._arguments.exp_dir / "decode" / f"{branch}-{method}"
+        described = self.recogniser.describe(branch, self.chunk)
+        chosen = self._scales(made, directory, described, hear)
+        params = {**described, **made.params}
+        if made.propose is not None:
+            scales = chosen.scales
+            params["scales"] = {"lm": scales.lm, "attention": scales.attention}
+            params["scales_from"] = chosen.source
+        return ReadySearch(made.search(chosen.scales), chosen.scales, params, directory)
+
+    def online(self, method: Method, options: Sequence[str]) -> ReadyOnline:
+        """The search of running streams called `method`. Its scales are those of the same search
+        on whole utterances of the streaming branch, which gives the same texts.
+        """
+        scales, params = Scales(), {}
+        if method in LM_METHODS:
+            whole = self.offline("streaming", method, options)
+            scales, params = whole.scales, {"scales_from": whole.params["scales_from"]}
+        vocab_size = self.recogniser.tokenizer.vocab_size
+        made = online_method(method, options, vocab_size, self._language(method), scales)
+        described = self.recogniser.describe("streaming", self.chunk)
+        return ReadyOnline(made.search, {**described, **made.params, **params})
+
+    def _language(self, method: Method) -> Language:
+        arguments = self._arguments
+        asked_for = arguments.lm is not None or arguments.lexicon is not None
+        if method not in LM_METHODS and not (method == "attention" and asked_for):
+            return Language()
+        arpa = arguments.lm or default_lm(
+            arguments.data_dir / "lang",
+            words=arguments.lexicon is not None,
+            highest=method != "hlg",
+        )
+        return load_language(self.recogniser.tokenizer, arpa, arguments.lexicon)
+
+    def _scales(
+        self,
+        method: OfflineMethod,
+        directory: Path,
+        described: dict[str, Any],
+        hear: Callable[[Batch], Heard],
+    ) -> ChosenScales:
+        given = parse_scales(self._arguments.scales)
+        data = TuningData(self._valid_batches, hear, self.recogniser.detokenise)
+        return scales_for(method, directory, described, data, given)
+
+    def _valid_batches(self) -> Iterable[Batch]:
+        progress = Progress("tuning on valid", "utterances")
+        for batch in self.data.valid_batches():
+            yield batch
+            progress.add(len(batch.ids))
+        progress.close("scales chosen")

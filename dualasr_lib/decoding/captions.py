@@ -1,0 +1,144 @@
+"""Final texts of a recording as a file: plain text, JSON, SubRip (SRT) or WebVTT captions.
+
+A long segment becomes several captions of about equal length, cut where tokens begin. Segments
+without text are left out everywhere.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from dualasr_lib.decoding.live import Final, TimedToken
+
+__all__ = [
+    "FORMATS",
+    "Caption",
+    "Format",
+    "Transcript",
+    "captions",
+    "render",
+]
+
+Format = Literal["text", "json", "srt", "vtt"]
+FORMATS: tuple[Format, ...] = ("text", "json", "srt", "vtt")
+
+_HOLD_SECONDS = (
+    0.6  # a token is emitted at its beginning; the last one of a caption stays this long
+)
+
+
+class Transcript(NamedTuple):
+    """All segments of one recording."""
+
+    source: str
+    """Its file, for the reader."""
+    duration: float
+    """Seconds."""
+    finals: Sequence[Final]
+
+
+class Caption(NamedTuple):
+    """One line of text on the screen."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+
+
+def render(transcript: Transcript, kind: Format, max_chars: int = 30) -> str:
+    """The content of a file; ends with a newline unless it is empty.
+
+    Args:
+        max_chars: of a caption (srt and vtt), as `captions` says.
+    """
+    writers: dict[Format, Callable[[], str]] = {
+        "text": lambda: "".join(f"{final.text}\n" for final in _spoken(transcript.finals)),
+        "json": lambda: _json(transcript),
+        "srt": lambda: _srt(list(captions(transcript.finals, max_chars))),
+        "vtt": lambda: _vtt(list(captions(transcript.finals, max_chars))),
+    }
+    if kind not in writers:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, but is {kind!r}")
+    return writers[kind]()
+
+
+def captions(finals: Sequence[Final], max_chars: int = 30) -> Iterator[Caption]:
+    """Captions of at most `max_chars` characters each, unless one token alone is longer."""
+    if max_chars < 1:
+        raise ValueError(f"`max_chars` must be at least 1, but is {max_chars}")
+    for final in _spoken(finals):
+        lines = list(_lines(final.tokens, max_chars))
+        for line, following in zip(lines, [*lines[1:], None]):
+            limit = final.end_seconds if following is None else following[0].seconds
+            start = line[0].seconds
+            end = max(min(line[-1].seconds + _HOLD_SECONDS, limit), start + 0.001)
+            yield Caption(start, end, "".join(token.text for token in line).strip())
+
+
+def _spoken(finals: Sequence[Final]) -> list[Final]:
+    return [final for final in finals if final.text.strip()]
+
+
+def _lines(tokens: Sequence[TimedToken], max_chars: int) -> Iterator[list[TimedToken]]:
+    """Tokens in as few lines as will do, of about one length."""
+    total = sum(len(token.text) for token in tokens)
+    count = -(-total // max_chars)
+    limit = -(-total // count)
+    line: list[TimedToken] = []
+    size = 0
+    for token in tokens:
+        if line and size + len(token.text) > limit:
+            yield line
+            line, size = [], 0
+        line.append(token)
+        size += len(token.text)
+    yield line
+
+
+def _json(transcript: Transcript) -> str:
+    segments = [
+        {
+            "start": round(final.start_seconds, 3),
+            "end": round(final.end_seconds, 3),
+            "text": final.text,
+            "first_pass_text": final.first_pass_text,
+            "reason": final.reason,
+            "tokens": [
+                {"text": token.text, "start": round(token.seconds, 3)} for token in final.tokens
+            ],
+        }
+        for final in _spoken(transcript.finals)
+    ]
+    document = {
+        "file": transcript.source,
+        "duration": round(transcript.duration, 3),
+        "segments": segments,
+    }
+    return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _srt(lines: Sequence[Caption]) -> str:
+    return "".join(
+        f"{number}\n{_times(line, ',')}\n{line.text}\n\n" for number, line in enumerate(lines, 1)
+    )
+
+
+def _vtt(lines: Sequence[Caption]) -> str:
+    cues = (f"{_times(line, '.')}\n{_escaped(line.text)}\n\n" for line in lines)
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _times(line: Caption, point: str) -> str:
+    return f"{_stamp(line.start_seconds, point)} --> {_stamp(line.end_seconds, point)}"
+
+
+def _stamp(seconds: float, point: str) -> str:
+    """hh:mm:ss and milliseconds."""
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    whole, milliseconds = divmod(milliseconds, 1000)
+    return f"{hours:02d}:{minutes:02d}:{whole:02d}{point}{milliseconds:03d}"

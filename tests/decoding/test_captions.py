@@ -1,0 +1,106 @@
+"""Texts, JSON and captions made of final segments."""
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+
+from dualasr_lib.decoding.captions import FORMATS, Transcript, captions, render
+from dualasr_lib.decoding.live import Final, TimedToken
+
+
+def final(text: str, start: float, step: float = 0.2, end: float | None = None) -> Final:
+    tokens = tuple(TimedToken(t, start + 0.1 + step * i) for i, t in enumerate(text))
+    end = start + 0.1 + step * len(text) + 1.0 if end is None else end
+    return Final(start, end, text, tokens, "pause", text, 0.0)
+
+
+TALK = Transcript(
+    "a.wav",
+    3700.0,
+    [final("今日は", 0.0), final("", 2.0, end=4.4), final("<雨> & 風", 3661.5)],
+)
+
+
+def test_text() -> None:
+    assert render(TALK, "text") == "今日は\n<雨> & 風\n"
+
+
+def test_json() -> None:
+    text = render(TALK, "json")
+    assert text.count("\n") == 1
+    read = json.loads(text)
+    assert (read["file"], read["duration"]) == ("a.wav", 3700.0)
+    first, last = read["segments"]
+    assert first["text"] == "今日は"
+    assert (first["start"], first["end"], first["reason"]) == (0.0, 1.7, "pause")
+    assert first["tokens"][1] == {"text": "日", "start": 0.3}
+    assert last["start"] == 3661.5
+
+
+def test_srt() -> None:
+    assert render(TALK, "srt") == (
+        "1\n00:00:00,100 --> 00:00:01,100\n今日は\n\n"
+        "2\n01:01:01,600 --> 01:01:03,400\n<雨> & 風\n\n"
+    )
+
+
+def test_vtt() -> None:
+    assert render(TALK, "vtt") == (
+        "WEBVTT\n\n00:00:00.100 --> 00:00:01.100\n今日は\n\n"
+        "01:01:01.600 --> 01:01:03.400\n&lt;雨&gt; &amp; 風\n\n"
+    )
+
+
+@pytest.mark.parametrize("max_chars", [1, 7, 30, 31, 100])
+def test_long_segments_are_split_at_token_times(max_chars: int) -> None:
+    text = "あいうえおかきくけこ" * 7
+    segment = final(text, 10.0)
+    lines = list(captions([segment], max_chars))
+    assert "".join(line.text for line in lines) == text
+    assert all(0 < len(line.text) <= max_chars for line in lines)
+    assert len(lines) == -(-len(text) // max_chars)
+    starts = {token.seconds for token in segment.tokens}
+    for line, following in pairwise(lines):
+        assert line.end_seconds <= following.start_seconds
+    assert all(line.start_seconds in starts for line in lines)
+    assert all(line.start_seconds < line.end_seconds for line in lines)
+    assert lines[-1].end_seconds <= segment.end_seconds
+
+
+def test_lines_are_of_about_one_length() -> None:
+    lines = list(captions([final("あ" * 31, 0.0)], 30))
+    assert [len(line.text) for line in lines] == [16, 15]
+
+
+def test_a_token_longer_than_a_line_stands_alone() -> None:
+    tokens = (TimedToken("あい", 0.1), TimedToken("うえおかき", 0.3), TimedToken("く", 0.9))
+    segment = Final(0.0, 2.0, "あいうえおかきく", tokens, "end", "", 0.0)
+    assert [line.text for line in captions([segment], 3)] == ["あい", "うえおかき", "く"]
+
+
+def test_no_text_at_all() -> None:
+    silent = Transcript("a.wav", 5.0, [final("", 0.0)])
+    assert render(silent, "text") == ""
+    assert render(silent, "srt") == ""
+    assert render(silent, "vtt") == "WEBVTT\n\n"
+    assert json.loads(render(silent, "json"))["segments"] == []
+
+
+def test_times_are_well_formed_at_the_edge_of_rounding() -> None:
+    token = TimedToken("あ", 3599.9996)
+    segment = Final(3590.0, 3600.0, "あ", (token,), "end", "あ", 0.0)
+    for kind, point in (("srt", ","), ("vtt", r"\.")):
+        times = re.findall(
+            rf"\d\d:\d\d:\d\d{point}\d\d\d", render(Transcript("", 1, [segment]), kind)
+        )
+        assert [time[:8] for time in times] == ["01:00:00", "01:00:00"]
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_chars"):
+        list(captions([], 0))
+    with pytest.raises(ValueError, match="text, json, srt, vtt"):
+        render(TALK, "doc")  # type: ignore[arg-type]
+    assert len(FORMATS) == 4

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""What dualasr-transcribe makes of bad and odd audio files, as a Markdown table.
+
+    source tools/env.sh; tools/bad_inputs.py --exp-dir EXP --data-dir DATA [--out FILE.md]
+        [--keep DIR] [OPTIONS OF dualasr-transcribe]
+
+The files are made anew in a temporary folder (or in DIR, to look at them): speech is the beginning
+of the first eval1 recording of DATA, which the others distort. Each goes through a process of its
+own. Exit code 1 if one ended in a traceback or in another way than its row expects.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import lhotse
+import numpy as np
+import soundfile
+import soxr
+import torch
+from benchmarks.report import markdown
+
+from dualasr_lib.data.audio import open_audio
+from dualasr_lib.program import run_program
+
+_RATE = 16000
+_SECONDS = 8
+_TIMEOUT = 600
+
+
+class Case(NamedTuple):
+    """One file and what should come of it."""
+
+    name: str
+    what: str
+    exit_code: int
+    make: Callable[[Path, np.ndarray], None]
+    """Writes the file, given speech (n,) at 16 kHz."""
+
+
+def _write(samples: np.ndarray, rate: int = _RATE, **options: str) -> Callable[[Path], None]:
+    return lambda path: soundfile.write(path, samples, rate, **options)
+
+
+def _resampled(speech: np.ndarray, rate: int) -> np.ndarray:
+    return np.asarray(soxr.resample(speech, _RATE, rate), dtype=np.float32)
+
+
+def _cut_short(path: Path, speech: np.ndarray) -> None:
+    soundfile.write(path, speech, _RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _nan(path: Path, speech: np.ndarray) -> None:
+    broken = speech.copy()
+    broken[3 * _RATE : 3 * _RATE + 10] = np.nan
+    soundfile.write(path, broken, _RATE, subtype="FLOAT")
+
+
+def _noise(path: Path, speech: np.ndarray) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(5 * _RATE)
+    soundfile.write(path, noise, _RATE)
+
+
+CASES = (
+    Case("speech.wav", f"speech, {_SECONDS} s, 16 kHz mono", 0, lambda p, s: _write(s)(p)),
+    Case("missing.wav", "no such file", 1, lambda p, s: None),
+    Case("folder.wav", "a folder", 1, lambda p, s: p.mkdir()),
+    Case("empty.wav", "0 bytes", 1, lambda p, s: p.write_bytes(b"") and None),
+    Case("none.wav", "a header, 0 samples", 1, lambda p, s: _write(s[:0])(p)),
+    Case("text.wav", "text renamed .wav", 1, lambda p, s: p.write_text("text\n" * 999) and None),
+    Case("cut.wav", "wav, second half missing", 1, _cut_short),
+    Case("cut.flac", "flac, second half missing", 1, _cut_short),
+    Case("nan.wav", "NaN samples at 3 s", 1, _nan),
+    Case("silence.wav", "5 s of zeros", 0, lambda p, s: _write(np.zeros(5 * _RATE))(p)),
+    Case("noise.wav", "5 s of white noise", 0, _noise),
+    Case("clipped.wav", "speech, clipped", 0,
+         lambda p, s: _write(np.clip(s * 8 / np.abs(s).max(), -1, 1))(p)),
+    Case("8k.wav", "speech at 8 kHz", 0, lambda p, s: _write(_resampled(s, 8000), 8000)(p)),
+    Case("stereo.wav", "speech at 44.1 kHz, 2 channels", 0,
+         lambda p, s: _write(np.stack([_resampled(s, 44100)] * 2, axis=1), 44100)(p)),
+    Case("six.wav", "speech, 6 channels", 0, lambda p, s: _write(np.stack([s] * 6, axis=1))(p)),
+    Case("speech.mp3", "speech as mp3", 0, lambda p, s: _write(s)(p)),
+    Case("short.wav", "0.1 s of speech: less than a chunk", 0,
+         lambda p, s: _write(s[_RATE : _RATE + _RATE // 10])(p)),
+    Case("one.wav", "one sample", 0, lambda p, s: _write(s[:1])(p)),
+    Case("middle.wav", "speech that stops inside a chunk", 0,
+         lambda p, s: _write(s[: 5 * _RATE + 777])(p)),
+)  # fmt: skip
+
+
+def speech_of(data_dir: Path) -> np.ndarray:
+    """The beginning of the first recording of eval1, (n,) at 16 kHz."""
+    manifest = data_dir / "manifests" / "csj_recordings_eval1.jsonl.gz"
+    if not manifest.is_file():
+        raise ValueError(f"{manifest} is missing; prepare.sh writes it")
+    recording = next(iter(lhotse.RecordingSet.from_jsonl_lazy(manifest)))
+    audio = open_audio(Path(recording.sources[0].source), _RATE)
+    samples = torch.cat(list(audio.blocks(_RATE)))
+    return samples[: _SECONDS * _RATE].numpy()
+
+
+def outcome(path: Path, options: list[str]) -> tuple[int, str]:
+    """Exit code, and the text or the lines that say why there is none."""
+    command = [sys.executable, "-m", "dualasr_lib.transcribe", *options, str(path)]
+    root = Path(__file__).resolve().parents[1]
+    result = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, timeout=_TIMEOUT
+    )
+    if result.returncode == 0:
+        warnings = [line for line in result.stderr.splitlines() if "is clipped" in line]
+        said = " / ".join(result.stdout.splitlines()) or "(no text)"
+        return 0, " ".join([said, *(f"({line.split(': ', 1)[1]})" for line in warnings)])
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    said = lines[0] if len(lines) == 1 else f"{len(lines)} LINES: {lines[-1]}"
+    return result.returncode, said.replace(f"{path.parent}/", "").split("error: ", 1)[-1]
+
+
+def table(folder: Path, speech: np.ndarray, options: list[str]) -> tuple[str, bool]:
+    """Markdown, and whether every case ended as it should."""
+    rows = [("file", "what it is", "exit", "dualasr-transcribe says")]
+    good = True
+    for case in CASES:
+        path = folder / case.name
+        case.make(path, speech)
+        code, said = outcome(path, options)
+        right = code == case.exit_code and "Traceback" not in said and " LINES: " not in said
+        good &= right
+        rows.append((case.name, case.what, f"{code}" if right else f"{code} WRONG", said))
+        print(f"{case.name}: {code}: {said}", file=sys.stderr, flush=True)
+    return markdown(rows), good
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--exp-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there too")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="make the files there")
+    arguments, others = parser.parse_known_args()
+    folders = ["--exp-dir", arguments.exp_dir.resolve(), "--data-dir", arguments.data_dir.resolve()]
+    options = [*map(str, folders), *others]
+    speech = speech_of(arguments.data_dir)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(arguments.keep or temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        text, good = table(folder, speech, options)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    if not good:
+        raise ValueError("some files did not end as they should: see the table")
+
+
+if __name__ == "__main__":
+    run_program(main)

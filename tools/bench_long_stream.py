@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Memory and time per chunk over hours of one stream, with endpointing.
+
+    source tools/env.sh; tools/bench_long_stream.py --exp-dir EXP --data-dir DATA [--minutes 60]
+        [--two-pass] [--split eval1] [--png FILE] [--json FILE] [OPTIONS OF dualasr-transcribe]
+
+The recordings of a split are played one after the other, again and again, chunk by chunk as they
+are read, as fast as the machine can. A row per five minutes of audio: compute time of a chunk
+without the second pass (p50, p99, largest), time of the second pass, resident memory. RTF counts
+everything. Other programs on the machine show in p99 and largest.
+"""
+
+import argparse
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import lhotse
+import torch
+from benchmarks.report import announce, markdown, write_json
+from benchmarks.streaming import percentile
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dualasr_lib.data.audio import open_audio
+from dualasr_lib.decoding.contract import SecondPass
+from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.live import Event, Final, listen
+from dualasr_lib.program import run_program
+from dualasr_lib.transcribe import add_engine_arguments, load_engine
+
+_MINUTES = 5
+_HEADER = ("minutes", "sentences", "chunk p50 ms", "p99 ms", "largest ms", "second pass p50 ms",
+           "p99 ms", "RTF", "RSS MB")  # fmt: skip
+
+
+class Row(NamedTuple):
+    """Some minutes of audio."""
+
+    minutes: float
+    """Audio heard when the row ends."""
+    sentences: int
+    chunk_ms: list[float]
+    second_pass_ms: list[float]
+    rtf: float
+    rss_mb: float
+
+
+class TimedPass:
+    """A second pass, and the wall time of each call."""
+
+    def __init__(self, inner: SecondPass) -> None:
+        self._inner = inner
+        self.seconds: list[float] = []
+
+    def __call__(self, hidden: Tensor) -> PathLike:
+        begun = time.perf_counter()
+        path = self._inner(hidden)
+        self.seconds.append(time.perf_counter() - begun)
+        return path
+
+
+class Player:
+    """Blocks of `hop` samples; takes the time until the next one is wanted."""
+
+    def __init__(self, files: Sequence[Path], hop: int, rate: int, timed: TimedPass | None) -> None:
+        self._files, self._hop, self._rate, self._timed = files, hop, rate, timed
+        self.seconds: list[float] = []
+        """Compute time of each block, without the second pass."""
+
+    def blocks(self, count: int) -> Iterator[Tensor]:
+        """`count` blocks."""
+        for block in itertools.islice(self._endless(), count):
+            calls, begun = self._calls(), time.perf_counter()
+            yield block
+            seconds = time.perf_counter() - begun
+            passes = self._timed.seconds[calls:] if self._timed is not None else []
+            self.seconds.append(seconds - sum(passes))
+
+    def _calls(self) -> int:
+        return 0 if self._timed is None else len(self._timed.seconds)
+
+    def _endless(self) -> Iterator[Tensor]:
+        rest = torch.zeros(0)
+        for path in itertools.cycle(self._files):
+            for piece in open_audio(path, self._rate).blocks(self._hop):
+                rest = torch.cat([rest, piece])
+                if len(rest) >= self._hop:
+                    yield rest[: self._hop].clone()
+                    rest = rest[self._hop :].clone()
+
+
+def measure(
+    events: Iterator[Event], player: Player, timed: TimedPass | None, block_seconds: float
+) -> Iterator[Row]:
+    """A row for every five minutes of audio; what is left gives the last."""
+    per_row = round(60 * _MINUTES / block_seconds)
+    done = passes = sentences = 0
+    begun = time.perf_counter()
+    for event in itertools.chain(events, (None,)):
+        sentences += isinstance(event, Final) and bool(event.text)
+        if event is not None and len(player.seconds) - done < per_row:
+            continue
+        taken, done = player.seconds[done:], len(player.seconds)
+        if taken:
+            second = [] if timed is None else timed.seconds[passes:]
+            passes += len(second)
+            now = time.perf_counter()
+            rtf = (now - begun) / (len(taken) * block_seconds)
+            minutes = done * block_seconds / 60
+            yield Row(minutes, sentences, _ms(taken), _ms(second), rtf, resident_mb())
+            begun, sentences = now, 0
+
+
+def _ms(seconds: Sequence[float]) -> list[float]:
+    return [1000 * value for value in seconds]
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A line under the header."""
+    chunk = (percentile(row.chunk_ms, 0.5), percentile(row.chunk_ms, 0.99), max(row.chunk_ms))
+    second = ("-", "-")
+    if row.second_pass_ms:
+        second = tuple(f"{percentile(row.second_pass_ms, share):.0f}" for share in (0.5, 0.99))
+    return (
+        *(f"{row.minutes:.1f}", str(row.sentences), *(f"{value:.1f}" for value in chunk)),
+        *(*second, f"{row.rtf:.3f}", f"{row.rss_mb:.0f}"),
+    )
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Time per chunk and memory over the audio heard."""
+    figure = Figure(figsize=(8, 5))
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    minutes = [row.minutes for row in rows]
+    for share, style in ((0.5, "o-"), (0.99, "s--")):
+        values = [percentile(row.chunk_ms, share) for row in rows]
+        upper.plot(minutes, values, style, label=f"chunk, p{100 * share:.0f}")
+    if any(row.second_pass_ms for row in rows):
+        values = [percentile(row.second_pass_ms or [0.0], 0.5) for row in rows]
+        upper.plot(minutes, values, "^:", label="second pass, p50")
+    lower.plot(minutes, [row.rss_mb for row in rows], "o-", color="tab:red")
+    upper.set(ylabel="compute time, ms", ylim=(0, None))
+    lower.set(ylabel="resident memory, MB", xlabel="audio heard, minutes", ylim=(0, None))
+    upper.legend()
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def recordings(data_dir: Path, split: str) -> list[Path]:
+    """The audio files of a split."""
+    manifest = data_dir / "manifests" / f"csj_recordings_{split}.jsonl.gz"
+    if not manifest.is_file():
+        raise ValueError(f"{manifest} is missing; prepare.sh writes it")
+    found = lhotse.RecordingSet.from_jsonl_lazy(manifest)
+    return [Path(recording.sources[0].source) for recording in found]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add_engine_arguments(parser)
+    add = parser.add_argument
+    add("--minutes", type=float, default=60.0, help="of audio; default: 60")
+    add("--split", default="eval1", help="whose recordings are played; default: eval1")
+    add("--png", type=Path, metavar="FILE", help="draw time and memory there")
+    add("--json", type=Path, metavar="FILE", help="write all numbers there")
+    arguments = parser.parse_args()
+    if not arguments.minutes > 0:
+        raise ValueError(f"--minutes must be greater than 0, but is {arguments.minutes}")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    files = recordings(arguments.data_dir, arguments.split)
+    engine = load_engine(arguments)
+    model = engine.model
+    described = announce(arguments.threads, arguments.device)
+    block_seconds = model.chunk_samples / model.sample_rate
+    timed = None if engine.second_pass is None else TimedPass(engine.second_pass)
+    player = Player(files, model.chunk_samples, model.sample_rate, timed)
+    blocks = player.blocks(max(1, round(60 * arguments.minutes / block_seconds)))
+    events = listen(blocks, model, engine.search, engine.detokenise, engine.config, timed)
+    rows = []
+    for row in measure(events, player, timed, block_seconds):
+        rows.append(row)
+        print("  ".join(cells(row)), file=sys.stderr, flush=True)
+    print(f"\n{markdown([_HEADER, *map(cells, rows)])}")
+    if arguments.png:
+        draw(rows, arguments.png)
+    if arguments.json:
+        write_json(arguments.json, {"settings": described, "rows": [row._asdict() for row in rows]})
+
+
+if __name__ == "__main__":
+    run_program(main)
