@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
-from dualasr_lib.decoding.contract import OnlineSearch
+from dualasr_lib.decoding.contract import OnlineSearch, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.language import Language, default_lm, load_language
@@ -20,7 +20,12 @@ from dualasr_lib.searches import LM_METHODS, Method, OfflineMethod, offline_meth
 from dualasr_lib.training.distributed import local_device
 from dualasr_lib.tuning import ChosenScales, TuningData, parse_scales, scales_for
 
-__all__ = ["DecodeSetup", "ReadyOnline", "ReadySearch", "add_decode_arguments"]
+__all__ = ["DecodeSetup", "ReadyOnline", "ReadySearch", "ReadySecondPass", "add_decode_arguments"]
+
+
+_QUICK = ("text_beam=4.0",)
+"""Options of the second pass: somebody waits for it, and hardly any text that is further behind by
+CTC is chosen in the end."""
 
 
 class ReadySearch(NamedTuple):
@@ -32,6 +37,13 @@ class ReadySearch(NamedTuple):
     """For the summary: model, options, scales and where these come from."""
     directory: Path
     """EXP/decode/<branch>-<method>."""
+
+
+class ReadySecondPass(NamedTuple):
+    """What rewrites a sentence at its end."""
+
+    run: SecondPass
+    params: dict[str, Any]
 
 
 class ReadyOnline(NamedTuple):
@@ -87,11 +99,21 @@ class DecodeSetup:
         self.recogniser.model.require(branch)
         return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
 
-    def offline(self, branch: Branch, method: Method, options: Sequence[str]) -> ReadySearch:
-        """The search of whole utterances called `method`, with scales given or tuned."""
+    def offline(
+        self, branch: Branch, method: Method, options: Sequence[str], name: str | None = None
+    ) -> ReadySearch:
+        """The search of whole utterances called `method`, with scales given or tuned.
+
+        Args:
+            name: of the folder for results and scales, if not <branch>-<method>, or
+                <branch>-<method>-words with a lexicon.
+        """
         hear = self.hear(branch)
-        made = offline_method(method, options, self._language(method), self.recogniser.detokenise)
-        directory = self._arguments.exp_dir / "decode" / f"{branch}-{method}"
+        language = self._language(method)
+        made = offline_method(method, options, language, self.recogniser.detokenise)
+        words = "-words" if "lexicon" in language.params else ""
+        folder = name or f"{branch}-{method}{words}"
+        directory = self._arguments.exp_dir / "decode" / folder
         described = self.recogniser.describe(branch, self.chunk)
         chosen = self._scales(made, directory, described, hear)
         params = {**described, **made.params}
@@ -100,6 +122,17 @@ class DecodeSetup:
             params["scales"] = {"lm": scales.lm, "attention": scales.attention}
             params["scales_from"] = chosen.source
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, directory)
+
+    def second_pass(self, options: Sequence[str] = ()) -> ReadySecondPass:
+        """Attention rescoring of the full branch over a stream's hidden states, in
+        EXP/decode/full-two-pass.
+
+        Raises:
+            ValueError: the model's full branch does not read the streaming one.
+        """
+        self.recogniser.model.encoders.check_second_pass()
+        ready = self.offline("full", "attention", [*_QUICK, *options], "full-two-pass")
+        return ReadySecondPass(self.recogniser.second_pass(ready.search), ready.params)
 
     def online(self, method: Method, options: Sequence[str]) -> ReadyOnline:
         """The search of running streams called `method`. Its scales are those of the same search

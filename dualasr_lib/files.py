@@ -10,5 +10,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only if something failed

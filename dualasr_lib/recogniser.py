@@ -97,8 +97,9 @@ class Recogniser:
         """Full-context stacks on a stream's hidden states, then `search` on the full branch.
 
         Raises:
-            ValueError: at the first call, if the model is not a cascaded one of both branches.
+            ValueError: the model is not a cascaded one of both branches.
         """
+        self.model.encoders.check_second_pass()
 
         def rewrite(hidden: Tensor) -> PathLike:
             lens = torch.tensor([len(hidden)], device=self.device)

@@ -29,7 +29,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.live import Final, LiveConfig, Partial, listen
 from dualasr_lib.files import write_atomically
 from dualasr_lib.program import Progress, run_program
-from dualasr_lib.searches import METHODS, ONLINE_METHODS
+from dualasr_lib.searches import ONLINE_METHODS
 
 __all__ = ["Engine", "add_engine_arguments", "load_engine", "program", "transcribe"]
 
@@ -93,8 +93,7 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
         setup = DecodeSetup(arguments)
         second_pass = None
         if arguments.two_pass:
-            ready = setup.offline("full", arguments.second_method, [])
-            second_pass = setup.recogniser.second_pass(ready.search)
+            second_pass = setup.second_pass(arguments.second_beam).run
         return Engine(
             model=setup.recogniser.streaming(setup.chunk),
             search=setup.online(arguments.method, arguments.beam).search,
@@ -118,8 +117,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
     add("--two-pass", action="store_true", help="full context rewrites each finished sentence")
     add("--method", choices=ONLINE_METHODS, default="1best", help="first pass; default: 1best")
-    add("--second-method", choices=METHODS, default="attention", help="default: attention")
     add("--beam", default=[], **several, help="an option of the first pass; may be repeated")
+    add("--second-beam", default=[], **several, help="an option of the second pass")
     add("--scales", **several, help="lm=, attention=; may be repeated; default: tuned on valid")
     add("--lm", type=Path, metavar="ARPA", help="n-gram of tokens, or with --lexicon of words")
     add("--lexicon", type=Path, metavar="FILE", help="words and their tokens")

@@ -16,8 +16,10 @@ from dualasr_lib.config import to_dict
 from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy, greedy
-from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
+from dualasr_lib.decoding.greedy import OnlineGreedy, greedy, greedy_search
+from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
+from dualasr_lib.decoding.offline import Heard, Searched
+from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features import fbank
 from dualasr_lib.features.fbank import Fbank
@@ -48,6 +50,14 @@ class Recording(NamedTuple):
         return self.samples
 
 
+class RecordingStep(NamedTuple):
+    """What a step of `RecordingSearch` says of one stream."""
+
+    partial: TokenPath
+    state: tuple[int, object]
+    num_committed: int
+
+
 class RecordingSearch:
     """A greedy search that also keeps all log-probabilities of each stream."""
 
@@ -61,15 +71,16 @@ class RecordingSearch:
 
     def step(
         self, log_probs: Sequence[Tensor], states: Sequence[tuple[int, object]]
-    ) -> list[object]:
+    ) -> list["RecordingStep"]:
         steps = self._greedy.step(log_probs, [state for _, state in states])
         for (stream, _), frames in zip(states, log_probs):
             self.seen[stream].append(frames)
         return [
-            step._replace(state=(stream, step.state)) for (stream, _), step in zip(states, steps)
+            RecordingStep(step.partial, (stream, step.state), step.num_committed)
+            for (stream, _), step in zip(states, steps)
         ]
 
-    def finish(self, state: tuple[int, object]) -> GreedyPath:
+    def finish(self, state: tuple[int, object]) -> TokenPath:
         return self._greedy.finish(state[1])
 
 
@@ -122,7 +133,7 @@ def test_streams_equal_whole_utterances(
     audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
     features = Fbank(model.config.features)
     examples = [Example(str(i), "", 0.0, features(x), ()) for i, x in enumerate(audio)]
-    log_probs, lens = model.log_probs(collate(examples), "streaming", chunk)
+    log_probs, lens = model.hear(collate(examples), "streaming", chunk)[:2]
 
     search, path = RecordingSearch(), model.streaming(chunk)
     utterances = [Recording(str(i), "", x) for i, x in enumerate(audio)]
@@ -152,7 +163,7 @@ def test_full_branch_hears_the_future_and_streaming_does_not(integration: Integr
 
     def both(x: Tensor) -> list[Tensor]:
         one = collate([Example("a", "", 0.0, x[0], ())])
-        return [model.log_probs(one, branch, chunk)[0] for branch in ("streaming", "full")]
+        return [model.hear(one, branch, chunk).log_probs for branch in ("streaming", "full")]
 
     (streaming, full), (streaming2, full2) = both(features), both(changed)
     torch.testing.assert_close(streaming[:, :16], streaming2[:, :16])
@@ -178,12 +189,15 @@ def test_a_checkpoint_gives_the_same_recogniser(
     chunk = ChunkSpec.from_ms(320, 640)
     for branch in BRANCHES:
         if branch in branches:
-            expected = made.log_probs(one, branch, chunk)
-            found = loaded.log_probs(one, branch, chunk)  # weights lie otherwise: up to rounding
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            expected = made.hear(one, branch, chunk)
+            found = loaded.hear(one, branch, chunk)  # weights lie otherwise: up to rounding
+            torch.testing.assert_close(found[:2], expected[:2], rtol=1e-4, atol=1e-5)
+            lists = [[[3, 4], [], [5]]]
+            assert found.score is not None and expected.score is not None
+            assert found.score(lists)[0] == pytest.approx(expected.score(lists)[0], rel=1e-4)
         else:
             with pytest.raises(ValueError, match=f"needs a model with a {branch} branch"):
-                loaded.log_probs(one, branch, chunk)
+                loaded.hear(one, branch, chunk)
 
 
 def test_a_full_context_checkpoint_cannot_stream() -> None:
@@ -203,3 +217,84 @@ def test_reports_name_the_chunk_only_where_it_matters() -> None:
         assert (
             recogniser(integration=integration, branches=("full",)).describe("full", chunk) == plain
         )
+
+
+def _recordings() -> list[Recording]:
+    generator = torch.Generator().manual_seed(7)
+    return [Recording(str(i), "", 0.1 * torch.randn(n, generator=generator))
+            for i, n in enumerate(LENGTHS)]  # fmt: skip
+
+
+class Listening:
+    """An offline search that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heard] = []
+
+    def __call__(self, heard: Heard) -> Searched:
+        self.heard.append(heard)
+        return greedy_search(heard)
+
+
+def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
+    """Streamed hidden states instead of audio: the same log-probabilities and attention scores."""
+    model = recogniser((2, 1, 2, 3), integration="cascaded")
+    chunk = ChunkSpec.from_ms(320, 640)
+    audio, listening, ended = _recordings(), Listening(), list[Hypothesis]()
+    decode_streams(
+        audio, model.streaming(chunk), OnlineGreedy(), model.detokenise,
+        StreamingConfig(num_streams=3), model.second_pass(listening),
+        Watcher(on_final=ended.append),
+    )  # fmt: skip
+    features = Fbank(model.config.features)
+    batch = collate([Example(item.id, "", 0.0, features(item.samples), ()) for item in audio])
+    whole = model.hear(batch, "full", chunk)
+    streaming = model.hear(batch, "streaming", chunk)
+    assert len(listening.heard) == len(ended) == len(audio)
+    lists = [[[3, 4], [], [5, 5, 3]]] * len(audio)
+    assert whole.score is not None
+    scores = whole.score(lists)
+    for heard, hypothesis in zip(listening.heard, ended):
+        i = int(hypothesis.id)
+        n = int(whole.lens[i])
+        assert heard.lens.tolist() == [n]
+        torch.testing.assert_close(heard.log_probs[0], whole.log_probs[i, :n], rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(heard.log_probs[0], streaming.log_probs[i, :n], atol=1e-2)
+        assert heard.score is not None
+        assert heard.score(lists[:1])[0] == pytest.approx(scores[i], abs=1e-2)
+        assert hypothesis.path.tokens == greedy(whole.log_probs, whole.lens)[i].tokens
+
+
+@pytest.mark.parametrize(
+    ("integration", "branches"),
+    [
+        ("parallel", ("streaming", "full")),
+        ("shared", ("streaming", "full")),
+        ("cascaded", ("streaming",)),
+        ("cascaded", ("full",)),
+    ],
+)
+def test_a_second_pass_needs_a_cascaded_model_of_both_branches(
+    integration: IntegrationName, branches: tuple[Branch, ...]
+) -> None:
+    model = recogniser(integration=integration, branches=branches)
+    with pytest.raises(ValueError, match=r'both branches and model.integration = "cascaded"'):
+        model.second_pass(greedy_search)
+
+
+def test_attention_scores_do_not_depend_on_company() -> None:
+    """Lists of different sizes, in a batch with padding, and each text alone."""
+    model, chunk = recogniser(), ChunkSpec.from_ms(320, 640)
+    examples = [Example(str(n), "", 0.0, torch.randn(n, 80), ()) for n in (90, 41, 130)]
+    lists = [[[3, 4], [5], []], [[6]], [[3] * 7, [4, 4]]]
+    for branch in BRANCHES:
+        together = model.hear(collate(examples), branch, chunk)
+        assert together.score is not None
+        scores = together.score(lists)
+        assert [len(row) for row in scores] == [3, 1, 2]
+        for example, texts, row in zip(examples, lists, scores):
+            alone = model.hear(collate([example]), branch, chunk)
+            assert alone.score is not None
+            for text, score in zip(texts, row):
+                assert score < 0
+                assert alone.score([[text]])[0][0] == pytest.approx(score, abs=1e-3)

@@ -7,7 +7,7 @@
 The recordings of a split are played one after the other, again and again, chunk by chunk as they
 are read, as fast as the machine can. A row per five minutes of audio: compute time of a chunk
 without the second pass (p50, p99, largest), time of the second pass, resident memory. RTF counts
-everything. Other programs on the machine show in p99 and largest.
+everything. CPU times hardly feel other programs on the machine, wall times (all the others) do.
 """
 
 import argparse
@@ -34,8 +34,10 @@ from dualasr_lib.program import run_program
 from dualasr_lib.transcribe import add_engine_arguments, load_engine
 
 _MINUTES = 5
-_HEADER = ("minutes", "sentences", "chunk p50 ms", "p99 ms", "largest ms", "second pass p50 ms",
-           "p99 ms", "RTF", "RSS MB")  # fmt: skip
+_HEADER = (
+    *("minutes", "sentences", "chunk p50 ms", "p99 ms", "largest ms", "cpu p50 ms", "cpu p99 ms"),
+    *("second pass p50 ms", "p99 ms", "RTF", "RSS MB"),
+)
 
 
 class Row(NamedTuple):
@@ -45,6 +47,7 @@ class Row(NamedTuple):
     """Audio heard when the row ends."""
     sentences: int
     chunk_ms: list[float]
+    cpu_ms: list[float]
     second_pass_ms: list[float]
     rtf: float
     rss_mb: float
@@ -56,11 +59,14 @@ class TimedPass:
     def __init__(self, inner: SecondPass) -> None:
         self._inner = inner
         self.seconds: list[float] = []
+        self.cpu_seconds = 0.0
+        """Of all calls together."""
 
     def __call__(self, hidden: Tensor) -> PathLike:
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         path = self._inner(hidden)
         self.seconds.append(time.perf_counter() - begun)
+        self.cpu_seconds += time.process_time() - cpu
         return path
 
 
@@ -71,18 +77,21 @@ class Player:
         self._files, self._hop, self._rate, self._timed = files, hop, rate, timed
         self.seconds: list[float] = []
         """Compute time of each block, without the second pass."""
+        self.cpu_seconds: list[float] = []
+        """CPU time of the same."""
 
     def blocks(self, count: int) -> Iterator[Tensor]:
         """`count` blocks."""
         for block in itertools.islice(self._endless(), count):
-            calls, begun = self._calls(), time.perf_counter()
+            before, begun, cpu = self._second_pass(), time.perf_counter(), time.process_time()
             yield block
-            seconds = time.perf_counter() - begun
-            passes = self._timed.seconds[calls:] if self._timed is not None else []
-            self.seconds.append(seconds - sum(passes))
+            wall, used, after = time.perf_counter(), time.process_time(), self._second_pass()
+            self.seconds.append(wall - begun - (after[0] - before[0]))
+            self.cpu_seconds.append(used - cpu - (after[1] - before[1]))
 
-    def _calls(self) -> int:
-        return 0 if self._timed is None else len(self._timed.seconds)
+    def _second_pass(self) -> tuple[float, float]:
+        """Wall and CPU seconds of all its calls so far."""
+        return (sum(self._timed.seconds), self._timed.cpu_seconds) if self._timed else (0.0, 0.0)
 
     def _endless(self) -> Iterator[Tensor]:
         rest = torch.zeros(0)
@@ -112,7 +121,8 @@ def measure(
             now = time.perf_counter()
             rtf = (now - begun) / (len(taken) * block_seconds)
             minutes = done * block_seconds / 60
-            yield Row(minutes, sentences, _ms(taken), _ms(second), rtf, resident_mb())
+            cpu = player.cpu_seconds[done - len(taken) : done]
+            yield Row(minutes, sentences, _ms(taken), _ms(cpu), _ms(second), rtf, resident_mb())
             begun, sentences = now, 0
 
 
@@ -129,6 +139,7 @@ def resident_mb() -> float:
 def cells(row: Row) -> tuple[str, ...]:
     """A line under the header."""
     chunk = (percentile(row.chunk_ms, 0.5), percentile(row.chunk_ms, 0.99), max(row.chunk_ms))
+    chunk += (percentile(row.cpu_ms, 0.5), percentile(row.cpu_ms, 0.99))
     second = ("-", "-")
     if row.second_pass_ms:
         second = tuple(f"{percentile(row.second_pass_ms, share):.0f}" for share in (0.5, 0.99))
@@ -144,13 +155,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True)
     minutes = [row.minutes for row in rows]
     for share, style in ((0.5, "o-"), (0.99, "s--")):
-        values = [percentile(row.chunk_ms, share) for row in rows]
-        upper.plot(minutes, values, style, label=f"chunk, p{100 * share:.0f}")
+        values = [percentile(row.cpu_ms, share) for row in rows]
+        upper.plot(minutes, values, style, label=f"CPU time of a chunk, p{100 * share:.0f}")
     if any(row.second_pass_ms for row in rows):
         values = [percentile(row.second_pass_ms or [0.0], 0.5) for row in rows]
-        upper.plot(minutes, values, "^:", label="second pass, p50")
+        upper.plot(minutes, values, "^:", label="second pass, wall, p50")
     lower.plot(minutes, [row.rss_mb for row in rows], "o-", color="tab:red")
-    upper.set(ylabel="compute time, ms", ylim=(0, None))
+    upper.set(ylabel="ms", ylim=(0, None))
     lower.set(ylabel="resident memory, MB", xlabel="audio heard, minutes", ylim=(0, None))
     upper.legend()
     for axes in (upper, lower):

@@ -17,10 +17,11 @@ from dualasr_lib.program import run_program
 
 HEADER = (
     *("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF"),
-    *("algo ms", "first ms", "emission ms", "chunk ms"),
+    *("fall-backs", "algo ms", "first ms", "emission ms", "chunk ms", "final ms"),
 )
 FOOTER = """algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
-emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99"""
+emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99;
+final: from the end of the audio to the text of the second pass, p50/p90"""
 
 
 class Result(NamedTuple):
@@ -58,10 +59,12 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
         _percent(summary["cer"]),
         "-".join(map(_percent, summary["cer_ci95"] or (None, None))),
         _number(summary["rtf"], 3),
+        str(summary["fallbacks"]),
         _number({**summary.get("params", {}), **latency}.get("algorithmic_ms"), 1),
         _number(latency.get("first_token_ms"), 0),
         _percentiles(latency.get("emission_ms"), ("p50", "p90")),
         _percentiles(latency.get("chunk_compute_ms"), ("p50", "p99")),
+        _percentiles(latency.get("second_pass_ms"), ("p50", "p90")),
     )
 
 
@@ -90,7 +93,8 @@ def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
         _percent(interval.value),
         f"{_percent(interval.low)}-{_percent(interval.high)}",
         _number(compute / seconds if seconds else None, 3),
-        *("", "", "", ""),
+        str(sum(result.summary["fallbacks"] for result in group)),
+        *("", "", "", "", ""),
     )
 
 

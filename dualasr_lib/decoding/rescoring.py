@@ -8,6 +8,7 @@ on the scales. Trying another pair of scales is then cheap, and that is how `tun
 with the fewest errors. Tune on validation data only.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,14 +44,19 @@ class Scales:
     """Of the attention decoder."""
 
     def __post_init__(self) -> None:
-        if self.lm < 0 or self.attention < 0:
+        if not (0 <= self.lm < math.inf and 0 <= self.attention < math.inf):
             raise ValueError(
-                f"scales must not be negative, but are lm={self.lm}, attention={self.attention}"
+                f"scales must be finite and not negative, but are lm={self.lm}, "
+                f"attention={self.attention}"
             )
 
     def total(self, text: ScoredText) -> float:
-        """The weighted sum; a score that is not there counts 0."""
-        return text.ctc + self.lm * (text.lm or 0.0) + self.attention * (text.attention or 0.0)
+        """The weighted sum; a score that is not there counts 0, as does one of weight 0, be it
+        minus infinity.
+        """
+        lm = self.lm * (text.lm or 0.0) if self.lm else 0.0
+        attention = self.attention * (text.attention or 0.0) if self.attention else 0.0
+        return text.ctc + lm + attention
 
 
 class Candidates(Protocol):

@@ -45,7 +45,7 @@ class GraphConfig:
     """Tokens tried at most at a frame, the most likely ones."""
 
     def __post_init__(self) -> None:
-        if self.lm_scale < 0:
+        if not self.lm_scale >= 0:
             raise ValueError(f"`lm_scale` must not be negative, but is {self.lm_scale}")
         for name in ("beam", "max_active", "token_beam", "max_tokens"):
             if not getattr(self, name) > 0:
@@ -119,11 +119,13 @@ class GraphSearch:
 
     def finish(self, state: GraphState) -> Path:
         """Final path of a stream: the best whose text may end here; if none may, the best."""
-        ended = state.score + self._config.lm_scale * self._lm.final(state.lm)
-        best = int(ended.argmax())
-        if not np.isfinite(ended[best]):
+        ending = self._lm.final(state.lm)
+        possible = np.flatnonzero(np.isfinite(ending))  # a scale of 0 allows no more than others
+        if not len(possible):
             return _path(state, 0, float(state.score[0]))
-        return _path(state, best, float(ended[best]))
+        ended = state.score[possible] + self._config.lm_scale * ending[possible]
+        best = int(ended.argmax())
+        return _path(state, int(possible[best]), float(ended[best]))
 
     def whole(self, log_probs: Tensor) -> Path:
         """Best path of a whole utterance (S, V)."""

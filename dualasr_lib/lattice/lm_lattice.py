@@ -34,7 +34,7 @@ class LmLattice:
 
     def best(self, lm_scale: float) -> Path:
         """The path whose CTC score plus `lm_scale` times its LM score is best; its score is
-        that sum.
+        that sum. If the model can read no text of the lattice, it has no say.
         """
         weighted = self.fsa.clone()
         weighted.scores = self.fsa.ctc + lm_scale * self.fsa.lm
@@ -87,7 +87,9 @@ def lm_graph(lm: LanguageModel, tokens: Integers) -> Any:
     possible = np.flatnonzero(np.isfinite(arcs_all.score))
     rising = possible[np.argsort(arcs_all.source[possible], kind="stable")]
     columns = (torch.from_numpy(column[rising]) for column in arcs_all)
-    return k2.arc_sort(fsa_of_arcs(*columns))
+    graph = k2.arc_sort(fsa_of_arcs(*columns))
+    graph.scores = graph.scores + 0.0  # a view of one arc has not the stride that k2 wants
+    return graph
 
 
 class _Arcs(NamedTuple):
@@ -105,5 +107,8 @@ def _with_lm(lattice: Any, lm: LanguageModel) -> LmLattice:
     texts = k2.Fsa(k2.invert(lattice).arcs)  # labels: what is emitted; aux labels are not needed
     texts.ctc = texts.scores
     graph.lm = graph.scores
-    both = k2.intersect(k2.arc_sort(texts), graph, treat_epsilons_specially=True)
-    return LmLattice(k2.connect(both))
+    both = k2.connect(k2.intersect(k2.arc_sort(texts), graph, treat_epsilons_specially=True))
+    if not both.num_arcs:
+        texts.lm = torch.zeros_like(texts.scores)
+        return LmLattice(texts)
+    return LmLattice(both)

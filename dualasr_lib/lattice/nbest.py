@@ -3,13 +3,13 @@ their tokens.
 
 Paths are drawn with k2's `random_paths` in proportion to their scaled probability (its draws are
 the same at every call), the best path is added, and of the paths of one text the best counts. The
-score of a
-text is that of the CTC loss: the sum over *all* its alignments, so two texts are compared by their
-probabilities and not by those of single paths.
+score of a text is that of the CTC loss: the sum over *all* its alignments, so two texts are
+compared by their probabilities and not by those of single paths.
 
 N utterances, S encoder frames, V tokens (blank 0), P texts of one utterance, A tokens of a text.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -41,6 +41,9 @@ class NbestConfig:
     """What is kept of the lattice."""
     num_texts: int = 50
     """Texts kept at most, those with the best paths."""
+    text_beam: float = 8.0
+    """Texts whose CTC log-probability is further below the best one's are left out (natural log):
+    on sure sentences few remain, which saves most of a rescoring."""
     num_paths: int = 200
     """Paths drawn per utterance; far fewer texts remain, because many paths spell the same one."""
     path_scale: float = 0.5
@@ -51,8 +54,9 @@ class NbestConfig:
         for name in ("num_texts", "num_paths"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")
-        if not self.path_scale > 0:
-            raise ValueError(f"`path_scale` must be positive, but is {self.path_scale}")
+        for name in ("path_scale", "text_beam"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}")
 
 
 class CtcText(NamedTuple):
@@ -78,7 +82,10 @@ def nbest(log_probs: Tensor, lens: Tensor, config: NbestConfig) -> Found[list[Ct
 
     def propose(rows: Tensor, sizes: Tensor, lattice: SearchConfig) -> list[list[CtcText]]:
         lists = _texts(ctc_lattices(rows, sizes, lattice), config)
-        return [_scored(row[:size], texts) for row, size, texts in zip(rows, sizes.tolist(), lists)]
+        return [
+            _scored(row[:size], texts, config.text_beam)
+            for row, size, texts in zip(rows, sizes.tolist(), lists)
+        ]
 
     found = each_utterance(propose, log_probs, lens, config.lattice)
     empty = [CtcText((), 0.0)]
@@ -100,16 +107,19 @@ def ctc_scores(log_probs: Tensor, texts: Sequence[Text]) -> list[float]:
     trellis = _trellis(texts, {token: column for column, token in enumerate(ids)})
     alpha = np.zeros(trellis.columns.shape)  # (P, 2 U + 1) forward probabilities
     alpha[:, 0] = 1.0  # before the first frame: as if a blank had been said
+    log_scale = float(best.sum())
     for frame in relative:
         arrived = alpha.copy()
         arrived[:, 1:] += alpha[:, :-1]
         arrived[:, 2:] += alpha[:, :-2] * trellis.skips
         alpha = arrived * frame[trellis.columns]
+        if alpha.max() > 2.0**600:  # thousands of frames: alignments have added up
+            alpha, log_scale = alpha * 2.0**-600, log_scale + 600 * math.log(2)
     rows = np.arange(len(texts))
     ends = 2 * trellis.lens
     total = alpha[rows, ends] + np.where(ends > 0, alpha[rows, ends - 1], 0.0)
     with np.errstate(divide="ignore"):
-        return [float(x) for x in np.log(total) + float(best.sum())]
+        return [float(x) for x in np.log(total) + log_scale]
 
 
 class _Trellis(NamedTuple):
@@ -171,6 +181,7 @@ def _labels(fsa: Any) -> Text:
     return tuple(label for label in fsa.aux_labels.tolist() if label > 0)
 
 
-def _scored(log_probs: Tensor, texts: Sequence[Text]) -> list[CtcText]:
+def _scored(log_probs: Tensor, texts: Sequence[Text], beam: float) -> list[CtcText]:
     scored = [CtcText(*item) for item in zip(texts, ctc_scores(log_probs, texts))]
-    return sorted(scored, key=lambda item: -item.ctc)
+    best = max(item.ctc for item in scored)
+    return sorted((t for t in scored if t.ctc >= best - beam), key=lambda item: -item.ctc)

@@ -54,17 +54,18 @@ class Integration(nn.Module):
         """50 Hz frames -> states of `branches`."""
         raise NotImplementedError
 
-    def second_pass(self, streamed: Encoded) -> Encoded:
-        """States of the full branch from those of the streaming one, without the audio.
-
-        Raises:
-            ValueError: the full branch does not read the streaming one's states.
-        """
+    def check_second_pass(self) -> None:
+        """ValueError unless `second_pass` can run."""
         raise ValueError(
             "a second pass over streamed states needs a model with both branches and "
             'model.integration = "cascaded": only there full-context stacks read what streaming '
             "stacks have computed; `decode.py --branch full` hears the audio again"
         )
+
+    def second_pass(self, streamed: Encoded) -> Encoded:
+        """States of the full branch from those of the streaming one, without the audio."""
+        self.check_second_pass()
+        raise NotImplementedError
 
 
 class _StreamingAlone(Integration):
@@ -97,9 +98,12 @@ class _Cascaded(Integration):
         below = encoder.masked(front, chunk) if self.chunked else encoder.unmasked(front)
         return {b: below if b == "streaming" else self.full(below) for b in branches}
 
-    def second_pass(self, streamed: Encoded) -> Encoded:
+    def check_second_pass(self) -> None:
         if not self.chunked:
-            return super().second_pass(streamed)
+            super().check_second_pass()
+
+    def second_pass(self, streamed: Encoded) -> Encoded:
+        self.check_second_pass()
         states: Encoded = self.full(streamed)
         return states
 

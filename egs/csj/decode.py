@@ -45,7 +45,8 @@ def main() -> None:
             detokenise,
             lambda hypotheses, progress=progress: progress.add(len(hypotheses)),
         )
-        info = RunInfo(split, arguments.branch, arguments.method, ready.params)
+        method = ready.directory.name.removeprefix(f"{arguments.branch}-")
+        info = RunInfo(split, arguments.branch, method, ready.params)
         summary = offline_summary(info, decoded)
         if arguments.write_nbest:
             hypotheses, total = decoded.hypotheses, ready.scales.total

@@ -15,10 +15,8 @@ full-two-pass/; the summary has the CER of the first pass and the time that the 
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from dualasr_lib.decode_setup import DecodeSetup, add_decode_arguments
-from dualasr_lib.decoding.contract import SecondPass
 from dualasr_lib.decoding.hypothesis import Emission
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
@@ -41,23 +39,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Second(NamedTuple):
-    """The second pass, or none, and what the results are called."""
-
-    run: SecondPass | None
-    branch: str
-    method: str
-    params: dict[str, Any]
-
-
-def second_pass(setup: DecodeSetup, arguments: argparse.Namespace) -> Second:
-    if not arguments.two_pass:
-        return Second(None, "streaming", f"online-{arguments.method}", {})
-    ready = setup.offline("full", "attention", arguments.second_beam)
-    run = setup.recogniser.second_pass(ready.search)
-    return Second(run, "full", "two-pass", {"second_pass": ready.params})
-
-
 def print_partial(utterance: str, emission: Emission) -> None:
     print(f"{utterance}  {emission.shown_seconds:7.2f} s  {emission.text}", flush=True)
 
@@ -67,9 +48,12 @@ def main() -> None:
     setup = DecodeSetup(arguments)
     path = setup.recogniser.streaming(setup.chunk)
     search, params = setup.online(arguments.method, arguments.beam)
-    second = second_pass(setup, arguments)
+    branch, method, second = "streaming", f"online-{arguments.method}", None
+    if arguments.two_pass:
+        second, second_params = setup.second_pass(arguments.second_beam)
+        branch, method, params = "full", "two-pass", {**params, "second_pass": second_params}
     config = StreamingConfig(num_streams=arguments.num_streams, realtime=arguments.realtime)
-    directory: Path = arguments.exp_dir / "decode" / f"{second.branch}-{second.method}"
+    directory: Path = arguments.exp_dir / "decode" / f"{branch}-{method}"
     for split in arguments.split:
         utterances = setup.data.split_cuts(split)
         progress = Progress(f"{split} streaming", "utterances", len(utterances))
@@ -82,10 +66,10 @@ def main() -> None:
             search,
             setup.recogniser.detokenise,
             config,
-            second.run,
+            second,
             watcher,
         )
-        info = RunInfo(split, second.branch, second.method, {**params, **second.params})
+        info = RunInfo(split, branch, method, params)
         summary = streaming_summary(info, run, path)
         files = write_results(directory, run.hypotheses, summary)
         progress.close(f"{describe(summary)}, {files.summary}")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy
-from dualasr_lib.decoding.hypothesis import Emission
-from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams, window
+from dualasr_lib.decoding.greedy import OnlineGreedy
+from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
+from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams, window
 
 Record = Callable[..., Any]
 Text = Callable[[Any], str]
@@ -48,7 +48,7 @@ def test_texts_and_their_order(
         OnlineGreedy(),
         detokenise,
         StreamingConfig(num_streams=num_streams),
-        on_final=lambda hypothesis: finals.append(hypothesis.id),
+        watcher=Watcher(on_final=lambda hypothesis: finals.append(hypothesis.id)),
     )
     assert [h.id for h in run.hypotheses] == [r.id for r in recordings]
     assert sorted(finals) == sorted(r.id for r in recordings)
@@ -72,7 +72,7 @@ def test_partial_texts_and_their_audio_times(model: Any, record: Record, detoken
         OnlineGreedy(),
         detokenise,
         StreamingConfig(),
-        on_partial=lambda id_, emission: partials.append((id_, emission)),
+        watcher=Watcher(on_partial=lambda id_, emission: partials.append((id_, emission))),
     )
     emissions = run.hypotheses[0].emissions
     assert [id_ for id_, _ in partials] == ["a"] * 3
@@ -143,7 +143,7 @@ def test_realtime_falls_behind_when_compute_is_slow(
 class SecondThoughts(OnlineGreedy):
     """A search that drops the last token when the stream ends."""
 
-    def finish(self, state: Any) -> GreedyPath:
+    def finish(self, state: Any) -> TokenPath:
         path = super().finish(state)
         return path._replace(tokens=path.tokens[:-1])
 
@@ -175,3 +175,99 @@ def test_no_stream_and_none_allowed(model: Any, detokenise: Text) -> None:
     assert run.rtf is None
     with pytest.raises(ValueError, match="num_streams"):
         StreamingConfig(num_streams=0)
+
+
+class Doubling:
+    """A second pass: each frame's hidden state is the best token of the first pass, twice."""
+
+    def __init__(self, turn: Callable[[], None] = lambda: None) -> None:
+        self.heard: list[list[int]] = []
+        self._turn = turn
+
+    def __call__(self, hidden: Tensor) -> TokenPath:
+        assert not (torch.ones(1, requires_grad=True) * 2).requires_grad
+        self._turn()
+        assert hidden.dim() == 2
+        self.heard.append(hidden[:, 0].long().tolist())
+        tokens = [t for t in self.heard[-1] if t for _ in range(2)]
+        return TokenPath(tuple(tokens), tuple(range(len(tokens))), -1.0)
+
+
+def with_hidden(model: Any) -> Any:
+    """`model`, which now also returns what it hears at each frame."""
+    step = model.step
+
+    def hearing(window: Tensor, frames_left: Tensor, state: Any) -> Any:
+        result = step(window, frames_left, state)
+        return result._replace(hidden=result.log_probs.argmax(dim=2, keepdim=True).float())
+
+    model.step = hearing
+    return model
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+def test_a_second_pass_reads_all_frames_of_its_stream(
+    model: Any, record: Record, detokenise: Text, num_streams: int
+) -> None:
+    """As many as the stream has, in order, although streams share their steps."""
+    rng = random.Random(3)
+    recordings = [
+        record(str(i), "".join(rng.choices("_あいうえ", k=rng.randrange(1, 14)))) for i in range(7)
+    ]
+    second, finals = Doubling(), list[Hypothesis]()
+    config = StreamingConfig(num_streams=num_streams)
+    run = decode_streams(
+        recordings, with_hidden(model), OnlineGreedy(), detokenise, config, second,
+        Watcher(on_final=finals.append),
+    )  # fmt: skip
+    heard = {tuple(frames) for frames in second.heard}
+    for hypothesis, recording in zip(run.hypotheses, recordings):
+        frames = [round(10 * float(x)) for x in recording.samples[320::640]]
+        assert tuple(frames) in heard
+        assert hypothesis.path.tokens == tuple(t for t in frames if t for _ in range(2))
+        assert hypothesis.text == detokenise(hypothesis.path.tokens)
+        merged = [b for a, b in zip([0, *frames], frames) if b not in (a, 0)]
+        assert hypothesis.first_pass_text == detokenise(merged)
+        assert hypothesis.finalise_seconds is not None and hypothesis.finalise_seconds > 0
+    assert sorted(finals) == sorted(run.hypotheses)
+
+
+def test_a_second_pass_costs_its_time(
+    model: Any, record: Record, detokenise: Text, hand_clock: Any
+) -> None:
+    model.on_step = lambda: hand_clock.advance(0.03)
+    second = Doubling(lambda: hand_clock.advance(0.5))
+    run = decode_streams(
+        [record("a", "あい")], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig(),
+        second, clock=hand_clock.clock,
+    )  # fmt: skip
+    assert run.hypotheses[0].finalise_seconds == pytest.approx(0.5)
+    assert run.compute_seconds == pytest.approx(0.53)
+    assert run.hypotheses[0].step_seconds == pytest.approx((0.03,))
+
+
+def test_without_a_second_pass_nothing_is_kept(
+    model: Any, record: Record, detokenise: Text
+) -> None:
+    run = decode_streams(
+        [record("a", "あ")], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig()
+    )
+    assert run.hypotheses[0].finalise_seconds is None
+    assert run.hypotheses[0].first_pass_text == run.hypotheses[0].text == "あ"
+
+
+def test_a_second_pass_of_no_frames_is_none(model: Any, record: Record, detokenise: Text) -> None:
+    recording = record("a", "")._replace(samples=torch.zeros(20))
+    second = Doubling()
+    run = decode_streams(
+        [recording], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig(), second
+    )
+    assert second.heard == []
+    assert (run.hypotheses[0].text, run.hypotheses[0].finalise_seconds) == ("", None)
+
+
+def test_a_second_pass_needs_hidden_states(model: Any, record: Record, detokenise: Text) -> None:
+    with pytest.raises(ValueError, match="needs hidden states"):
+        decode_streams(
+            [record("a", "あ")], model, OnlineGreedy(), detokenise, StreamingConfig(), Doubling()
+        )

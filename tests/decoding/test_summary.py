@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dualasr_lib.decoding.greedy import GreedyPath, OnlineGreedy
-from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.greedy import OnlineGreedy
+from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary, streaming_summary
@@ -31,7 +31,7 @@ INFO = RunInfo("eval1", "full", "1best", {"epoch": 3})
 
 
 def hypothesis(id_: str, ref: str, text: str) -> Hypothesis:
-    return Hypothesis(id_, text, ref, GreedyPath((), (), 0.0), 2.0)
+    return Hypothesis(id_, text, ref, TokenPath((), (), 0.0), 2.0)
 
 
 def test_offline() -> None:
@@ -92,6 +92,31 @@ def test_streaming(
     assert latency["chunk_compute_ms"] == pytest.approx({"p50": 30, "p99": 30})
     assert latency["num_streams"] == 3
     assert summary["params"]["latency_clock"] == "audio"
+
+
+def test_two_passes(
+    model: Any, record: Callable[..., Any], detokenise: Callable[[Any], str], hand_clock: Any
+) -> None:
+    """CER and errors are those of the second pass; latencies and `first_pass_cer` of the first."""
+
+    def rewrite(hidden: Any) -> TokenPath:
+        hand_clock.advance(0.2)
+        return TokenPath((1, 2, 2), (0, 1, 2), 0.0)
+
+    step = model.step
+    model.step = lambda *given: (made := step(*given))._replace(hidden=made.log_probs)
+    recording = record("a", "_あ__い_")._replace(text="あいいう")
+    run = decode_streams(
+        [recording], model, OnlineGreedy(), detokenise, StreamingConfig(), rewrite,
+        clock=hand_clock.clock,
+    )  # fmt: skip
+    summary = streaming_summary(INFO, run, model)
+    assert list(summary) == [*KEYS, "first_pass_cer", "latency"]
+    assert summary["cer"] == 1 / 4
+    assert summary["first_pass_cer"] == 2 / 4
+    latency = summary["latency"]
+    assert latency["second_pass_ms"] == pytest.approx({"p50": 200, "p90": 200, "p99": 200})
+    assert latency["partial_revision_rate"] == 0.0
 
 
 def test_streaming_without_words(

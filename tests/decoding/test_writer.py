@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from dualasr_lib.decoding.errs import format_errs
-from dualasr_lib.decoding.greedy import GreedyPath
-from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText, TokenPath
 from dualasr_lib.decoding.recogs import Recognised, format_recogs, read_recogs
-from dualasr_lib.decoding.writer import write_results
+from dualasr_lib.decoding.writer import write_nbest, write_results
 
 ITEMS = [
     Recognised("a", list("今日は晴れ"), list("今日晴れた")),
@@ -53,7 +52,7 @@ PER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp
 
 
 def hypothesis(id_: str, ref: str, text: str) -> Hypothesis:
-    return Hypothesis(id_, text, ref, GreedyPath((), (), 0.0), 1.0)
+    return Hypothesis(id_, text, ref, TokenPath((), (), 0.0), 1.0)
 
 
 def test_errs() -> None:
@@ -118,3 +117,37 @@ def test_a_failed_write_leaves_no_summary(tmp_path: Path) -> None:
 def test_twice_the_same_id(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'a' came twice"):
         write_results(tmp_path, [hypothesis("a", "", "")] * 2, {"split": "x"})
+
+
+LISTED = (
+    ScoredText((1,), -1.0, lm=-3.0, attention=-2.0),
+    ScoredText((1, 2), -2.0, lm=-math.inf, attention=None),
+)
+
+
+def test_write_nbest(tmp_path: Path) -> None:
+    hypotheses = [
+        hypothesis("b", "い", "い")._replace(nbest=LISTED[:1]),
+        hypothesis("a", "あ", "あ")._replace(nbest=LISTED),
+        hypothesis("c", "", ""),
+    ]
+    path = write_nbest(
+        tmp_path / "new", "eval1", hypotheses, lambda tokens: "x" * len(tokens), lambda t: 2 * t.ctc
+    )
+    assert path == tmp_path / "new" / "nbest-eval1.json"
+    lists = json.loads(path.read_text(encoding="utf-8"))
+    assert list(lists) == ["a", "b", "c"]
+    assert lists["c"] == []
+    first, second = lists["a"]
+    assert first == {
+        "text": "x", "tokens": [1], "total": -2.0, "ctc": -1.0, "lm": -3.0, "attention": -2.0,
+    }  # fmt: skip
+    assert (second["text"], second["lm"], second["attention"]) == ("xx", None, None)
+    assert [item.name for item in path.parent.iterdir()] == ["nbest-eval1.json"]
+
+
+def test_no_lists_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="makes no n-best lists"):
+        write_nbest(tmp_path, "x", [hypothesis("a", "", "")], str, lambda text: 0.0)
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(write_nbest(tmp_path, "x", [], str, lambda text: 0.0).read_text()) == {}

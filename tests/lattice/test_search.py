@@ -1,8 +1,7 @@
 """Offline search equals the full topology, greedy search, and itself whatever the batch."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,51 +10,37 @@ from torch import Tensor
 k2 = pytest.importorskip("k2")
 
 from dualasr_lib.decoding.greedy import greedy  # noqa: E402
-from dualasr_lib.lattice.search import Path, SearchConfig, lattices, one_best  # noqa: E402
+from dualasr_lib.lattice.ctc_lattice import ctc_lattices  # noqa: E402
+from dualasr_lib.lattice.search import Path, SearchConfig, one_best  # noqa: E402
 from dualasr_lib.lattice.topology import dense, full_topology  # noqa: E402
 
 MakeLogProbs = Callable[..., Tensor]
 
 
-def full_lattice(log_probs: Tensor, lens: Tensor, config: SearchConfig) -> Any:
-    """The slow reference: the whole vocabulary's topology."""
-    return k2.intersect_dense_pruned(
-        full_topology(log_probs.shape[2]),
-        dense(log_probs, lens),
-        config.search_beam,
-        config.output_beam,
-        config.min_active,
-        config.max_active,
-    )
-
-
-def arcs(lattice: Any, index: int, tokens: Sequence[int]) -> list[tuple[int, int]]:
-    """(label, aux label) of every arc, as vocabulary ids, sorted: each frame's in one lump."""
-    fsa = lattice[index]
-    ids = torch.tensor([*tokens, -1])
-    columns = [ids[fsa.labels.long()], ids[fsa.aux_labels.long()]]
-    return sorted((label, aux) for label, aux in torch.stack(columns, dim=1).tolist())
+def slow_best(log_probs: Tensor) -> Path:
+    """k2's search of one utterance in the whole vocabulary's topology."""
+    frames = dense(log_probs[None], torch.tensor([len(log_probs)]))
+    topology = full_topology(log_probs.shape[1])
+    lattice = k2.intersect_dense_pruned(topology, frames, 20.0, 8.0, 30, 10000)
+    best = k2.shortest_path(lattice, use_double_scores=True)
+    score = best.get_tot_scores(use_double_scores=True, log_semiring=False)
+    emitted = [(label, i) for i, label in enumerate(best.aux_labels.tolist()) if label > 0]
+    return Path(tuple(t for t, _ in emitted), tuple(i for _, i in emitted), float(score[0]))
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("spread", [1.0, 5.0])
-def test_default_lattice_is_that_of_the_full_topology(
+def test_best_path_is_that_of_the_full_topology(
     make_log_probs: MakeLogProbs, seed: int, spread: float
 ) -> None:
-    config = SearchConfig()
     log_probs = torch.stack([make_log_probs(20, 40, seed * 10 + i, spread) for i in range(3)])
     lens = torch.tensor([20, 13, 1])
-    found = lattices(log_probs, lens, config)
-    reference = full_lattice(log_probs, lens, config)
-    total = found.fsa.get_tot_scores(use_double_scores=True, log_semiring=True)
-    expected = reference.get_tot_scores(use_double_scores=True, log_semiring=True)
-    assert torch.allclose(total, expected, atol=1e-6)
-    for index, tokens in enumerate(found.tokens):
-        got = arcs(found.fsa, index, tokens)
-        assert got
-        assert got == arcs(reference, index, range(40))
-    if spread == 5.0:
-        assert any(len(tokens) < 40 for tokens in found.tokens)  # something was left out
+    for rows, size, path in zip(
+        log_probs, lens.tolist(), one_best(log_probs, lens, SearchConfig()).paths
+    ):
+        expected = slow_best(rows[:size])
+        assert path[:2] == expected[:2]
+        assert path.score == pytest.approx(expected.score, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,16 +85,16 @@ def test_minus_infinity_is_no_path() -> None:
 def test_large_vocabulary_is_cheap(make_log_probs: MakeLogProbs) -> None:
     log_probs = make_log_probs(60, 3000, 1, spread=2.0)[None]
     config = SearchConfig(max_tokens=80)
-    found = lattices(log_probs, torch.tensor([60]), config)
-    assert len(found.tokens[0]) <= 80
+    found = ctc_lattices(log_probs, torch.tensor([60]), config)
+    assert found.num_arcs <= 2 * 80 + 59 * 80**2
     expected = greedy(log_probs, torch.tensor([60]))[0]
     assert one_best(log_probs, torch.tensor([60]), config).paths[0].tokens == expected.tokens
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"search_beam": 0.0}, {"output_beam": -1.0}, {"min_active": 5, "max_active": 4}]
-    + [{"active_threshold": 1.5}, {"max_tokens": 0}],
+    [{"output_beam": 0.0}, {"output_beam": -1.0}, {"output_beam": math.nan}]
+    + [{"active_threshold": 1.5}, {"active_threshold": -0.1}, {"max_tokens": 0}],
 )
 def test_refused_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -1,6 +1,4 @@
-"""Topologies: which tokens stay, what restriction does to the numbers, and what log-probs are
-refused.
-"""
+"""The standard topology, arcs and log-probs in k2's form, and what log-probs are refused."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +10,10 @@ from torch import Tensor
 k2 = pytest.importorskip("k2")
 
 from dualasr_lib.lattice.topology import (  # noqa: E402
-    active_tokens,
     check_log_probs,
+    dense,
+    fsa_of_arcs,
     full_topology,
-    restrict,
 )
 
 
@@ -36,39 +34,30 @@ def test_full_topology_is_the_standard_one(frames: list[int], tokens: list[int])
     assert emits(topology, frames) == tokens
 
 
-def test_active_tokens_compare_with_each_frames_best() -> None:
-    log_probs = torch.tensor([[0.9, 0.1, 1e-6, 1e-9], [1e-9, 1e-9, 0.7, 0.2]]).log()
-    assert active_tokens(log_probs, 0.5, 10).tolist() == [0, 2]
-    assert active_tokens(log_probs, 0.11, 10).tolist() == [0, 1, 2, 3]
-    assert active_tokens(log_probs[1:], 0.5, 10).tolist() == [0, 2]  # blank always stays
+def test_arcs_become_an_fsa() -> None:
+    fsa = fsa_of_arcs(
+        source=torch.tensor([0, 0, 1, 2]),
+        target=torch.tensor([1, 2, 3, 3]),
+        label=torch.tensor([7, 0, -1, -1]),
+        score=torch.tensor([-0.1, -2.5, 0.0, -1e-30], dtype=torch.float64),
+    )
+    assert fsa.arcs.values()[:, :3].tolist() == [[0, 1, 7], [0, 2, 0], [1, 3, -1], [2, 3, -1]]
+    assert torch.equal(fsa.scores, torch.tensor([-0.1, -2.5, 0.0, -1e-30]))
+    best = k2.shortest_path(k2.create_fsa_vec([fsa]), use_double_scores=True)
+    assert best.labels.tolist() == [7, -1]
 
 
-def test_the_bound_never_drops_a_best_token() -> None:
-    log_probs = torch.eye(6)[1:].mul(9).log_softmax(dim=1)  # tokens 1..5 are best once each
-    assert active_tokens(log_probs, 1e-9, 2).tolist() == [0, 1, 2, 3, 4, 5]
-    one_best = torch.tensor([[0.0, 3.0, 9.0, 1.0, 2.0]]).log_softmax(dim=1)
-    assert active_tokens(one_best, 1e-9, 3).tolist() == [0, 1, 2]  # best, blank, nearest
-
-
-def test_restriction_keeps_columns(make_log_probs: Callable[..., Tensor]) -> None:
-    log_probs = torch.stack([make_log_probs(9, 20, seed) for seed in (1, 2)])
-    lens = torch.tensor([9, 4])
-    restricted = restrict(log_probs, lens, math.exp(-8.0), 500)
-    assert restricted.graphs.shape[0] == 2
-    for row, tokens in enumerate(restricted.tokens):
-        assert tokens[0] == 0
-        assert list(tokens) == sorted(tokens)
-        narrow = restricted.log_probs[row]
-        assert torch.equal(narrow[:, : len(tokens)], log_probs[row][:, list(tokens)])
-        assert narrow[:, len(tokens) :].eq(-math.inf).all()
-
-
-def test_frames_beyond_the_length_decide_nothing(make_log_probs: Callable[..., Tensor]) -> None:
-    log_probs = make_log_probs(9, 20, 1)[None]
-    changed = log_probs.clone()
-    changed[:, 5:] = math.nan
-    lens = torch.tensor([5])
-    assert restrict(log_probs, lens, 0.01, 500).tokens == restrict(changed, lens, 0.01, 500).tokens
+def test_dense_takes_each_utterances_frames(make_log_probs: Callable[..., Tensor]) -> None:
+    """What lies beyond a length is not read."""
+    log_probs = torch.stack([make_log_probs(9, 4, seed) for seed in (1, 2)])
+    log_probs[1, 5:] = math.nan
+    topology = full_topology(4)
+    lattice = k2.intersect_dense_pruned(
+        topology, dense(log_probs, torch.tensor([9, 5])), 1e3, 1e3, 5, 1000
+    )
+    totals = lattice.get_tot_scores(use_double_scores=True, log_semiring=False)
+    expected = [log_probs[0].amax(dim=1).sum(), log_probs[1, :5].amax(dim=1).sum()]
+    assert totals.tolist() == pytest.approx([float(x) for x in expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

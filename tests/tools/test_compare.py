@@ -7,8 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from dualasr_lib.decoding.greedy import GreedyPath
-from dualasr_lib.decoding.hypothesis import Hypothesis
+from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.summary import RunInfo, offline_summary
 from dualasr_lib.decoding.writer import write_results
@@ -29,7 +28,7 @@ def compare() -> ModuleType:
 
 def write(directory: Path, hyps: dict[str, str], refs: dict[str, str] = REFS) -> Path:
     hypotheses = [
-        Hypothesis(id_, text, refs[id_], GreedyPath((), (), 0.0), 1.0) for id_, text in hyps.items()
+        Hypothesis(id_, text, refs[id_], TokenPath((), (), 0.0), 1.0) for id_, text in hyps.items()
     ]
     summary = offline_summary(
         RunInfo("eval1", "full", "1best", {}), Decoded(hypotheses, 1, 1, 0, 1)

@@ -22,7 +22,7 @@ def write_result(exp: Path, split: str, ref: str, hyp: str) -> None:
     summary = {
         "split": split, "branch": "full", "method": "1best", "num_utterances": 2,
         "num_ref_chars": chars, "ins": 0, "del": errors, "sub": 0, "cer": errors / chars,
-        "cer_ci95": [0.0, 0.5], "rtf": 0.25, "audio_seconds": 8.0,
+        "cer_ci95": [0.0, 0.5], "rtf": 0.25, "audio_seconds": 8.0, "fallbacks": 2,
     }  # fmt: skip
     folder = exp / "decode" / "full-1best"
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,9 +36,11 @@ def test_rows_and_pooled_rate(tmp_path: Path) -> None:
     write_result(tmp_path, "eval2", "あいうえおかきくけこさしすせそ", "あいうえおかきくけこさし")
     write_result(tmp_path, "valid", "あい", "あ")
     rows = [line.split() for line in show(tmp_path).stdout.splitlines()]
-    assert rows[1][:8] == ["full", "1best", "eval1", "2", "10", "20.00", "0.00-50.00", "0.250"]
-    assert rows[4][:8] == [
-        *("full", "1best", "eval1+eval2", "4", "40", "20.00", "20.00-20.00", "0.250")
+    assert rows[1][:9] == [
+        *("full", "1best", "eval1", "2", "10", "20.00", "0.00-50.00", "0.250", "2")
+    ]
+    assert rows[4][:9] == [
+        *("full", "1best", "eval1+eval2", "4", "40", "20.00", "20.00-20.00", "0.250", "4")
     ]
     markdown = show(tmp_path, "--markdown").stdout.splitlines()
     assert markdown[0].startswith("| branch")

@@ -1,0 +1,157 @@
+"""Rescored lattices against brute force over all their paths, for three kinds of language model."""
+
+import math
+from itertools import product
+from pathlib import Path as File
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+k2 = pytest.importorskip("k2")
+
+from slow_search import LMS, Labelling, TableLm, labellings, make_lm, random_log_probs  # noqa: E402
+
+from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel, text_score  # noqa: E402
+from dualasr_lib.lattice.lm_lattice import lm_graph, lm_lattices  # noqa: E402
+from dualasr_lib.lattice.path import SearchConfig  # noqa: E402
+from dualasr_lib.lattice.search import one_best  # noqa: E402
+
+SCALES = (0.0, 0.1, 0.5, 1.0, 3.0)
+
+
+def in_lattice(log_probs: Tensor, beam: float) -> list[Labelling]:
+    """The paths of the lattice: every step is within the beam."""
+    short = (log_probs.amax(dim=1, keepdim=True) - log_probs).double().tolist()
+
+    def inside(labels: tuple[int, ...]) -> bool:
+        costs = [row[label] for row, label in zip(short, labels)]
+        return max(costs) <= beam and all(a + b <= beam for a, b in zip(costs, costs[1:]))
+
+    return [path for path in labellings(log_probs) if inside(path.labels)]
+
+
+def slow_scores(paths: list[Labelling], lm: LanguageModel) -> dict[tuple[int, ...], float]:
+    return {tokens: text_score(lm, tokens) for tokens in {path.tokens for path in paths}}
+
+
+def slow_best(
+    paths: list[Labelling], scores: dict[tuple[int, ...], float], scale: float
+) -> tuple[Labelling, float]:
+    possible = [path for path in paths if math.isfinite(scores[path.tokens])]
+    best = max(possible, key=lambda path: path.score + scale * scores[path.tokens])
+    return best, best.score + scale * scores[best.tokens]
+
+
+@pytest.mark.parametrize("kind", LMS)
+@pytest.mark.parametrize("beam", [2.0, 100.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_path_for_any_scale(kind: str, beam: float, seed: int, tmp_path: File) -> None:
+    lm = make_lm(kind, tmp_path, seed)
+    log_probs = random_log_probs(6, 4, seed, spread=1.5)
+    found = lm_lattices(log_probs[None], torch.tensor([6]), SearchConfig(output_beam=beam), lm)
+    lattice = found.results[0]
+    assert lattice is not None
+    paths = in_lattice(log_probs, beam)
+    scores = slow_scores(paths, lm)
+    for scale in SCALES:
+        expected, score = slow_best(paths, scores, scale)
+        best = lattice.best(scale)
+        assert best.tokens == expected.tokens
+        assert best.frames == expected.frames
+        assert best.score == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", LMS)
+def test_the_graph_accepts_what_the_model_scores(kind: str, tmp_path: File) -> None:
+    lm = make_lm(kind, tmp_path)
+    graph = lm_graph(lm, np.array([1, 2, 3]))
+    texts = [list(text) for size in range(5) for text in product((1, 2, 3), repeat=size)]
+    finite = 0
+    for text in texts:
+        linear = k2.arc_sort(k2.linear_fsa(text))
+        linear.scores = linear.scores + 0.0
+        both = k2.intersect(graph, linear, treat_epsilons_specially=False)
+        vec = k2.create_fsa_vec([k2.connect(both)])
+        score = float(vec.get_tot_scores(use_double_scores=True, log_semiring=False)[0])
+        expected = text_score(lm, text)
+        assert score == pytest.approx(expected, abs=1e-4)
+        finite += math.isfinite(expected)
+    assert 10 < finite <= len(texts) == 121
+
+
+def test_the_graph_is_of_the_asked_tokens_only(tmp_path: File) -> None:
+    lm = make_lm("ngram", tmp_path)
+    whole, part = lm_graph(lm, np.array([1, 2, 3])), lm_graph(lm, np.array([2]))
+    assert part.num_arcs < whole.num_arcs
+    assert set(part.labels.tolist()) == {2, -1}
+    nothing = lm_graph(lm, np.array([], dtype=np.int64))  # a lattice of blanks: the text is ()
+    assert nothing.labels.tolist() == [-1]
+    assert nothing.scores.tolist() == [pytest.approx(text_score(lm, ()))]
+
+
+def test_scale_zero_is_the_ctc_path(tmp_path: File) -> None:
+    log_probs = torch.stack([random_log_probs(20, 4, seed) for seed in range(5)])
+    lens = torch.tensor([20, 3, 0, 1, 11])
+    log_probs[1, 3:] = math.nan  # padding
+    lm = make_lm("ngram", tmp_path)
+    found = lm_lattices(log_probs, lens, SearchConfig(), lm)
+    assert found.fallbacks == 0
+    assert found.results[2] is None
+    for lattice, path in zip(found.results, one_best(log_probs, lens, SearchConfig()).paths):
+        if lattice is not None:
+            best = lattice.best(0.0)
+            assert (best.tokens, best.frames) == (path.tokens, path.frames)
+            assert best.score == pytest.approx(path.score, abs=1e-4)
+
+
+def test_a_lattice_can_be_asked_again(tmp_path: File) -> None:
+    lm = make_lm("ngram", tmp_path)
+    log_probs = random_log_probs(8, 4, 3)[None]
+    lattice = lm_lattices(log_probs, torch.tensor([8]), SearchConfig(), lm).results[0]
+    assert lattice is not None
+    first = [lattice.best(scale) for scale in SCALES]
+    assert [lattice.best(scale) for scale in reversed(SCALES)] == first[::-1]
+    assert len({path.tokens for path in first}) > 1
+
+
+def test_silence_says_nothing(tmp_path: File) -> None:
+    log_probs = torch.full((1, 5, 4), -20.0)
+    log_probs[:, :, 0] = 0.0
+    lm = make_lm("ngram", tmp_path)
+    lattice = lm_lattices(log_probs, torch.tensor([5]), SearchConfig(), lm).results[0]
+    assert lattice is not None
+    assert lattice.best(1.0) == ((), (), pytest.approx(text_score(lm, ()), abs=1e-5))
+
+
+class Unending(TableLm):
+    """A model whose texts end after token 3 only."""
+
+    def final(self, states: Integers) -> Floats:
+        return np.where(states == 3, -0.5, -np.inf)
+
+
+def test_endings_that_cannot_be_reached_are_left_out() -> None:
+    lm = Unending(4, 0, forbidden=0.0)
+    log_probs = random_log_probs(5, 4, 1, spread=1.0)
+    lattice = lm_lattices(
+        log_probs[None], torch.tensor([5]), SearchConfig(output_beam=50.0), lm
+    ).results[0]
+    assert lattice is not None
+    paths = list(labellings(log_probs))
+    expected, score = slow_best(paths, slow_scores(paths, lm), 0.7)
+    assert expected.tokens[-1] == 3
+    best = lattice.best(0.7)
+    assert (best.tokens, best.frames) == (expected.tokens, expected.frames)
+    assert best.score == pytest.approx(score, abs=1e-4)
+
+
+def test_a_lattice_without_a_readable_text(tmp_path: File) -> None:
+    """Then the model has no say: the best path of the lattice is taken, not an empty text."""
+    log_probs = torch.full((3, 4), -20.0)
+    log_probs[range(3), [1, 0, 0]] = 0.0  # `a` is no word
+    lm = make_lm("lexicon", tmp_path)
+    lattice = lm_lattices(log_probs[None], torch.tensor([3]), SearchConfig(), lm).results[0]
+    assert lattice is not None
+    assert lattice.best(0.5).tokens == (1,)

@@ -1,0 +1,173 @@
+"""Decodes the points of a latency curve with one loaded model: the streaming branch by chunks of
+several lengths, and the full branch on whole sentences.
+
+The search, and its scales if it has any, are those of the configuration's chunk for all points: a
+curve shows what the chunk does, not what tuning does.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from dualasr_lib.data.datamodule import Utterance
+from dualasr_lib.decode_setup import DecodeSetup
+from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
+from dualasr_lib.decoding.offline import OfflineSearch, decode_batches
+from dualasr_lib.decoding.streaming import (
+    OnlineSearch,
+    StreamingConfig,
+    StreamingRun,
+    Watcher,
+    decode_streams,
+)
+from dualasr_lib.decoding.summary import (
+    RunInfo,
+    describe,
+    latency_summary,
+    offline_summary,
+    streaming_summary,
+)
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.program import Progress
+from dualasr_lib.recogniser import StreamingPath
+from dualasr_lib.searches import Method
+from latency.cells import Cell, Decode, Made, fingerprint, obtain
+from latency.report import Point, pool
+
+__all__ = ["Curve", "Plan", "shown_at_the_end"]
+
+
+class Plan(NamedTuple):
+    """What the curve is made of."""
+
+    splits: Sequence[str]
+    chunks_ms: Sequence[int]
+    method: Method
+    """Of the streams."""
+    options: Sequence[str]
+    """Of the method."""
+    num_streams: int
+    left_ms: int | None
+    """None: the configuration's."""
+
+
+class Curve:
+    """Makes points; everything that can be wrong with the plan is found before the first one.
+
+    Raises:
+        ValueError: a split that is missing, a chunk or left context that the model cannot run, or
+            options that the search does not know.
+    """
+
+    def __init__(self, setup: DecodeSetup, plan: Plan, out: Path) -> None:
+        self._setup, self._plan, self._out = setup, plan, out
+        self._config = StreamingConfig(num_streams=plan.num_streams)
+        self._utterances = {split: setup.data.split_cuts(split) for split in plan.splits}
+        recogniser = setup.recogniser
+        chunks = [recogniser.chunk(ms, plan.left_ms) for ms in sorted(set(plan.chunks_ms))]
+        self._paths = [(chunk, recogniser.streaming(chunk)) for chunk in chunks]
+        self._params = {
+            "weights": fingerprint(recogniser.model),
+            "device": str(recogniser.device),
+            "num_threads": torch.get_num_threads(),
+        }
+
+    def points(self) -> list[Point]:
+        """All points: growing chunks, then the full branch if the model has one."""
+        ready = self._setup.online(self._plan.method, self._plan.options)
+        points = [self._streaming(*item, ready.search, ready.params) for item in self._paths]
+        if "full" in self._setup.recogniser.model.branches:
+            points.append(self._full())
+        return points
+
+    def _streaming(
+        self,
+        chunk: ChunkSpec,
+        path: StreamingPath,
+        search: OnlineSearch,
+        params: Mapping[str, Any],
+    ) -> Point:
+        recogniser = self._setup.recogniser
+        params = {**params, **recogniser.describe("streaming", chunk)}
+        params = {**params, **self._params, "num_streams": self._plan.num_streams}
+        cells = self._cells(
+            f"streaming-{chunk.ms}ms",
+            RunInfo("", "streaming", f"online-{self._plan.method}", params),
+            partial(self._stream, path, search),
+        )
+        trained = chunk.frames in recogniser.config.chunk.train_frames
+        return pool(cells, self._latency(cells, path), chunk.ms, trained)
+
+    def _full(self) -> Point:
+        method: Method = "hlg" if self._plan.method == "hlg" else "1best"
+        options = self._plan.options if method == self._plan.method == "hlg" else ()
+        ready = self._setup.offline("full", method, options)
+        info = RunInfo("", "full", method, {**ready.params, **self._params})
+        cells = self._cells("full", info, partial(self._whole, ready.search))
+        # Nothing of a path but its algorithmic latency is asked, which means nothing here.
+        latency = {**self._latency(cells, self._paths[0][1]), "algorithmic_ms": None}
+        return pool(cells, latency)
+
+    def _cells(self, name: str, info: RunInfo, decode: Decode) -> list[Cell]:
+        """One cell per split."""
+        return [
+            obtain(
+                self._out / name,
+                info._replace(split=split),
+                {utterance.id: utterance.text for utterance in self._utterances[split]},
+                decode,
+            )
+            for split in self._plan.splits
+        ]
+
+    def _stream(self, path: StreamingPath, search: OnlineSearch, info: RunInfo) -> Made:
+        utterances = self._utterances[info.split]
+        name = f"{path.chunk_samples * 1000 // path.sample_rate} ms {info.split}"
+        progress = Progress(name, "utterances", len(utterances))
+        run = decode_streams(
+            utterances,
+            path,
+            search,
+            self._setup.recogniser.detokenise,
+            self._config,
+            watcher=Watcher(on_final=lambda _: progress.add(1)),
+        )
+        summary = streaming_summary(info, run, path)
+        progress.close(describe(summary))
+        return Made(run.hypotheses, summary)
+
+    def _whole(self, search: OfflineSearch, info: RunInfo) -> Made:
+        utterances = self._utterances[info.split]
+        progress = Progress(f"full {info.split}", "utterances", len(utterances))
+        decoded = decode_batches(
+            self._setup.data.split_batches(info.split),
+            self._setup.hear("full"),
+            search,
+            self._setup.recogniser.detokenise,
+            lambda hypotheses: progress.add(len(hypotheses)),
+        )
+        summary = offline_summary(info, decoded)
+        progress.close(describe(summary))
+        return Made(shown_at_the_end(decoded.hypotheses, utterances), summary)
+
+    def _latency(self, cells: Sequence[Cell], path: StreamingPath) -> dict[str, Any]:
+        """Of all splits together."""
+        hypotheses = [item for cell in cells for item in cell.hypotheses]
+        return latency_summary(StreamingRun(hypotheses, 0.0, 0.0, 1, self._config), path)
+
+
+def shown_at_the_end(
+    hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]
+) -> list[Hypothesis]:
+    """Offline results as a user would see them: the whole text when the sentence has ended."""
+    words = {utterance.id: utterance.words for utterance in utterances}
+    return [
+        item._replace(
+            words=words[item.id],
+            emissions=(Emission(item.text, item.duration, 0.0, item.duration),)[: bool(item.text)],
+        )
+        for item in hypotheses
+    ]

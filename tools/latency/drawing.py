@@ -1,0 +1,67 @@
+"""The curve as a picture: CER and emission delay over the algorithmic latency."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from latency.report import Point
+
+__all__ = ["draw"]
+
+_STREAMING, _FULL = "tab:blue", "tab:red"
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Writes `path`; a point without reference characters, or words with times, is left out."""
+    figure = Figure(figsize=(7, 6.5))
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    streaming = [point for point in points if point.worst_ms is not None]
+    full = next((point for point in points if point.worst_ms is None), None)
+    _cer(upper, streaming, full)
+    _delays(lower, streaming, full)
+    ticks = [point.worst_ms for point in streaming]
+    lower.set_xscale("log", base=2)
+    lower.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    lower.set_xlabel("algorithmic latency, chunk + look-ahead (ms)")
+    for axes in (upper, lower):
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.set_ylim(0, None)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def _cer(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:
+    known = [(point.worst_ms, *point.cer) for point in streaming if point.cer.value is not None]
+    if known:
+        x, value, low, high = ([*column] for column in zip(*known))
+        error = [[v - a for v, a in zip(value, low)], [b - v for v, b in zip(value, high)]]
+        percent = [[100 * item for item in side] for side in error]
+        axes.errorbar(
+            x, [100 * v for v in value], percent, fmt="o-", capsize=4, color=_STREAMING,
+            label="streaming branch, 95 %",
+        )  # fmt: skip
+    if full is not None and full.cer.value is not None:
+        value, low, high = (100 * item for item in full.cer)
+        axes.axhspan(low, high, color=_FULL, alpha=0.15, lw=0)
+        axes.axhline(value, color=_FULL, label="full branch, at the end of the sentence, 95 %")
+    axes.set_ylabel("CER (%)")
+
+
+def _delays(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:
+    for rank, style, dashes in (("p50", "o-", "-"), ("p90", "s--", "--")):
+        known = [
+            (point.worst_ms, point.latency["emission_ms"][rank])
+            for point in streaming
+            if point.latency["emission_ms"][rank] is not None
+        ]
+        if known:
+            axes.plot(*zip(*known), style, color=_STREAMING, label=f"streaming branch, {rank}")
+        end = None if full is None else full.latency["emission_ms"][rank]
+        if end is not None:
+            axes.axhline(end, color=_FULL, ls=dashes, label=f"full branch, {rank}")
+    axes.set_ylabel("emission delay of a word (ms)")
