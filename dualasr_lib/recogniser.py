@@ -30,7 +30,7 @@ from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
 from dualasr_lib.model.encoder import Encoded, EncoderState, encoder_lens
-from dualasr_lib.model.inference import prepare_for_inference
+from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.training.averaging import load_weights
@@ -124,7 +124,8 @@ class Recogniser:
         return Heard(log_probs.clone(), encoded.lens.cpu().clone(), score, texts)
 
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
-        """The path from running audio to log-probabilities of the streaming branch.
+        """The path from running audio to log-probabilities of the streaming branch. The streaming
+        encoder is fast at chunks from then on, and slower at whole utterances.
 
         Raises:
             ValueError: the checkpoint has no streaming branch, or its stacks cannot run in such
@@ -184,6 +185,7 @@ class StreamingPath:
         self._encoder = recogniser.model.streaming
         self._fbank = OnlineFbank(recogniser.config.features)
         self._features, self._chunk = recogniser.config.features, chunk
+        prepare_for_steps(self._encoder)
         with _inference():
             self._prepared = self._encoder.prepare(chunk, recogniser.device)
         self.sample_rate = self._features.sample_rate

@@ -53,8 +53,8 @@ ONLINE_METHODS: tuple[Method, ...] = ("greedy", "1best", "hlg")
 LM_METHODS: tuple[Method, ...] = ("hlg", "nbest-lm", "lattice-lm")
 """Those that cannot do without a language model."""
 
-_LM_GRID = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-_ATTENTION_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+_LM_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+_ATTENTION_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 C = TypeVar("C")
 

@@ -196,7 +196,7 @@ def test_options_reach_the_search_and_the_report(language: Language) -> None:
     assert [len(texts) for texts in made.search(Scales())(heard()).nbest] == [1, 1]
     with pytest.raises(ValueError, match=r"method 1best: .*output_beam"):
         offline_method("1best", ["output_beam=-1"], language, detokenise)
-    with pytest.raises(ValueError, match="method nbest: .*num_texts"):
+    with pytest.raises(ValueError, match=r"method nbest: .*num_texts"):
         offline_method("nbest", ["num_texts=many"], language, detokenise)
 
 

@@ -101,7 +101,9 @@ def test_tuned_again_when_something_changed(
     other = scales_for(method(**params), tmp_path, model, valid.data)
     assert other.source == "tuned on valid"
     assert valid.reads == 2
-    assert scales_for(method(**params), tmp_path, model, valid.data).source.startswith("scales.json")
+    assert scales_for(method(**params), tmp_path, model, valid.data).source.startswith(
+        "scales.json"
+    )
     assert valid.reads == 2
 
 

@@ -40,6 +40,8 @@ class Result(NamedTuple):
     """Errors by utterance id."""
     refs: dict[str, str]
     """Reference texts by utterance id."""
+    hyps: dict[str, str]
+    """Recognised texts by utterance id."""
 
     @property
     def name(self) -> str:
@@ -66,7 +68,9 @@ def read_result(path: Path) -> Result:
             f"recogs-{split}.txt must belong to {path}, but has {found} errors in {len(items)} "
             f"utterances of {len(counts)} ids where the summary says {num_errors} errors"
         )
-    return Result(path, summary, counts, {item.id: "".join(item.ref) for item in items})
+    refs = {item.id: "".join(item.ref) for item in items}
+    hyps = {item.id: "".join(item.hyp) for item in items}
+    return Result(path, summary, counts, refs, hyps)
 
 
 def compare(baseline: Result, system: Result, config: BootstrapConfig) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def compare(baseline: Result, system: Result, config: BootstrapConfig) -> dict[s
         "relative_cerr": _plain(relative_cerr_interval(errors[0], errors[1], config)),
         "num_utterances": len(ids),
         "num_ref_chars": sum(lengths),
+        "num_equal_texts": sum(baseline.hyps[id_] == system.hyps[id_] for id_ in ids),
         "bootstrap": {"draws": config.num_draws, "level": config.level, "seed": config.seed},
     }
 
@@ -153,7 +158,10 @@ def _table(report: dict[str, Any]) -> str:
     rows.append(("relative CERR", *_cells(report["relative_cerr"]), "> 0: system is better", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
-    lines.append(f"{report['num_utterances']} utterances, {report['num_ref_chars']} characters")
+    lines.append(
+        f"{report['num_utterances']} utterances, {report['num_ref_chars']} characters, "
+        f"{report['num_equal_texts']} texts equal"
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 

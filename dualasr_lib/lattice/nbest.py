@@ -29,6 +29,9 @@ from dualasr_lib.lattice.topology import check_log_probs, dense
 
 __all__ = ["CtcText", "NbestConfig", "Text", "align", "ctc_scores", "nbest"]
 
+_SLACK = 4.0
+"""Nats by which a text may catch up with the best one when alignments are summed."""
+
 Text = tuple[int, ...]
 """Vocabulary ids, no blanks."""
 
@@ -44,19 +47,24 @@ class NbestConfig:
     text_beam: float = 8.0
     """Texts whose CTC log-probability is further below the best one's are left out (natural log):
     on sure sentences few remain, which saves most of a rescoring."""
-    num_paths: int = 200
-    """Paths drawn per utterance; far fewer texts remain, because many paths spell the same one."""
-    path_scale: float = 0.5
-    """Log-probs are multiplied by this when paths are drawn: below 1 more different texts are
-    found (icefall's `nbest_scale`)."""
+    num_paths: int = 100
+    """Paths drawn per utterance and scale; far fewer texts remain, because many paths spell the
+    same one."""
+    path_scales: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Log-probs are multiplied by these when paths are drawn (icefall's `nbest_scale`): low ones
+    find many different texts where a model is sure; where it is not, or V is large, paths of low
+    scales wander among unlikely tokens, and high ones stay near the best path."""
 
     def __post_init__(self) -> None:
         for name in ("num_texts", "num_paths"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")
-        for name in ("path_scale", "text_beam"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}")
+        if not self.text_beam > 0:
+            raise ValueError(f"`text_beam` must be positive, but is {self.text_beam}")
+        if not self.path_scales or not min(self.path_scales) > 0:
+            raise ValueError(
+                f"`path_scales` must be positive, at least one, but are {self.path_scales}"
+            )
 
 
 class CtcText(NamedTuple):
@@ -162,19 +170,35 @@ def align(log_probs: Tensor, tokens: Text) -> Path:
 def _texts(lattice: Any, config: NbestConfig) -> list[list[Text]]:
     """Distinct texts of each of N lattices, those with the best paths first."""
     best = k2.shortest_path(lattice, use_double_scores=True)
-    flat = lattice.clone()
-    flat.scores = flat.scores * config.path_scale
-    paths = k2.random_paths(flat, use_double_scores=True, num_paths=config.num_paths)
-    # (N, paths, arcs) -> (N, paths, tokens), and (N paths,) the score of each
-    drawn = k2.ragged.index(lattice.aux_labels.contiguous(), paths).remove_values_leq(0).tolist()
-    scores = k2.ragged.index(lattice.scores.detach().contiguous(), paths).sum().tolist()
+    drawn: list[list[_Drawn]] = [[] for _ in range(best.shape[0])]
+    for scale in config.path_scales:
+        for texts, more in zip(drawn, _draw(lattice, scale, config.num_paths)):
+            texts += more
     lists = []
     for index, texts in enumerate(drawn):
-        own = scores[index * config.num_paths :][: len(texts)]
-        order = sorted(range(len(texts)), key=lambda i: -own[i])
-        likeliest = [_labels(best[index]), *(tuple(texts[i]) for i in order)]
-        lists.append(list(dict.fromkeys(likeliest))[: config.num_texts])
+        likeliest = sorted(texts, key=lambda item: -item.score)
+        if likeliest:  # a path much worse than the best has a text that is too far behind
+            floor = likeliest[0].score - config.text_beam - _SLACK
+            likeliest = [item for item in likeliest if item.score >= floor]
+        distinct = dict.fromkeys([_labels(best[index]), *(item.tokens for item in likeliest)])
+        lists.append(list(distinct)[: config.num_texts])
     return lists
+
+
+class _Drawn(NamedTuple):
+    tokens: Text
+    score: float  # of the path
+
+
+def _draw(lattice: Any, scale: float, num_paths: int) -> list[list[_Drawn]]:
+    """Paths of each lattice, drawn in proportion to probability ** scale."""
+    flat = lattice.clone()
+    flat.scores = flat.scores * scale
+    paths = k2.random_paths(flat, use_double_scores=True, num_paths=num_paths)
+    # (N, paths, arcs) -> (N, paths, tokens), and (N paths,) the score of each
+    texts = k2.ragged.index(lattice.aux_labels.contiguous(), paths).remove_values_leq(0).tolist()
+    scores = iter(k2.ragged.index(lattice.scores.detach().contiguous(), paths).sum().tolist())
+    return [[_Drawn(tuple(text), next(scores)) for text in own] for own in texts]
 
 
 def _labels(fsa: Any) -> Text:

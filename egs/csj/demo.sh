@@ -36,11 +36,21 @@ stage() { # name command...: runs it and remembers how long it took
   times+=("$(printf '%-24s %5d s' "$name" $((SECONDS - start)))")
 }
 
-decode() {
-  local branch
+decode() { # the attention scales are tuned on valid first
+  local branch method
   for branch in streaming full; do
-    python "$root/egs/csj/decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
-      --split eval1 eval2 eval3 --branch "$branch" --method 1best
+    for method in 1best attention; do
+      python "$root/egs/csj/decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
+        --split eval1 eval2 eval3 --branch "$branch" --method "$method"
+    done
+  done
+}
+
+stream() { # words now, and rewritten at the end of the sentence
+  local option
+  for option in "" --two-pass; do
+    python "$root/egs/csj/streaming_decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
+      --split eval1 eval2 eval3 --chunk-ms 320 --num-streams 8 $option
   done
 }
 
@@ -54,8 +64,7 @@ stage "prepare" bash "$root/egs/csj/prepare.sh" \
 stage "train" python "$root/egs/csj/train.py" --config "$root/egs/csj/conf/demo.toml" \
   --data-dir "$work/data" --exp-dir "$work/exp"
 stage "decode" decode
-stage "streaming decode" python "$root/egs/csj/streaming_decode.py" --exp-dir "$work/exp" \
-  --data-dir "$work/data" --split eval1 eval2 eval3 --chunk-ms 320 --num-streams 8
+stage "streaming decode" stream
 
 echo
 echo "==== results (synthetic speech, not CSJ)"

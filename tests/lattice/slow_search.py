@@ -1,9 +1,8 @@
-"""Slow references of lattice search: all label sequences of a few frames, and small language models.
+"""Slow references of lattice search: all label sequences of a few frames, small language models.
 
 V tokens (blank 0), S frames.
 """
 
-import math
 from collections.abc import Iterator
 from itertools import groupby, product
 from pathlib import Path as File
@@ -113,8 +112,3 @@ def make_lm(kind: str, folder: File, seed: int = 0) -> LanguageModel:
         return NgramLm.load(folder / "lm.arpa", SYMBOLS)
     (folder / "lexicon.txt").write_text(_LEXICON)
     return LexiconLm.load(folder / "lexicon.txt", folder / "lm.arpa", SYMBOLS)
-
-
-def finite(value: float) -> bool:
-    """Short for a test's filters."""
-    return math.isfinite(value)

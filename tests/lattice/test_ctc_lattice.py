@@ -105,9 +105,7 @@ def test_hopeless_tokens_cost_nothing(make_log_probs: MakeLogProbs) -> None:
     assert torch.equal(narrow.aux_labels, wide.aux_labels)
 
 
-@pytest.mark.parametrize(
-    "limit", [{"max_tokens": 3}, {"max_tokens": 1}, {"active_threshold": 0.2}]
-)
+@pytest.mark.parametrize("limit", [{"max_tokens": 3}, {"max_tokens": 1}, {"active_threshold": 0.2}])
 def test_limits_leave_a_part_with_the_best_path(
     make_log_probs: MakeLogProbs, limit: dict[str, Any]
 ) -> None:

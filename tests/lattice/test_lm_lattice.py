@@ -1,7 +1,7 @@
 """Rescored lattices against brute force over all their paths, for three kinds of language model."""
 
 import math
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path as File
 
 import numpy as np
@@ -27,7 +27,7 @@ def in_lattice(log_probs: Tensor, beam: float) -> list[Labelling]:
 
     def inside(labels: tuple[int, ...]) -> bool:
         costs = [row[label] for row, label in zip(short, labels)]
-        return max(costs) <= beam and all(a + b <= beam for a, b in zip(costs, costs[1:]))
+        return max(costs) <= beam and all(a + b <= beam for a, b in pairwise(costs))
 
     return [path for path in labellings(log_probs) if inside(path.labels)]
 

@@ -107,7 +107,8 @@ def test_lists_hold_the_most_probable_texts(seed: int) -> None:
     """With enough paths the list of a short utterance is that of brute force."""
     log_probs = random_log_probs(5, 4, seed)
     truth = slow_texts(log_probs)
-    config = NbestConfig(lattice=SearchConfig(output_beam=50.0), num_paths=5000, num_texts=5000)
+    wide = SearchConfig(output_beam=50.0)
+    config = NbestConfig(lattice=wide, num_paths=5000, num_texts=5000, text_beam=1e3)
     (found,), fallbacks = nbest(log_probs[None], torch.tensor([5]), config)
     assert fallbacks == 0
     order = sorted(truth, key=lambda text: -truth[text])
@@ -122,7 +123,7 @@ def test_each_list(make_log_probs: MakeLogProbs, spread: float) -> None:
     log_probs = torch.stack([make_log_probs(30, 12, seed, spread) for seed in range(8)])
     lens = torch.tensor([12, 30, 1, 30, 0, 17, 5, 29])
     log_probs[0, 12:] = math.nan  # padding
-    config = NbestConfig(num_texts=20, num_paths=100)
+    config = NbestConfig(num_texts=20, num_paths=100, text_beam=1e3)
     lists = nbest(log_probs, lens, config).results
     paths = one_best(log_probs, lens, SearchConfig()).paths
     sizes = [len(texts) for texts in lists]
@@ -146,7 +147,8 @@ def test_options_bound_the_list(make_log_probs: MakeLogProbs) -> None:
     log_probs, lens = make_log_probs(30, 12, 1, 3.0)[None], torch.tensor([30])
 
     def size(**options: float) -> int:
-        return len(nbest(log_probs, lens, NbestConfig(**options)).results[0])  # type: ignore[arg-type]
+        config = NbestConfig(**{"text_beam": 1e3, **options})  # type: ignore[arg-type]
+        return len(nbest(log_probs, lens, config).results[0])
 
     assert size(num_texts=7) == 7
     assert size(num_paths=1) <= 2
@@ -157,7 +159,7 @@ def test_options_bound_the_list(make_log_probs: MakeLogProbs) -> None:
     assert near == [text for text in far if text.ctc >= far[0].ctc - 3.0]
     assert 1 <= len(near) < len(far)
     # Flatter paths find more different texts.
-    texts = [size(path_scale=scale, num_texts=500) for scale in (1.0, 4.0, 16.0)]
+    texts = [size(path_scales=(scale,), num_texts=500) for scale in (1.0, 4.0, 16.0)]
     assert texts[0] > texts[1] > texts[2]
 
 
@@ -170,7 +172,14 @@ def test_silence_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_texts": 0}, {"num_paths": 0}, {"path_scale": 0.0}, {"path_scale": math.nan}]
+    "options",
+    [
+        {"num_texts": 0},
+        {"num_paths": 0},
+        {"path_scales": []},
+        {"path_scales": [0.0]},
+        {"path_scales": [math.nan]},
+    ]
     + [{"text_beam": 0.0}],
 )
 def test_refused_options(options: dict[str, float]) -> None:

@@ -65,6 +65,7 @@ def test_numbers(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_pa
     low, high = report["baseline"]["ci95"]
     assert low < 0.2 < high
     assert (report["num_utterances"], report["num_ref_chars"]) == (20, 200)
+    assert report["num_equal_texts"] == 10
 
 
 def test_table(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_table(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path
     assert code == 0
     assert lines[1].split()[:2] == ["baseline", "20.00"]
     assert lines[3].split()[:3] == ["relative", "CERR", "25.00"]
-    assert lines[4] == "20 utterances, 200 characters"
+    assert lines[4] == "20 utterances, 200 characters, 10 texts equal"
     code, out, _ = run(compare, capsys, write(tmp_path / "c", dict(REFS)), b)
     assert code == 0
     assert out.splitlines()[3].split()[2] == "-"  # no error to reduce

@@ -15,7 +15,7 @@ __all__ = ["describe", "log_probs", "write_bigram"]
 
 _BLANK_LEAD = 13.0
 """Logits by which the said token leads the mean of the others at a certain frame."""
-_DOUBT = 0.05
+_DOUBT = 0.02
 """Share of frames at which a second token comes near, by up to 6 nats behind."""
 
 

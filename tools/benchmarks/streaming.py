@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.timing import Gemm, Rate, Time, measure, median
 from benchmarks.workloads import Setting, encoder_config, generator, model_values
 from dualasr_lib.model.encoder import EncoderState, StreamingEncoder
-from dualasr_lib.model.inference import prepare_for_inference
+from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.streaming import ChunkSpec
 
 __all__ = ["Load", "Measured", "measure_loads", "percentile", "target_ms"]
@@ -74,6 +74,7 @@ def measure_loads(
 ) -> list[Measured]:
     """`steps` steps of each load in turn, `rounds` times, and matrix products between them."""
     prepare_for_inference(encoder)  # as Recogniser.load does
+    prepare_for_steps(encoder)  # as Recogniser.streaming does
     device = torch.device(setting.device)
     kind = torch.bfloat16 if setting.dtype == "bfloat16" and device.type == "cuda" else None
     gemm = Gemm(device, kind or torch.float32)

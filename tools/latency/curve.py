@@ -77,6 +77,7 @@ class Curve:
 
     def points(self) -> list[Point]:
         """All points: growing chunks, then the full branch if the model has one."""
+        self._out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
         ready = self._setup.online(self._plan.method, self._plan.options)
         points = [self._streaming(*item, ready.search, ready.params) for item in self._paths]
         if "full" in self._setup.recogniser.model.branches:

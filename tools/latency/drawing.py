@@ -28,9 +28,10 @@ def draw(points: Sequence[Point], path: Path) -> None:
     for axes in (upper, lower):
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.set_ylim(0, None)
+        lowest = min(0.0, 1.1 * axes.dataLim.y0)  # a delay can be negative
+        axes.set_ylim(lowest, 1.2 * axes.get_ylim()[1])  # room for the legend
         if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+            axes.legend(loc="upper right", ncols=2)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
@@ -41,14 +42,13 @@ def _cer(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:
         x, value, low, high = ([*column] for column in zip(*known))
         error = [[v - a for v, a in zip(value, low)], [b - v for v, b in zip(value, high)]]
         percent = [[100 * item for item in side] for side in error]
-        axes.errorbar(
-            x, [100 * v for v in value], percent, fmt="o-", capsize=4, color=_STREAMING,
-            label="streaming branch, 95 %",
-        )  # fmt: skip
+        centre = [100 * v for v in value]
+        axes.plot(x, centre, "o-", color=_STREAMING, label="streaming branch, 95 %")
+        axes.errorbar(x, centre, percent, fmt="none", capsize=4, color=_STREAMING)
     if full is not None and full.cer.value is not None:
         value, low, high = (100 * item for item in full.cer)
         axes.axhspan(low, high, color=_FULL, alpha=0.15, lw=0)
-        axes.axhline(value, color=_FULL, label="full branch, at the end of the sentence, 95 %")
+        axes.axhline(value, color=_FULL, label="full branch (end of sentence), 95 %")
     axes.set_ylabel("CER (%)")
 
 

@@ -95,7 +95,7 @@ def _notes(points: Sequence[Point]) -> str:
     streams = points[0].latency["num_streams"]
     notes = [
         "worst, mean: algorithmic latency, chunk + look-ahead and chunk/2 + look-ahead. "
-        f"CER: of {' + '.join(points[0].split_cers)} together. "
+        f"CER: of {' + '.join(points[0].split_cers)}. "
         "first: first text after speech onset, median.",
         "emission: a correct word is shown for good after it ended, p50/p90/p99, on the clock of "
         "the audio (compute time excluded). revised: characters withdrawn / final characters.",

@@ -1,0 +1,307 @@
+"""Every search method of decode.py and streaming_decode.py: what they write, scales that are tuned
+once, and options that make no sense.
+
+The model has random weights, so that it says many different things of noise, where one that was
+trained for seconds is silent. The programs run inside the test's process: each start of Python
+would take seconds.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("lhotse")
+pytest.importorskip("_kaldifeat")
+pytest.importorskip("k2")
+pytest.importorskip("kaldilm")
+pytest.importorskip("kaldingram")
+pytest.importorskip("sentencepiece")
+
+from dualasr_lib.config import to_dict
+from dualasr_lib.data.batch import Batch
+from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.recogs import Recognised, read_recogs
+from dualasr_lib.experiment import ExperimentConfig, build_model
+from dualasr_lib.model.attention import AttentionConfig
+from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.joint import JointModel
+from dualasr_lib.model.model_config import ModelConfig
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.subsampling import SubsamplingConfig
+from dualasr_lib.model.zipformer import StackConfig
+from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.program import run_program
+from dualasr_lib.searches import METHODS
+from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
+from dualasr_lib.training.contract import FitConfig
+from egs.csj import decode, streaming_decode
+
+WEIGHTED = ("hlg", "nbest-lm", "lattice-lm", "attention")
+
+NARROW = {
+    "hlg": ("max_active=8", "max_tokens=3"),
+    "lattice-lm": ("output_beam=2",),
+    "nbest-lm": ("num_paths=10", "num_texts=5"),
+    "attention": ("num_paths=10", "num_texts=4"),
+}
+"""Options that make searches quick; some must still disagree with others."""
+
+Program = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of random weights."""
+    torch.manual_seed(5)
+    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
+    stack = StackConfig(
+        layers=1, layer=LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
+    )
+    model = ModelConfig(
+        subsampling=SubsamplingConfig(channels=(2, 3, 4)),
+        streaming=(stack,),
+        full=(stack,),
+        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+    )
+    config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
+    tokenizer = Tokenizer.load(data / "lang")
+    joint = build_model(config, tokenizer)
+    with torch.no_grad():
+        for parameter in joint.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+        _spread(joint, next(iter(DataModule(config.data, data, tokenizer).split_batches("valid"))))
+    folder = tmp_path_factory.mktemp("random") / "exp"
+    folder.mkdir()
+    checkpoint = Checkpoint(
+        step=1, epoch=1, model=joint.state_dict(), average={}, average_count=0,
+        config=to_dict(config), training={}, fingerprints={"tokenizer": tokenizer.fingerprint},
+    )  # fmt: skip
+    save(checkpoint, folder / file_name(1, None))
+    return folder
+
+
+@pytest.fixture
+def program(data: Path, exp: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Runs a program on split eval1 of the tiny data."""
+
+    def run(module: ModuleType, *options: object, split: str = "eval1") -> None:
+        arguments = ["--exp-dir", exp, "--data-dir", data, "--split", split]
+        words = [*arguments, "--device", "cpu", *options]
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
+        run_program(module.main)
+
+    return run
+
+
+def _spread(joint: JointModel, batch: Batch) -> None:
+    """Makes all tokens equally likely in the mean, and frames differ."""
+    joint.eval()
+    chunk = ChunkSpec.from_ms(320, 640)
+    for branch, encoded in joint.encode(batch.features, batch.feature_lens, chunk).items():
+        head = joint.ctc[branch].projection
+        frames = torch.cat([h[:n] for h, n in zip(encoded.h, encoded.lens.tolist())])
+        head.weight.mul_(4.0 / (frames - frames.mean(dim=0)).norm(dim=1).mean())
+        head.weight.mul_(frames.shape[1] ** 0.5)
+        head.bias.copy_(-(head.weight @ frames.mean(dim=0)))
+        head.bias[0] += 4.0
+
+
+def summary_of(folder: Path, split: str = "eval1") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"summary-{split}.json").read_text("utf-8"))
+    return found
+
+
+def recogs_of(folder: Path) -> list[Recognised]:
+    return read_recogs(folder / "recogs-eval1.txt")
+
+
+def beam(method: str) -> tuple[str, ...]:
+    return ("--beam", *NARROW[method]) if method in NARROW else ()
+
+
+@pytest.mark.parametrize("branch", ["streaming", "full"])
+def test_every_method(program: Program, exp: Path, branch: str) -> None:
+    """All summaries tell of the same utterances; an oracle is no worse than its list, the greedy
+    text is that of the best path, and scales beat or equal none on the data they are tuned on.
+    """
+    found = {}
+    for method in METHODS:
+        folder = exp / "decode" / f"{branch}-{method}"
+        program(decode, "--branch", branch, "--method", method, *beam(method))
+        summary = found[method] = summary_of(folder)
+        assert [summary[key] for key in ("split", "branch", "method")] == ["eval1", branch, method]
+        errors = summary["ins"] + summary["del"] + summary["sub"]
+        assert summary["cer"] == pytest.approx(errors / summary["num_ref_chars"])
+        assert summary["num_utterances"] == len(recogs_of(folder)) == 24
+        assert summary["fallbacks"] == 0
+        assert (folder / "errs-eval1.txt").stat().st_size > 0
+        assert (folder / "scales.json").is_file() == (method in WEIGHTED)
+        assert ("scales" in summary["params"]) == (method in WEIGHTED)
+    folders = {method: exp / "decode" / f"{branch}-{method}" for method in METHODS}
+    assert recogs_of(folders["greedy"]) == recogs_of(folders["1best"])
+    assert len({tuple(item.hyp) for item in recogs_of(folders["1best"])}) > 20
+    assert found["nbest-oracle"]["cer"] < found["nbest"]["cer"]
+    for method in WEIGHTED:
+        kept = json.loads((folders[method] / "scales.json").read_text(encoding="utf-8"))
+        cers = {(point["lm"], point["attention"]): point["cer"] for point in kept["grid"]}
+        assert cers[kept["scales"]["lm"], kept["scales"]["attention"]] == min(cers.values())
+        assert found[method]["params"]["scales"] == kept["scales"]
+
+
+@pytest.mark.parametrize("method", ["nbest-lm", "hlg"])
+def test_scales_are_tuned_once_kept_and_overridden(
+    program: Program, exp: Path, capfd: pytest.CaptureFixture[str], method: str
+) -> None:
+    plain = ("--branch", "full", "--method", method)
+    options = (*plain, *beam(method))
+    folder = exp / "decode" / f"full-{method}"
+    program(decode, *options)
+    first, kept = recogs_of(folder), folder / "scales.json"
+    stamp = kept.stat().st_mtime_ns
+    capfd.readouterr()
+    program(decode, *options)
+    output = capfd.readouterr()
+    assert "tuning" not in output.out + output.err
+    assert recogs_of(folder) == first
+    assert kept.stat().st_mtime_ns == stamp
+    assert summary_of(folder)["params"]["scales_from"] == "scales.json, tuned on valid"
+
+    program(decode, *options, "--scales", "lm=0")
+    params = summary_of(folder)["params"]
+    assert params["scales"] == {"lm": 0.0, "attention": 0.0}
+    assert params["scales_from"] == "given"
+    assert kept.stat().st_mtime_ns == stamp
+
+    other = "num_paths=9" if method == "nbest-lm" else "max_active=7"
+    program(decode, *options, other)
+    assert summary_of(folder)["params"]["scales_from"] == "tuned on valid"
+    assert kept.stat().st_mtime_ns > stamp
+
+
+def test_nbest_lists_are_written(program: Program, exp: Path) -> None:
+    options = ("--branch", "full", "--method", "attention", "--scales", "attention=0.7")
+    program(decode, *options, "--beam", "num_texts=7", "num_paths=20", "--write-nbest")
+    folder = exp / "decode" / "full-attention"
+    lists = json.loads((folder / "nbest-eval1.json").read_text(encoding="utf-8"))
+    recogs = {item.id: "".join(item.hyp) for item in recogs_of(folder)}
+    assert lists.keys() == recogs.keys()
+    for name, texts in lists.items():
+        assert texts[0]["text"] == recogs[name]
+        assert 1 <= len(texts) <= 7
+        totals = [text["total"] for text in texts]
+        assert totals == sorted(totals, reverse=True)
+        for text in texts:
+            assert text["total"] == pytest.approx(text["ctc"] + 0.7 * text["attention"])
+    assert max(map(len, lists.values())) > 1
+
+
+def test_a_lexicon_makes_results_of_its_own(program: Program, data: Path, exp: Path) -> None:
+    lexicon = data / "lang" / "lexicon.txt"
+    words = ("--method", "hlg", "--lexicon", lexicon, "--scales", "lm=0.5", *beam("hlg"))
+    program(decode, "--branch", "streaming", *words)
+    folder = exp / "decode" / "streaming-hlg-words"
+    summary = summary_of(folder)
+    assert summary["params"]["lexicon"].startswith("lexicon.txt ")
+    assert summary["params"]["lm"].startswith("words_3gram.arpa ")
+    assert summary["method"] == "hlg-words"
+    assert summary["num_utterances"] == 24
+
+
+@pytest.mark.parametrize("method", ["greedy", "1best", "hlg"])
+def test_streams_give_the_texts_of_whole_utterances(
+    program: Program, exp: Path, method: str
+) -> None:
+    scales = ("--scales", "lm=0.4", *beam("hlg")) if method == "hlg" else ()
+    program(decode, "--branch", "streaming", "--method", method, *scales)
+    program(streaming_decode, "--method", method, "--num-streams", 5, *scales)
+    offline = exp / "decode" / f"streaming-{method}"
+    online = exp / "decode" / f"streaming-online-{method}"
+    same = [a == b for a, b in zip(recogs_of(offline), recogs_of(online))]
+    assert len(same) == 24
+    assert sum(same) >= 20  # stored features are compressed, those of streams are not
+    assert summary_of(online)["cer"] == pytest.approx(summary_of(offline)["cer"], rel=0.02)
+    assert summary_of(online)["method"] == f"online-{method}"
+    assert summary_of(online)["latency"]["num_streams"] == 5
+
+
+def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Path) -> None:
+    scales = ("--scales", "attention=0.6")
+    program(decode, "--branch", "full", "--method", "attention", *scales, *beam("attention"))
+    program(streaming_decode, "--method", "greedy")
+    second = ("--second-beam", "text_beam=8", *NARROW["attention"])
+    program(streaming_decode, "--method", "greedy", "--two-pass", *scales, *second)
+    folder = exp / "decode" / "full-two-pass"
+    summary = summary_of(folder)
+    whole = recogs_of(exp / "decode" / "full-attention")
+    # Lists drawn from flat lattices show that stored features are compressed; that the states are
+    # the same is the business of test_recogniser.
+    assert sum(a == b for a, b in zip(whole, recogs_of(folder))) >= 8
+    expected = summary_of(exp / "decode" / "full-attention")["cer"]
+    assert summary["cer"] == pytest.approx(expected, rel=0.1)
+    first = summary_of(exp / "decode" / "streaming-online-greedy")
+    assert summary["first_pass_cer"] == first["cer"]
+    assert (summary["branch"], summary["method"]) == ("full", "two-pass")
+    assert summary["params"]["second_pass"]["scales"] == {"lm": 0.0, "attention": 0.6}
+    assert summary["params"]["second_pass"]["text_beam"] == 8.0
+    assert summary["latency"]["second_pass_ms"]["p50"] > 0
+
+
+FULL = ("--branch", "full")
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        (decode, (*FULL, "--method", "1best", "--scales", "lm=1"), "takes no scales"),
+        (decode, (*FULL, "--method", "hlg", "--scales", "ml=1"), "'ml'; known keys here"),
+        (decode, (*FULL, "--method", "hlg", "--scales", "lm=-1"), "not be negative|not negative"),
+        (decode, (*FULL, "--method", "nbest", "--beam", "num_text=3"), "method nbest: .*num_texts"),
+        (decode, (*FULL, "--method", "greedy", "--beam", "beam=3"), "method greedy: .*'beam'"),
+        (decode, (*FULL, "--method", "hlg", "--lm", "no.arpa"), r"no\.arpa' must be a file"),
+        (decode, (*FULL, "--method", "hlg", "--lexicon", "no.txt"), r"no\.txt' .*missing"),
+        (decode, (*FULL, "--method", "1best", "--write-nbest"), "makes no n-best lists"),
+        (streaming_decode, ("--method", "hlg", "--beam", "beem=3"), "method hlg: .*'beem'"),
+        (streaming_decode, ("--method", "greedy", "--num-streams", "0"), "num_streams"),
+        (streaming_decode, ("--two-pass", "--second-beam", "num_text=3"), "attention: .*num_texts"),
+    ],
+)
+def test_user_errors_are_one_line(
+    program: Program,
+    capfd: pytest.CaptureFixture[str],
+    module: ModuleType,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        program(module, *options)
+    assert stop.value.code == 1
+    *_, line = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{module.__name__}.py: error: ")
+    assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        (streaming_decode, ("--method", "attention")),
+        (streaming_decode, ("--method", "nbest-lm")),
+        (decode, (*FULL, "--method", "two-pass")),
+        (decode, ("--branch", "both")),
+    ],
+)
+def test_choices_that_are_none(
+    program: Program, capfd: pytest.CaptureFixture[str], module: ModuleType, options: Any
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        program(module, *options)
+    assert stop.value.code == 2
+    assert "invalid choice" in capfd.readouterr().err
