@@ -16,7 +16,14 @@ from dualasr_lib.language import Language, default_lm, load_language
 from dualasr_lib.model.joint import Branch
 from dualasr_lib.program import Progress
 from dualasr_lib.recogniser import Recogniser
-from dualasr_lib.searches import LM_METHODS, Method, OfflineMethod, offline_method, online_method
+from dualasr_lib.searches import (
+    LM_METHODS,
+    WEIGHTED_METHODS,
+    Method,
+    OfflineMethod,
+    offline_method,
+    online_method,
+)
 from dualasr_lib.training.distributed import local_device
 from dualasr_lib.tuning import ChosenScales, TuningData, parse_scales, scales_for
 
@@ -59,6 +66,8 @@ class ReadyOnline(NamedTuple):
 
     search: OnlineSearch
     params: dict[str, Any]
+    name: str
+    """What its results are called: online-<method>, with -words if it has a lexicon."""
 
 
 def add_decode_arguments(parser: ArgumentParser, methods: Sequence[Method]) -> None:
@@ -89,6 +98,7 @@ class DecodeSetup:
     """
 
     def __init__(self, arguments: Namespace) -> None:
+        _check_unused(arguments)
         self._arguments = arguments
         self.recogniser = Recogniser.load(
             arguments.exp_dir,
@@ -119,8 +129,7 @@ class DecodeSetup:
         hear = self.hear(branch)
         language = self._language(method)
         made = offline_method(method, options, language, self.recogniser.detokenise)
-        words = "-words" if "lexicon" in language.params else ""
-        folder = name or f"{branch}-{method}{words}"
+        folder = name or f"{branch}-{method}{_words(language)}"
         directory = self._arguments.exp_dir / "decode" / folder
         described = self.recogniser.describe(branch, self.chunk)
         chosen = self._scales(made, directory, described, hear)
@@ -151,9 +160,11 @@ class DecodeSetup:
             whole = self.offline("streaming", method, options)
             scales, params = whole.scales, {"scales_from": whole.params["scales_from"]}
         vocab_size = self.recogniser.tokenizer.vocab_size
-        made = online_method(method, options, vocab_size, self._language(method), scales)
+        language = self._language(method)
+        made = online_method(method, options, vocab_size, language, scales)
         described = self.recogniser.describe("streaming", self.chunk)
-        return ReadyOnline(made.search, {**described, **made.params, **params})
+        name = f"online-{method}{_words(language)}"
+        return ReadyOnline(made.search, {**described, **made.params, **params}, name)
 
     def _language(self, method: Method) -> Language:
         arguments = self._arguments
@@ -184,3 +195,18 @@ class DecodeSetup:
             yield batch
             progress.add(len(batch.ids))
         progress.close("scales chosen")
+
+
+def _words(language: Language) -> str:
+    return "-words" if "lexicon" in language.params else ""
+
+
+def _check_unused(arguments: Namespace) -> None:
+    """ValueError for options that the methods asked for would ignore."""
+    weighted = arguments.method in WEIGHTED_METHODS or getattr(arguments, "two_pass", False)
+    for name in ("scales", "lm", "lexicon"):
+        if getattr(arguments, name) is not None and not weighted:
+            raise ValueError(
+                f"--{name} is for methods that weigh scores ({', '.join(WEIGHTED_METHODS)}; "
+                f"two passes), but the method is {arguments.method}"
+            )

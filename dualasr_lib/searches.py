@@ -36,6 +36,7 @@ __all__ = [
     "LM_METHODS",
     "METHODS",
     "ONLINE_METHODS",
+    "WEIGHTED_METHODS",
     "Method",
     "OfflineMethod",
     "OnlineMethod",
@@ -52,6 +53,8 @@ METHODS: tuple[Method, ...] = (
 ONLINE_METHODS: tuple[Method, ...] = ("greedy", "1best", "hlg")
 LM_METHODS: tuple[Method, ...] = ("hlg", "nbest-lm", "lattice-lm")
 """Those that cannot do without a language model."""
+WEIGHTED_METHODS: tuple[Method, ...] = (*LM_METHODS, "attention")
+"""Those that weigh scores."""
 
 _LM_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 _ATTENTION_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -98,9 +101,11 @@ def offline_method(
     if method == "hlg":
         from dualasr_lib.proposers import propose_graph
 
-        graph = _options(GraphConfig, options, method)
-        lm = language.required(method)
-        return _weighted(graph, language, propose_graph(graph, lm), _grid(lm=_LM_GRID))
+        graph = _graph_options(options)
+        propose = propose_graph(graph, language.required(method))
+        made = _weighted(graph, language, propose, _grid(lm=_LM_GRID))
+        del made.params["lm_scale"]  # it is one of the scales
+        return made
     if method == "lattice-lm":
         from dualasr_lib.proposers import propose_lattice
 
@@ -124,8 +129,7 @@ def online_method(
     frame.
     """
     if method == "hlg":
-        config = _options(GraphConfig, options, method)
-        config = replace(config, lm_scale=scales.lm)
+        config = replace(_graph_options(options), lm_scale=scales.lm)
         search = GraphSearch(language.required(method), config)
         return OnlineMethod({**to_dict(config), **language.params}, search)
     if method == "1best" and "engine=k2" in options:
@@ -147,6 +151,12 @@ def online_method(
 @dataclass(frozen=True, kw_only=True)
 class _NoOptions:
     pass
+
+
+def _graph_options(options: Sequence[str]) -> GraphConfig:
+    if any(option.startswith("lm_scale=") for option in options):
+        raise ValueError("options of method hlg: lm_scale is one of the scales, give --scales lm=")
+    return _options(GraphConfig, options, "hlg")
 
 
 def _options(cls: type[C], options: Sequence[str], method: str) -> C:

@@ -47,8 +47,8 @@ def main() -> None:
     arguments = parse_arguments()
     setup = DecodeSetup(arguments)
     path = setup.recogniser.streaming(setup.chunk)
-    search, params = setup.online(arguments.method, arguments.beam)
-    branch, method, second = "streaming", f"online-{arguments.method}", None
+    search, params, method = setup.online(arguments.method, arguments.beam)
+    branch, second = "streaming", None
     if arguments.two_pass:
         second, second_params = setup.second_pass(arguments.second_beam)
         branch, method, params = "full", "two-pass", {**params, "second_pass": second_params}

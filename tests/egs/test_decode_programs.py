@@ -261,7 +261,10 @@ FULL = ("--branch", "full")
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
-        (decode, (*FULL, "--method", "1best", "--scales", "lm=1"), "takes no scales"),
+        (decode, (*FULL, "--method", "1best", "--scales", "lm=1"), "--scales is for methods"),
+        (decode, (*FULL, "--method", "nbest", "--lm", "x.arpa"), "--lm is for methods"),
+        (streaming_decode, ("--scales", "lm=1"), "--scales is for methods"),
+        (decode, (*FULL, "--method", "hlg", "--beam", "lm_scale=1"), "give --scales lm="),
         (decode, (*FULL, "--method", "hlg", "--scales", "ml=1"), "'ml'; known keys here"),
         (decode, (*FULL, "--method", "hlg", "--scales", "lm=-1"), "not be negative|not negative"),
         (decode, (*FULL, "--method", "nbest", "--beam", "num_text=3"), "method nbest: .*num_texts"),
