@@ -3,7 +3,7 @@ scales that these ask for.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +83,7 @@ def add_decode_arguments(parser: ArgumentParser, methods: Sequence[Method]) -> N
     add("--left-ms", type=int, help="their left context; default: the config's")
     add("--beam", nargs="*", default=[], metavar="KEY=VALUE", help="options of the search")
     add("--lm", type=Path, metavar="ARPA", help="n-gram of tokens, or with --lexicon of words;\n"
-        "default: DATA/lang's, of lowest order for hlg, of highest for rescoring")  # fmt: skip
+        "for both passes; default: DATA/lang's, of lowest order for hlg, else highest")  # fmt: skip
     add("--lexicon", type=Path, metavar="FILE", help="words and their tokens, e.g. DATA/lang's")
     add("--scales", nargs="+", metavar="NAME=VALUE",
         help="lm=, attention=; default: tuned on valid, kept in scales.json")  # fmt: skip
@@ -100,6 +100,7 @@ class DecodeSetup:
     def __init__(self, arguments: Namespace) -> None:
         _check_unused(arguments)
         self._arguments = arguments
+        self._languages: dict[Path, Language] = {}
         self.recogniser = Recogniser.load(
             arguments.exp_dir,
             arguments.data_dir,
@@ -117,22 +118,31 @@ class DecodeSetup:
         self.recogniser.model.require(branch)
         return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
 
-    def offline(
-        self, branch: Branch, method: Method, options: Sequence[str], name: str | None = None
-    ) -> ReadySearch:
+    def offline(self, branch: Branch, method: Method, options: Sequence[str]) -> ReadySearch:
         """The search of whole utterances called `method`, with scales given or tuned.
 
-        Args:
-            name: of the folder for results and scales, if not <branch>-<method>, or
-                <branch>-<method>-words with a lexicon.
+        Results go to EXP/decode/<branch>-<method>, with -words behind it if there is a lexicon,
+        with -lm if `attention` has a language model, too.
         """
+        given = parse_scales(self._arguments.scales)
+        return self._offline(branch, method, options, f"{branch}-{method}", given)
+
+    def _offline(
+        self,
+        branch: Branch,
+        method: Method,
+        options: Sequence[str],
+        name: str,
+        given: Mapping[str, float] | None,
+    ) -> ReadySearch:
         hear = self.hear(branch)
         language = self._language(method)
         made = offline_method(method, options, language, self.recogniser.detokenise)
-        folder = name or f"{branch}-{method}{_words(language)}"
+        extra = "-lm" if method == "attention" and language.lm is not None else ""
+        folder = f"{name}{extra}{_words(language)}"
         directory = self._arguments.exp_dir / "decode" / folder
         described = self.recogniser.describe(branch, self.chunk)
-        chosen = self._scales(made, directory, described, hear)
+        chosen = self._scales(made, directory, described, hear, given)
         params = {**described, **made.params}
         if made.propose is not None:
             scales = chosen.scales
@@ -148,7 +158,9 @@ class DecodeSetup:
             ValueError: the model's full branch does not read the streaming one.
         """
         self.recogniser.model.encoders.check_second_pass()
-        ready = self.offline("full", "attention", [*SECOND_PASS_OPTIONS, *options], "full-two-pass")
+        given = parse_scales(self._arguments.second_scales)
+        every = [*SECOND_PASS_OPTIONS, *options]
+        ready = self._offline("full", "attention", every, "full-two-pass", given)
         return ReadySecondPass(self.recogniser.second_pass(ready.search), ready.params)
 
     def online(self, method: Method, options: Sequence[str]) -> ReadyOnline:
@@ -176,7 +188,10 @@ class DecodeSetup:
             words=arguments.lexicon is not None,
             highest=method != "hlg",
         )
-        return load_language(self.recogniser.tokenizer, arpa, arguments.lexicon)
+        if arpa not in self._languages:
+            tokenizer = self.recogniser.tokenizer
+            self._languages[arpa] = load_language(tokenizer, arpa, arguments.lexicon)
+        return self._languages[arpa]
 
     def _scales(
         self,
@@ -184,10 +199,14 @@ class DecodeSetup:
         directory: Path,
         described: dict[str, Any],
         hear: Callable[[Batch], Heard],
+        given: Mapping[str, float] | None,
     ) -> ChosenScales:
-        given = parse_scales(self._arguments.scales)
+        made_for = described
+        if method.propose is not None and given is None:
+            valid = self.data.fingerprint("valid")
+            made_for = {**described, "weights": self.recogniser.fingerprint, "valid": valid}
         data = TuningData(self._valid_batches, hear, self.recogniser.detokenise)
-        return scales_for(method, directory, described, data, given)
+        return scales_for(method, directory, made_for, data, given)
 
     def _valid_batches(self) -> Iterable[Batch]:
         progress = Progress("tuning on valid", "utterances")
@@ -203,10 +222,14 @@ def _words(language: Language) -> str:
 
 def _check_unused(arguments: Namespace) -> None:
     """ValueError for options that the methods asked for would ignore."""
-    weighted = arguments.method in WEIGHTED_METHODS or getattr(arguments, "two_pass", False)
-    for name in ("scales", "lm", "lexicon"):
-        if getattr(arguments, name) is not None and not weighted:
+    weighted = arguments.method in WEIGHTED_METHODS
+    two_pass = getattr(arguments, "two_pass", False)
+    for name, of_use in (("scales", weighted), ("lm", weighted or two_pass),
+                         ("lexicon", weighted or two_pass)):  # fmt: skip
+        if getattr(arguments, name) is not None and not of_use:
             raise ValueError(
-                f"--{name} is for methods that weigh scores ({', '.join(WEIGHTED_METHODS)}; "
-                f"two passes), but the method is {arguments.method}"
+                f"--{name} is for methods that weigh scores ({', '.join(WEIGHTED_METHODS)}), "
+                f"but the method is {arguments.method}"
             )
+    if getattr(arguments, "second_scales", None) is not None and not two_pass:
+        raise ValueError("--second-scales is for --two-pass, which was not given")

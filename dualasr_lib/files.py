@@ -7,9 +7,12 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it; makes the folder."""
+    """Writes a file under a temporary name beside `path`, then renames it; makes the folder.
+
+    Processes that write the same file do not disturb each other: the last one wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dualasr_lib.memory import is_memory_error
+
 __all__ = ["Progress", "run_program"]
 
 _TRACEBACK = "DUALASR_TRACEBACK"
@@ -27,14 +29,18 @@ def run_program(main: Callable[[], None]) -> None:
     )
     try:
         main()
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        if os.environ.get(_TRACEBACK):
+    except Exception as error:
+        if os.environ.get(_TRACEBACK) or not _is_users(error):
             raise
         print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_users(error: Exception) -> bool:
+    return isinstance(error, (ValueError, OSError, ImportError)) or is_memory_error(error)
 
 
 class Progress:

@@ -11,9 +11,8 @@ from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Align, NbestCandidates, Proposals, Propose, Scales
 from dualasr_lib.lattice.graph_search import GraphConfig, GraphSearch
 from dualasr_lib.lattice.lm import LanguageModel, text_score
-from dualasr_lib.lattice.lm_lattice import LmLattice, lm_lattices
+from dualasr_lib.lattice.lm_lattice import LmLattice, LmLatticeConfig, lm_lattices
 from dualasr_lib.lattice.nbest import CtcText, NbestConfig, align, nbest
-from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.metrics.alignment import distance
 from dualasr_lib.metrics.cer import characters
 
@@ -74,7 +73,7 @@ def propose_graph(config: GraphConfig, lm: LanguageModel) -> Propose:
     return propose
 
 
-def propose_lattice(config: SearchConfig, lm: LanguageModel) -> Propose:
+def propose_lattice(config: LmLatticeConfig, lm: LanguageModel) -> Propose:
     """Lattices with the scores of `lm` on every path."""
 
     def propose(heard: Heard) -> Proposals:

@@ -10,21 +10,22 @@ chunks.
 Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
 """
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualasr_lib.config import from_dict
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.contract import ModelStep, SecondPass
-from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch
 from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features.online import FbankState, OnlineFbank
@@ -39,6 +40,7 @@ __all__ = [
     "PathState",
     "Recogniser",
     "StreamingPath",
+    "weights_fingerprint",
 ]
 
 
@@ -82,6 +84,11 @@ class Recogniser:
         """Text of token ids."""
         return self.tokenizer.decode(list(tokens))
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the weights: a checkpoint may be trained anew under the same name."""
+        return weights_fingerprint(self.model)
+
     def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
         """CTC log-probabilities of one branch, and its attention decoder to ask.
 
@@ -101,11 +108,12 @@ class Recogniser:
         """
         self.model.encoders.check_second_pass()
 
-        def rewrite(hidden: Tensor) -> PathLike:
+        def rewrite(hidden: Tensor) -> Rewritten:
             lens = torch.tensor([len(hidden)], device=self.device)
             with _inference():
                 encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
-            return search(self._heard(encoded, "full", ())).paths[0]
+            found = search(self._heard(encoded, "full", ()))
+            return Rewritten(found.paths[0], found.fallbacks)
 
         return rewrite
 
@@ -168,6 +176,15 @@ class Recogniser:
         features = self.config.features
         ahead = self.model.streaming.lookahead * features.shift
         return OnlineFbank(features).lookahead_samples + ahead
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A hash of all weights, whatever their layout in memory."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class PathState(NamedTuple):

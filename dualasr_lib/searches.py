@@ -11,8 +11,8 @@
     two-pass       streaming only: `attention` of the full branch at the end of each sentence
 
 Options of a method are those of its configuration (`SearchConfig`, `NbestConfig`, `GraphConfig`,
-`IntersecterConfig`) and come as `key=value`. Methods that weigh scores have a grid of scales, from
-which `tuning` takes the best on validation data.
+`LmLatticeConfig`, `IntersecterConfig`) and come as `key=value`. Methods that weigh scores have a
+grid of scales, from which `tuning` takes the best on validation data.
 
 k2 is optional: what needs it is imported where it is used.
 """
@@ -35,6 +35,7 @@ from dualasr_lib.lattice.path import SearchConfig
 __all__ = [
     "LM_METHODS",
     "METHODS",
+    "NBEST_METHODS",
     "ONLINE_METHODS",
     "WEIGHTED_METHODS",
     "Method",
@@ -55,6 +56,8 @@ LM_METHODS: tuple[Method, ...] = ("hlg", "nbest-lm", "lattice-lm")
 """Those that cannot do without a language model."""
 WEIGHTED_METHODS: tuple[Method, ...] = (*LM_METHODS, "attention")
 """Those that weigh scores."""
+NBEST_METHODS: tuple[Method, ...] = ("nbest", "nbest-oracle", "nbest-lm", "attention")
+"""Those that list texts."""
 
 _LM_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 _ATTENTION_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -107,9 +110,10 @@ def offline_method(
         del made.params["lm_scale"]  # it is one of the scales
         return made
     if method == "lattice-lm":
+        from dualasr_lib.lattice.lm_lattice import LmLatticeConfig
         from dualasr_lib.proposers import propose_lattice
 
-        lattice = _options(SearchConfig, options, method)
+        lattice = _options(LmLatticeConfig, options, method)
         lm = language.required(method)
         return _weighted(lattice, language, propose_lattice(lattice, lm), _grid(lm=_LM_GRID))
     return _nbest(method, options, language, detokenise)

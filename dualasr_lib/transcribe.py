@@ -11,6 +11,7 @@ there, the others are still done, and the exit code is 1.
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -28,11 +29,13 @@ from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingMod
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.live import Final, LiveConfig, Partial, listen
 from dualasr_lib.files import write_atomically
+from dualasr_lib.memory import is_memory_error
 from dualasr_lib.program import Progress, run_program
 from dualasr_lib.searches import ONLINE_METHODS
 
 __all__ = ["Engine", "add_engine_arguments", "load_engine", "program", "transcribe"]
 
+_LOG = logging.getLogger(__name__)
 _SUFFIX: dict[Format, str] = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 
 
@@ -76,6 +79,10 @@ def transcribe(path: Path, engine: Engine, partials: bool = False) -> Transcript
     rtf = (time.monotonic() - begun) / audio.duration
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
         progress.close(f"RTF {rtf:.3f}")
+    fallbacks = sum(final.fallbacks for final in finals)
+    if fallbacks:
+        _LOG.warning("%s: memory ran out %d times in the second pass; it searched less there",
+                     path, fallbacks)  # fmt: skip
     return Transcript(str(path), audio.duration, finals)
 
 
@@ -94,9 +101,10 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
         second_pass = None
         if arguments.two_pass:
             second_pass = setup.second_pass(arguments.second_beam).run
+        search = setup.online(arguments.method, arguments.beam).search
         return Engine(
-            model=setup.recogniser.streaming(setup.chunk),
-            search=setup.online(arguments.method, arguments.beam).search,
+            model=setup.recogniser.streaming(setup.chunk),  # last: tuning hears whole utterances
+            search=search,
             detokenise=setup.recogniser.detokenise,
             config=LiveConfig(endpoint=endpoint),
             second_pass=second_pass,
@@ -119,6 +127,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", choices=ONLINE_METHODS, default="1best", help="first pass; default: 1best")
     add("--beam", default=[], **several, help="an option of the first pass; may be repeated")
     add("--second-beam", default=[], **several, help="an option of the second pass")
+    add("--second-scales", **several, help="attention= (and lm=) of the second pass")
     add("--scales", **several, help="lm=, attention=; may be repeated; default: tuned on valid")
     add("--lm", type=Path, metavar="ARPA", help="n-gram of tokens, or with --lexicon of words")
     add("--lexicon", type=Path, metavar="FILE", help="words and their tokens")
@@ -159,7 +168,9 @@ def _main() -> None:
             _deliver(text, path, output, len(outputs))
         except BrokenPipeError:
             raise
-        except (ValueError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (ValueError, OSError)) and not is_memory_error(error):
+                raise
             failed += 1
             print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr, flush=True)
     if failed:

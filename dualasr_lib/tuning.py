@@ -43,46 +43,62 @@ def scales_for(
     directory: Path,
     fingerprint: Mapping[str, Any],
     data: TuningData,
-    given: Scales | None = None,
+    given: Mapping[str, float] | None = None,
 ) -> ChosenScales:
     """The scales to decode with.
 
     Args:
         directory: of the method's results; `scales.json` is kept there.
         fingerprint: model, chunk and whatever else the scales depend on beside the method.
-        given: the user's; they are taken as they are and not kept.
+        given: the user's, by name; they are taken as they are and not kept.
 
     Raises:
-        ValueError: the method has no scales, but some were given.
+        ValueError: scales were given, but not just those of the method.
     """
-    if method.propose is None:
-        if given is not None:
-            raise ValueError("this method weighs no scores, so it takes no scales")
-        return ChosenScales(Scales(), "none to choose")
     if given is not None:
-        return ChosenScales(given, "given")
+        return ChosenScales(_given(method, given), "given")
+    if method.propose is None:
+        return ChosenScales(Scales(), "none to choose")
     made_for = {**fingerprint, **method.params}
     path = directory / _FILE
-    kept = _read(path, made_for)
+    kept = _read(path, made_for, method.grid)
     if kept is not None:
         return ChosenScales(kept, f"{_FILE}, tuned on valid")
     _LOG.info("tuning %d points of scales on valid", len(method.grid))
     tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise)
     _write(path, made_for, tuned)
     _LOG.info("tuned on valid: %s, kept in %s", asdict(tuned.scales), path)
+    for name, value in asdict(tuned.scales).items():
+        tried = sorted({asdict(point)[name] for point in method.grid})
+        if len(tried) > 1 and value in (tried[0], tried[-1]):
+            _LOG.info("the scale %s=%g lies at the end of its grid", name, value)
     return ChosenScales(tuned.scales, "tuned on valid")
 
 
-def parse_scales(options: Sequence[str] | None) -> Scales | None:
-    """`["lm=0.3", "attention=1"]` -> Scales; None stays None.
+def parse_scales(options: Sequence[str] | None) -> dict[str, float] | None:
+    """`["lm=0.3", "attention=1"]` -> scales by name; None stays None.
 
     Raises:
         ValueError: an unknown name, or something that is no number >= 0.
     """
     if options is None:
         return None
-    values = override({}, options)
-    return from_dict(Scales, {name: _number(name, value) for name, value in values.items()})
+    values = {name: _number(name, value) for name, value in override({}, options).items()}
+    from_dict(Scales, values)  # its checks
+    return values
+
+
+def _given(method: OfflineMethod, given: Mapping[str, float]) -> Scales:
+    points = [asdict(point) for point in method.grid]
+    needed = {name for point in points for name in point if point[name] != points[0][name]}
+    if not needed:
+        raise ValueError("this method weighs no scores, so it takes no scales")
+    if given.keys() != needed:
+        raise ValueError(
+            f"scales must be given for {', '.join(sorted(needed))}, which this method weighs, "
+            f"but are for {', '.join(sorted(given)) or 'nothing'}"
+        )
+    return from_dict(Scales, given)
 
 
 def _number(name: str, value: Any) -> float:
@@ -91,13 +107,14 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _read(path: Path, made_for: Mapping[str, Any]) -> Scales | None:
-    """The kept scales if they were tuned for the same things."""
+def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Scales | None:
+    """The kept scales if they were tuned for the same things on the same grid."""
     if not path.is_file():
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        same = kept["made_for"] == json.loads(json.dumps(made_for))
+        tried = [Scales(lm=point["lm"], attention=point["attention"]) for point in kept["grid"]]
+        same = kept["made_for"] == json.loads(json.dumps(made_for)) and tried == list(grid)
         scales = from_dict(Scales, kept["scales"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to tune again") from None

@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_BASE = {"config", "files", "ranks", "trace", "tree"}
+_BASE = {"config", "files", "memory", "ranks", "trace", "tree"}
 _LEAVES = {"data", "features", "model", "lattice", "metrics"}
 _MECHANISMS = {"training", "decoding", "export"}
 _BELOW_3 = _BASE | _LEAVES | _MECHANISMS

@@ -19,10 +19,13 @@ from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy, greedy_search
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Heard, Searched
+from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features import fbank
 from dualasr_lib.features.fbank import Fbank
+from dualasr_lib.language import Language
+from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.model import encoder
 from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
@@ -32,6 +35,7 @@ from dualasr_lib.model.subsampling import SubsamplingConfig
 from dualasr_lib.model.zipformer import StackConfig
 from dualasr_lib.model.zipformer_layer import LayerConfig
 from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.searches import offline_method
 from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.training.contract import FitConfig
 
@@ -263,6 +267,30 @@ def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
         assert heard.score is not None
         assert heard.score(lists[:1])[0] == pytest.approx(scores[i], abs=1e-2)
         assert hypothesis.path.tokens == greedy(whole.log_probs, whole.lens)[i].tokens
+
+
+def test_a_second_pass_tells_of_its_fall_backs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out at the first lattice: searched with a smaller one, and counted."""
+    pytest.importorskip("k2")
+    from dualasr_lib.lattice import search
+
+    make, beams = search.ctc_lattices, list[float]()
+
+    def limited(log_probs: Tensor, lens: Tensor, config: SearchConfig) -> Any:
+        beams.append(config.output_beam)
+        if len(beams) == 1:
+            raise MemoryError
+        return make(log_probs, lens, config)
+
+    monkeypatch.setattr(search, "ctc_lattices", limited)
+    model = recogniser(integration="cascaded")
+    lattices = offline_method("1best", [], Language(), model.detokenise).search(Scales())
+    run = decode_streams(
+        _recordings()[:2], model.streaming(ChunkSpec.from_ms(320, 640)), OnlineGreedy(),
+        model.detokenise, StreamingConfig(num_streams=1), model.second_pass(lattices),
+    )  # fmt: skip
+    assert beams[0] == 2 * beams[1] == beams[2]
+    assert [hypothesis.fallbacks for hypothesis in run.hypotheses] == [1, 0]
 
 
 @pytest.mark.parametrize(

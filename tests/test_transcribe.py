@@ -19,7 +19,7 @@ pytest.importorskip("sentencepiece")
 import soundfile
 
 from dualasr_lib import transcribe
-from dualasr_lib.decoding.contract import ModelStep
+from dualasr_lib.decoding.contract import ModelStep, Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import LiveConfig
@@ -57,9 +57,9 @@ def detokenise(tokens: Sequence[int]) -> str:
     return "".join(_TOKENS[token] for token in tokens)
 
 
-def exclaim(hidden: Tensor) -> TokenPath:
-    """A second pass that hears あ everywhere."""
-    return TokenPath((1,), (0,), 0.0)
+def exclaim(hidden: Tensor) -> Rewritten:
+    """A second pass that hears あ everywhere; memory runs out once in a long sentence."""
+    return Rewritten(TokenPath((1,), (0,), 0.0), fallbacks=int(len(hidden) > 50))
 
 
 def engine(second_pass: Any = None) -> Engine:
@@ -126,7 +126,16 @@ def test_partials_on_standard_error(run: Run, write: Write) -> None:
 
 
 def test_two_pass(run: Run, write: Write) -> None:
-    assert run(write("a.wav", f"い_う{PAUSE}え"), "--two-pass").out == "あ\nあ\n"
+    outcome = run(write("a.wav", f"い_う{PAUSE}え"), "--two-pass")
+    assert outcome.out == "あ\nあ\n"
+    assert "memory" not in outcome.err
+
+
+def test_fall_backs_of_the_second_pass_are_told(run: Run, write: Write) -> None:
+    path = write("a.wav", f"い{'う_' * 30}{PAUSE}{'え_' * 30}{PAUSE}え")
+    outcome = run(path, "--two-pass")
+    assert outcome.code == 0
+    assert f"{path}: memory ran out 2 times in the second pass" in outcome.err
 
 
 def test_several_files(run: Run, write: Write) -> None:

@@ -109,14 +109,30 @@ def test_tuned_again_when_something_changed(
 
 def test_given_scales_are_taken_and_not_kept(tmp_path: Path) -> None:
     valid = Valid()
-    given = scales_for(method(), tmp_path, MODEL, valid.data, Scales(lm=0.3))
+    given = scales_for(method(), tmp_path, MODEL, valid.data, {"lm": 0.3})
     assert given == (Scales(lm=0.3), "given")
     assert list(tmp_path.iterdir()) == []
     scales_for(method(), tmp_path, MODEL, valid.data)
     before = (tmp_path / "scales.json").read_bytes()
-    scales_for(method(), tmp_path, MODEL, valid.data, Scales(lm=0.3))
+    scales_for(method(), tmp_path, MODEL, valid.data, {"lm": 0.3})
     assert (tmp_path / "scales.json").read_bytes() == before
     assert valid.reads == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"attention": 1.0}, {"lm": 1.0, "attention": 1.0}])
+def test_given_scales_are_just_those_that_are_weighed(
+    tmp_path: Path, given: dict[str, float]
+) -> None:
+    with pytest.raises(ValueError, match="scales must be given for lm, which"):
+        scales_for(method(), tmp_path, MODEL, Valid().data, given)
+
+
+def test_another_grid_is_tuned_again(tmp_path: Path) -> None:
+    valid = Valid()
+    scales_for(method(), tmp_path, MODEL, valid.data)
+    wider = method()._replace(grid=(*GRID, Scales(lm=4.0)))
+    assert scales_for(wider, tmp_path, MODEL, valid.data).source == "tuned on valid"
+    assert valid.reads == 2
 
 
 def test_a_method_without_scales(tmp_path: Path) -> None:
@@ -125,7 +141,7 @@ def test_a_method_without_scales(tmp_path: Path) -> None:
     assert scales_for(plain, tmp_path, MODEL, valid.data) == (Scales(), "none to choose")
     assert (valid.reads, list(tmp_path.iterdir())) == (0, [])
     with pytest.raises(ValueError, match="takes no scales"):
-        scales_for(plain, tmp_path, MODEL, valid.data, Scales(lm=0.3))
+        scales_for(plain, tmp_path, MODEL, valid.data, {"lm": 0.3})
 
 
 @pytest.mark.parametrize(
@@ -147,8 +163,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_parse_scales() -> None:
     assert parse_scales(None) is None
-    assert parse_scales(["lm=0.3", "attention=2"]) == Scales(lm=0.3, attention=2.0)
-    assert parse_scales(["attention=0"]) == Scales()
+    assert parse_scales(["lm=0.3", "attention=2"]) == {"lm": 0.3, "attention": 2.0}
+    assert parse_scales(["attention=0"]) == {"attention": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dualasr_lib.data.audio import open_audio
-from dualasr_lib.decoding.contract import SecondPass
-from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.live import Event, Final, listen
 from dualasr_lib.program import run_program
 from dualasr_lib.transcribe import add_engine_arguments, load_engine
@@ -62,12 +61,12 @@ class TimedPass:
         self.cpu_seconds = 0.0
         """Of all calls together."""
 
-    def __call__(self, hidden: Tensor) -> PathLike:
+    def __call__(self, hidden: Tensor) -> Rewritten:
         begun, cpu = time.perf_counter(), time.process_time()
-        path = self._inner(hidden)
+        rewritten = self._inner(hidden)
         self.seconds.append(time.perf_counter() - begun)
         self.cpu_seconds += time.process_time() - cpu
-        return path
+        return rewritten
 
 
 class Player:

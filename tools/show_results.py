@@ -17,11 +17,11 @@ from dualasr_lib.program import run_program
 
 HEADER = (
     *("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF"),
-    *("fall-backs", "algo ms", "first ms", "emission ms", "chunk ms", "final ms"),
+    *("fall-backs", "algo ms", "first ms", "emission ms", "chunk ms", "2nd pass ms"),
 )
 FOOTER = """algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
 emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99;
-final: from the end of the audio to the text of the second pass, p50/p90"""
+2nd pass: its duration, p50/p90"""
 
 
 class Result(NamedTuple):

@@ -155,6 +155,11 @@ class DataModule:
         """All utterances of a split, in the manifest's order, with their audio and words."""
         return [_utterance(cut) for cut in self._cuts(split)]
 
+    def fingerprint(self, split: str) -> str:
+        """Of a split's manifest: ids, texts, times."""
+        self._cuts(split)  # or the message for a missing file
+        return _file_hash(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
+
     def _cuts(self, split: str) -> CutSet:
         return self._manifest(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
 
@@ -165,14 +170,11 @@ class DataModule:
 
     def _fingerprint(self, seed: int, world_size: int) -> str:
         """Of everything that decides which utterances make a batch."""
-        manifest = hashlib.sha256()
-        with open(self._data_dir / "cuts" / "csj_cuts_train.jsonl.gz", "rb") as file:
-            while block := file.read(1 << 20):
-                manifest.update(block)
+        manifest = self.fingerprint("train")
         config = self._config
         options = (config.max_duration, config.num_buckets, config.buffer_size, config.augment)
         options_hash = hashlib.sha256(repr(options).encode()).hexdigest()
-        parts = (manifest.hexdigest()[:12], options_hash[:12], len(self.refused()))
+        parts = (manifest, options_hash[:12], len(self.refused()))
         return f"seed {seed}, {world_size} ranks, data {'/'.join(map(str, parts))}"
 
     def _find_refused(self) -> Iterator[Refused]:
@@ -206,6 +208,14 @@ class DataModule:
         if encoder_frames >= len(tokens) + repeats:
             return ""
         return f"{encoder_frames} encoder frames for {len(tokens)} tokens and {repeats} repeats"
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]
 
 
 def _is_kept(refused: frozenset[str], cut: Cut) -> bool:

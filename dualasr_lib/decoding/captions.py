@@ -80,7 +80,9 @@ def _spoken(finals: Sequence[Final]) -> list[Final]:
 
 
 def _lines(tokens: Sequence[TimedToken], max_chars: int) -> Iterator[list[TimedToken]]:
-    """Tokens in as few lines as will do, of about one length."""
+    """Tokens in lines of about one length. That length is what the fewest lines would have; tokens
+    of several characters, which are not broken, may leave room in some and so make more of them.
+    """
     total = sum(len(token.text) for token in tokens)
     count = -(-total // max_chars)
     limit = -(-total // count)

@@ -28,6 +28,7 @@ __all__ = [
     "ModelStep",
     "OnlineSearch",
     "OnlineStep",
+    "Rewritten",
     "SecondPass",
     "StreamingModel",
     "Utterance",
@@ -45,11 +46,20 @@ class ModelStep(NamedTuple):
     """(N, S', C) what a second pass will read; None if the model has none to offer."""
 
 
+class Rewritten(NamedTuple):
+    """A sentence after the second pass."""
+
+    path: PathLike
+    """Final path."""
+    fallbacks: int = 0
+    """Times that memory ran out and less was searched."""
+
+
 class SecondPass(Protocol):
     """Rewrites a sentence when its end has come, from what the first pass has already computed."""
 
-    def __call__(self, hidden: Tensor) -> PathLike:
-        """hidden (S, C): the `ModelStep.hidden` of one stream, all of its frames -> final path."""
+    def __call__(self, hidden: Tensor) -> Rewritten:
+        """hidden (S, C): the `ModelStep.hidden` of one stream, all of its frames."""
 
 
 class StreamingModel(Protocol):

@@ -82,7 +82,15 @@ class Hypothesis(NamedTuple):
     step_seconds: tuple[float, ...] = ()
     """Wall time of each step that this stream took part in."""
     finalise_seconds: float | None = None
-    """Wall time of the second pass, from the end of the audio to the final text; None without."""
+    """Duration of the second pass, wall time; None without."""
+    final_seconds: float | None = None
+    """What a user waits for `text`: wall time from the end of the audio, with the last chunk, other
+    streams, search and second pass. None unless audio came at its natural speed.
+    """
+    fallbacks: int = 0
+    """Times that memory ran out in the second pass and less was searched; of offline decoding the
+    batch has them (`Decoded`).
+    """
     nbest: tuple[ScoredText, ...] = ()
     """The texts among which this one was chosen, the best first; empty for other searches."""
 

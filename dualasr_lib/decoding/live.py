@@ -13,22 +13,26 @@ P new samples of a step, L look-ahead, S' encoder frames of a step, n samples of
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import OnlineSearch, OnlineStep, SecondPass, StreamingModel
+from dualasr_lib.decoding.contract import (
+    OnlineSearch,
+    OnlineStep,
+    Rewritten,
+    SecondPass,
+    StreamingModel,
+)
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, endpoint
 from dualasr_lib.decoding.hypothesis import PathLike
-from dualasr_lib.decoding.streaming import window
+from dualasr_lib.decoding.offline import Detokenise
+from dualasr_lib.decoding.stepping import Turn, step_streams
 
 __all__ = ["Event", "Final", "LiveConfig", "Partial", "TimedToken", "listen"]
-
-Detokenise = Callable[[Sequence[int]], str]
-"""Vocabulary ids -> text."""
 
 
 class Partial(NamedTuple):
@@ -63,6 +67,8 @@ class Final(NamedTuple):
     """What the streaming search made of it; equals `text` without a second pass."""
     finalise_seconds: float
     """Wall time of the second pass; 0 without one."""
+    fallbacks: int = 0
+    """Times that memory ran out in the second pass and less was searched."""
 
 
 Event = Partial | Final
@@ -225,24 +231,20 @@ class _Listener:
 
     def _log_probs(self, frames_wanted: int) -> Tensor:
         """(S, V): the next frames of the segment; their hidden states are kept."""
-        model, segment, tail = self._model, self._segment, self._tail
-        begin = self._position
+        segment, tail = self._segment, self._tail
         origin = max(segment.start, tail.start)  # a reflection must not leave the segment
-        samples = window(tail.samples[origin - tail.start :], begin - origin, self._window)
-        features = model.num_feature_frames(tail.end - segment.start)
-        left = features - segment.steps_done * (model.chunk_samples // model.frame_shift_samples)
-        result = model.step(samples[None], torch.tensor([left]), segment.model_state)
-        if result.log_probs.shape[:2] != (1, model.chunk_frames):
-            raise ValueError(
-                f"a step of one stream must return {(1, model.chunk_frames)} frames, "
-                f"but returned {tuple(result.log_probs.shape[:2])}"
-            )
-        segment.model_state = result.state
-        if self._second_pass is not None:
-            if result.hidden is None:
-                raise ValueError("a second pass needs hidden states, but the model returns none")
-            segment.hidden.append(result.hidden[0, :frames_wanted].clone())
-        return result.log_probs[0, :frames_wanted]
+        turn = Turn(
+            samples=tail.samples[origin - tail.start :],
+            start=self._position - origin,
+            steps_done=segment.steps_done,
+            num_features=self._model.num_feature_frames(tail.end - segment.start),
+            num_wanted=frames_wanted,
+        )
+        keep_hidden = self._second_pass is not None
+        stepped = step_streams(self._model, [turn], segment.model_state, keep_hidden)
+        segment.model_state = stepped.state
+        segment.hidden += stepped.hidden
+        return stepped.log_probs[0]
 
     def _show(self, step: OnlineStep, needed: int) -> Iterator[Partial]:
         """A partial if there is news; `needed` samples of the stream had to be there for it."""
@@ -258,18 +260,18 @@ class _Listener:
     def _close(self, end: int, reason: EndReason) -> Final:
         """The segment up to sample `end` of the stream."""
         segment, rate = self._segment, self._model.sample_rate
-        begun = time.perf_counter()
+        seconds = 0.0
         with torch.no_grad():
             first = self._search.finish(segment.search_state)
-            path, second = first, None
+            path, fallbacks = Rewritten(first)
             if self._second_pass is not None and self._worth(first, reason):
                 begun = time.perf_counter()
-                path = second = self._second_pass(torch.cat(segment.hidden))
-        seconds = 0.0 if second is None else time.perf_counter() - begun
+                path, fallbacks = self._second_pass(torch.cat(segment.hidden))
+                seconds = time.perf_counter() - begun
         start = segment.start / rate
         tokens = self._timed(path, start)
         text, first_text = self._detokenise(path.tokens), self._detokenise(first.tokens)
-        return Final(start, end / rate, text, tokens, reason, first_text, seconds)
+        return Final(start, end / rate, text, tokens, reason, first_text, seconds, fallbacks)
 
     def _worth(self, first: PathLike, reason: EndReason) -> bool:
         """Whether the segment deserves a second pass."""

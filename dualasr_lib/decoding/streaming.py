@@ -7,10 +7,14 @@ there: that is its audio time. A text appears at that audio time (`realtime` off
 compute time excluded), or at the wall time since the stream joined (`realtime` on: audio arrives
 at its natural speed, so that compute time and waiting for other streams count, as a user would see
 it).
+
+The cost of a step of model and search does not depend on the age of a stream. That of its text
+does: it is made anew of all tokens after each step. Utterances are short; of audio without end
+`live` makes segments.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -21,11 +25,14 @@ from torch import Tensor
 from dualasr_lib.decoding.contract import (
     ModelStep,
     OnlineSearch,
+    Rewritten,
     SecondPass,
     StreamingModel,
     Utterance,
 )
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
+from dualasr_lib.decoding.offline import Detokenise
+from dualasr_lib.decoding.stepping import Turn, step_streams
 from dualasr_lib.tree import split, stack
 
 __all__ = [
@@ -38,11 +45,7 @@ __all__ = [
     "Utterance",
     "Watcher",
     "decode_streams",
-    "window",
 ]
-
-Detokenise = Callable[[Sequence[int]], str]
-"""Vocabulary ids -> text."""
 
 
 class Clock(NamedTuple):
@@ -134,15 +137,6 @@ def decode_streams(
     )
 
 
-def window(samples: Tensor, start: int, length: int) -> Tensor:
-    """samples[start : start + length] of samples (n,), n >= 1, completed by reflecting the end."""
-    size = samples.shape[0]
-    if start + length <= size:
-        return samples[start : start + length]
-    index = torch.arange(start, start + length) % (2 * size)
-    return samples[torch.where(index < size, index, 2 * size - 1 - index)]
-
-
 @dataclass(eq=False)
 class _Stream:
     """Book-keeping of one stream."""
@@ -166,6 +160,16 @@ class _Stream:
     def text(self) -> str:
         """The text shown now."""
         return self.emissions[-1].text if self.emissions else ""
+
+    def turn(self, hop: int, frames: int) -> Turn:
+        """Its next window, in steps of `hop` samples and `frames` encoder frames."""
+        return Turn(
+            samples=self.samples,
+            start=self.steps_done * hop,
+            steps_done=self.steps_done,
+            num_features=self.num_features,
+            num_wanted=self.num_outputs - self.steps_done * frames,
+        )
 
 
 class _States:
@@ -282,31 +286,17 @@ class _Loop:
             self._show(stream, text, audio_seconds, seconds)
 
     def _log_probs(self, streams: list[_Stream]) -> list[Tensor]:
-        """Per stream (S_i, V): the new encoder frames that lie inside its audio."""
+        """Per stream (S_i, V): the new encoder frames that lie inside its audio; their hidden
+        states are kept.
+        """
         model = self._model
-        hop, frames = model.chunk_samples, model.chunk_frames
-        length = hop + model.lookahead_samples
-        windows = [window(stream.samples, stream.steps_done * hop, length) for stream in streams]
-        shift = hop // model.frame_shift_samples
-        left = [stream.num_features - stream.steps_done * shift for stream in streams]
-        result = model.step(torch.stack(windows), torch.tensor(left), self._states.stacked(streams))
-        if result.log_probs.shape[:2] != (len(streams), frames):
-            raise ValueError(
-                f"a step of {len(streams)} streams must return {(len(streams), frames)} frames, "
-                f"but returned {tuple(result.log_probs.shape[:2])}"
-            )
-        self._states.update(result.state)
-        wanted = [stream.num_outputs - stream.steps_done * frames for stream in streams]
-        if self._second_pass is not None:
-            self._keep(result, streams, wanted)
-        return [rows[:count] for rows, count in zip(result.log_probs, wanted)]
-
-    def _keep(self, result: ModelStep, streams: list[_Stream], wanted: list[int]) -> None:
-        """Remembers hidden states for the second pass."""
-        if result.hidden is None:
-            raise ValueError("a second pass needs hidden states, but the model returns none")
-        for stream, rows, count in zip(streams, result.hidden, wanted):
-            stream.hidden.append(rows[:count].clone())
+        turns = [stream.turn(model.chunk_samples, model.chunk_frames) for stream in streams]
+        keep_hidden = self._second_pass is not None
+        stepped = step_streams(model, turns, self._states.stacked(streams), keep_hidden)
+        self._states.update(stepped.state)
+        for stream, hidden in zip(streams, stepped.hidden):
+            stream.hidden.append(hidden)
+        return stepped.log_probs
 
     def _show(self, stream: _Stream, text: str, audio_seconds: float, seconds: float) -> None:
         """Records `text` if it differs from what is shown."""
@@ -320,19 +310,22 @@ class _Loop:
 
     def _finish(self, stream: _Stream) -> Hypothesis:
         """The final text; the first pass's is shown as a last emission if it changed at the end."""
-        first = path = self._search.finish(stream.search_state)
+        first = self._search.finish(stream.search_state)
         duration = len(stream.samples) / self._model.sample_rate
         self._show(stream, self._detokenise(first.tokens), duration, 0.0)
-        finalise_seconds = None
+        (path, fallbacks), finalise_seconds = Rewritten(first), None
         if self._second_pass is not None and stream.hidden:
             begun = self._clock.now()
             with torch.no_grad():
-                path = self._second_pass(torch.cat(stream.hidden))
+                path, fallbacks = self._second_pass(torch.cat(stream.hidden))
             finalise_seconds = self._clock.now() - begun
             self.compute_seconds += finalise_seconds
+        text = self._detokenise(path.tokens)
+        # Text that needs no sound may be there before the audio has ended: nobody waits for it.
+        waited = max(0.0, self._clock.now() - stream.started - duration)
         return Hypothesis(
             id=stream.utterance.id,
-            text=self._detokenise(path.tokens),
+            text=text,
             ref=stream.utterance.text,
             path=path,
             duration=duration,
@@ -340,4 +333,6 @@ class _Loop:
             emissions=tuple(stream.emissions),
             step_seconds=tuple(stream.step_seconds),
             finalise_seconds=finalise_seconds,
+            final_seconds=waited if self._config.realtime else None,
+            fallbacks=fallbacks,
         )

@@ -49,22 +49,33 @@ def offline_summary(info: RunInfo, decoded: Decoded) -> dict[str, Any]:
 def streaming_summary(info: RunInfo, run: StreamingRun, model: StreamingModel) -> dict[str, Any]:
     """Summary of `decode_streams`; RTF counts features, model and search of all streams.
 
-    The online search has no memory fall-back (it would raise), hence none is reported.
+    Fall-backs are those of the second pass: the online search has none (it would raise).
     """
-    timing = {"rtf": run.rtf, "audio_seconds": run.audio_seconds, "fallbacks": 0}
+    fallbacks = sum(hypothesis.fallbacks for hypothesis in run.hypotheses)
+    timing = {"rtf": run.rtf, "audio_seconds": run.audio_seconds, "fallbacks": fallbacks}
     params = {
         "num_threads": run.num_threads,
         "rtf_counts": "features, model and search, wall time",
         "latency_clock": run.clock,
     }
     summary = _summary(info, run.hypotheses, timing, params)
-    latency = latency_summary(run, model)
-    seconds = [h.finalise_seconds for h in run.hypotheses if h.finalise_seconds is not None]
-    if not seconds:
+    latency = {**latency_summary(run, model), **_ends(run.hypotheses)}
+    if "second_pass_ms" not in latency:
         return {**summary, "latency": latency}
     first = sum((count_errors(h.ref, h.first_pass_text) for h in run.hypotheses), ErrorCounts())
-    latency["second_pass_ms"] = percentiles_ms(seconds)
     return {**summary, "first_pass_cer": first.rate, "latency": latency}
+
+
+def _ends(hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
+    """What the ends of the streams took, as far as it was measured: `second_pass_ms` is the
+    duration of the second pass, `final_ms` what a user waits for the final text (`realtime`).
+    """
+    seconds = {
+        "second_pass_ms": [hypothesis.finalise_seconds for hypothesis in hypotheses],
+        "final_ms": [hypothesis.final_seconds for hypothesis in hypotheses],
+    }
+    known = {name: [v for v in values if v is not None] for name, values in seconds.items()}
+    return {name: percentiles_ms(values) for name, values in known.items() if values}
 
 
 def latency_summary(run: StreamingRun, model: StreamingModel) -> dict[str, Any]:

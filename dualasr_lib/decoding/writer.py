@@ -7,7 +7,6 @@ summary last: where it exists, the others do too. Utterances are written in the 
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from dualasr_lib.decoding.errs import format_errs
 from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.recogs import Recognised, format_recogs
+from dualasr_lib.files import write_atomically
 from dualasr_lib.metrics.cer import characters
 
 __all__ = ["ResultFiles", "result_files", "write_nbest", "write_results"]
@@ -28,6 +28,8 @@ class ResultFiles(NamedTuple):
     recogs: Path
     errs: Path
     summary: Path
+    nbest: Path
+    """Only with `write_nbest`, after the others."""
 
 
 def result_files(directory: Path, split: str) -> ResultFiles:
@@ -36,6 +38,7 @@ def result_files(directory: Path, split: str) -> ResultFiles:
         directory / f"recogs-{split}.txt",
         directory / f"errs-{split}.txt",
         directory / f"summary-{split}.json",
+        directory / f"nbest-{split}.json",
     )
 
 
@@ -55,13 +58,13 @@ def write_results(
     if len(set(ids)) != len(ids):
         twice = next(a for a, b in pairwise(ids) if a == b)
         raise ValueError(f"each utterance must be decoded once, but {twice!r} came twice")
-    directory.mkdir(parents=True, exist_ok=True)
     files = result_files(directory, summary["split"])
-    files.summary.unlink(missing_ok=True)  # of an earlier run: it would not fit the new files
-    _write(files.recogs, format_recogs(items))
-    _write(files.errs, format_errs(items))
+    for old in (files.summary, files.nbest):  # of an earlier run: they would not fit the new files
+        old.unlink(missing_ok=True)
+    write_atomically(files.recogs, format_recogs(items).encode())
+    write_atomically(files.errs, format_errs(items).encode())
     text = json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False, indent=2)
-    _write(files.summary, text + "\n")
+    write_atomically(files.summary, f"{text}\n".encode())
     return files
 
 
@@ -86,9 +89,9 @@ def write_nbest(
         item.id: [_entry(text, detokenise, total) for text in item.nbest]
         for item in sorted(hypotheses, key=lambda item: item.id)
     }
-    path = directory / f"nbest-{split}.json"
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(_plain(lists), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    path = result_files(directory, split).nbest
+    text = json.dumps(_plain(lists), ensure_ascii=False, allow_nan=False, indent=1)
+    write_atomically(path, f"{text}\n".encode())
     return path
 
 
@@ -99,15 +102,6 @@ def _entry(
     return {
         "text": detokenise(text.tokens), "tokens": text.tokens, "total": total(text), **scores
     }  # fmt: skip
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.lattice.path import SearchConfig
+from dualasr_lib.memory import is_memory_error
 
-__all__ = ["Found", "each_utterance", "is_memory_error", "with_fallbacks"]
+__all__ = ["Found", "each_utterance", "with_fallbacks"]
 
 T = TypeVar("T")
 
@@ -23,12 +24,6 @@ Search = Callable[[Tensor, Tensor, SearchConfig], list[T]]
 """(log_probs (N, S, V), lens (N,) >= 1, config) -> a result per utterance."""
 
 _MIN_BEAM = 1.0
-_MEMORY_WORDS = (  # of CUDA's and the CPU's allocators in torch 1.13 and 2.x, and of C++
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "bad_alloc",
-)
 
 
 class Found(NamedTuple, Generic[T]):
@@ -72,13 +67,6 @@ def with_fallbacks(
     if log_probs.is_cuda:
         torch.cuda.empty_cache()
     return _fall_back(search, log_probs, lens, config, reason)
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on the host or on a GPU."""
-    if isinstance(error, MemoryError):
-        return True
-    return any(words in str(error).lower() for words in _MEMORY_WORDS)
 
 
 def _fall_back(

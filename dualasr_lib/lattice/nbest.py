@@ -29,8 +29,9 @@ from dualasr_lib.lattice.topology import check_log_probs, dense
 
 __all__ = ["CtcText", "NbestConfig", "Text", "align", "ctc_scores", "nbest"]
 
-_SLACK = 4.0
-"""Nats by which a text may catch up with the best one when alignments are summed."""
+_CATCH_UP = 2.0, 0.02
+"""Nats, and nats per frame, by which a text behind the best path may catch up when its alignments
+are summed; measured: some 6 in 750 frames."""
 
 Text = tuple[int, ...]
 """Vocabulary ids, no blanks."""
@@ -89,7 +90,7 @@ def nbest(log_probs: Tensor, lens: Tensor, config: NbestConfig) -> Found[list[Ct
     check_log_probs(log_probs, lens)
 
     def propose(rows: Tensor, sizes: Tensor, lattice: SearchConfig) -> list[list[CtcText]]:
-        lists = _texts(ctc_lattices(rows, sizes, lattice), config)
+        lists = _texts(ctc_lattices(rows, sizes, lattice), sizes.tolist(), config)
         return [
             _scored(row[:size], texts, config.text_beam)
             for row, size, texts in zip(rows, sizes.tolist(), lists)
@@ -167,7 +168,7 @@ def align(log_probs: Tensor, tokens: Text) -> Path:
     return Path(tokens, frames, float(best.scores.double().sum()))
 
 
-def _texts(lattice: Any, config: NbestConfig) -> list[list[Text]]:
+def _texts(lattice: Any, num_frames: Sequence[int], config: NbestConfig) -> list[list[Text]]:
     """Distinct texts of each of N lattices, those with the best paths first."""
     best = k2.shortest_path(lattice, use_double_scores=True)
     drawn: list[list[_Drawn]] = [[] for _ in range(best.shape[0])]
@@ -178,7 +179,8 @@ def _texts(lattice: Any, config: NbestConfig) -> list[list[Text]]:
     for index, texts in enumerate(drawn):
         likeliest = sorted(texts, key=lambda item: -item.score)
         if likeliest:  # a path much worse than the best has a text that is too far behind
-            floor = likeliest[0].score - config.text_beam - _SLACK
+            catch_up = _CATCH_UP[0] + _CATCH_UP[1] * num_frames[index]
+            floor = likeliest[0].score - config.text_beam - catch_up
             likeliest = [item for item in likeliest if item.score >= floor]
         distinct = dict.fromkeys([_labels(best[index]), *(item.tokens for item in likeliest)])
         lists.append(list(distinct)[: config.num_texts])

@@ -16,7 +16,8 @@ class SearchConfig:
     """
     active_threshold: float = 0.0
     """A token is searched at a frame if its posterior there is at least this share of the best
-    token's. 0 means exp(-output_beam), with which the lattice equals that of the full topology.
+    token's. 0 means exp(-output_beam), with which the lattice equals that of the full topology
+    as long as `max_tokens` cuts no frame.
     """
     max_tokens: int = 100
     """At most so many tokens are searched at a frame, the most likely ones; bounds the arcs of a

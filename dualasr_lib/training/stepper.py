@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from dualasr_lib.memory import is_memory_error
 from dualasr_lib.ranks import AbandonedError, meet
 from dualasr_lib.training.bad_batches import Suspect
 from dualasr_lib.training.contract import Cause, Objective, Term
 from dualasr_lib.training.distributed import gather, send_weights, sum_gradients, sum_over_ranks
-from dualasr_lib.training.memory import is_out_of_memory, release
+from dualasr_lib.training.memory import release
 from dualasr_lib.training.precision import autocast
 from dualasr_lib.training.randomness import seed_all
 from dualasr_lib.training.state import TrainState
@@ -99,7 +100,7 @@ class Stepper:
             try:
                 passes.append(self._pass(batch))
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if not is_memory_error(error):
                     raise
                 return str(error).split("\n")[0] or type(error).__name__
         return ""

@@ -18,7 +18,7 @@ from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
 from dualasr_lib.decoding.writer import write_nbest, write_results
 from dualasr_lib.model.joint import BRANCHES
 from dualasr_lib.program import Progress, run_program
-from dualasr_lib.searches import METHODS
+from dualasr_lib.searches import METHODS, NBEST_METHODS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,6 +33,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.write_nbest and arguments.method not in NBEST_METHODS:
+        raise ValueError(
+            f"method {arguments.method} makes no n-best lists; {', '.join(NBEST_METHODS)} do"
+        )
     setup = DecodeSetup(arguments)
     ready = setup.offline(arguments.branch, arguments.method, arguments.beam)
     detokenise = setup.recogniser.detokenise
@@ -48,10 +52,10 @@ def main() -> None:
         method = ready.directory.name.removeprefix(f"{arguments.branch}-")
         info = RunInfo(split, arguments.branch, method, ready.params)
         summary = offline_summary(info, decoded)
+        files = write_results(ready.directory, decoded.hypotheses, summary)
         if arguments.write_nbest:
             hypotheses, total = decoded.hypotheses, ready.scales.total
             write_nbest(ready.directory, split, hypotheses, detokenise, total)
-        files = write_results(ready.directory, decoded.hypotheses, summary)
         progress.close(f"{describe(summary)}, {files.summary}")
 
 

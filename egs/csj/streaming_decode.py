@@ -34,6 +34,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--two-pass", action="store_true", help="full context at each end")
     parser.add_argument("--second-beam", nargs="*", default=[], metavar="KEY=VALUE",
                         help="options of the second pass, e.g. num_paths=20")  # fmt: skip
+    parser.add_argument("--second-scales", nargs="+", metavar="NAME=VALUE",
+                        help="of the second pass; default: tuned on valid, kept")  # fmt: skip
     parser.add_argument("--realtime", action="store_true", help="feed audio at its natural speed")
     parser.add_argument("--show", action="store_true", help="print partial texts as they come")
     return parser.parse_args()
@@ -46,12 +48,12 @@ def print_partial(utterance: str, emission: Emission) -> None:
 def main() -> None:
     arguments = parse_arguments()
     setup = DecodeSetup(arguments)
-    path = setup.recogniser.streaming(setup.chunk)
     search, params, method = setup.online(arguments.method, arguments.beam)
     branch, second = "streaming", None
     if arguments.two_pass:
         second, second_params = setup.second_pass(arguments.second_beam)
         branch, method, params = "full", "two-pass", {**params, "second_pass": second_params}
+    path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
     config = StreamingConfig(num_streams=arguments.num_streams, realtime=arguments.realtime)
     directory: Path = arguments.exp_dir / "decode" / f"{branch}-{method}"
     for split in arguments.split:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.decoding import live
+from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
@@ -111,9 +112,9 @@ def test_windows_are_those_of_decode_streams(
     recording = record("a", "")._replace(samples=samples)
     heard: list[Tensor] = []
 
-    def second_pass(hidden: Tensor) -> TokenPath:
+    def second_pass(hidden: Tensor) -> Rewritten:
         heard.append(hidden)
-        return TokenPath((3,), (0,), 0.0)
+        return Rewritten(TokenPath((3,), (0,), 0.0))
 
     run = decode_streams(
         [recording], model, OnlineGreedy(), detokenise, StreamingConfig(), second_pass=second_pass
@@ -207,15 +208,15 @@ def test_the_tail_stays_short(
 def test_the_second_pass_writes_the_final_text(record: Record, detokenise: Text) -> None:
     lengths: list[int] = []
 
-    def second_pass(hidden: Tensor) -> TokenPath:
+    def second_pass(hidden: Tensor) -> Rewritten:
         assert not hidden.requires_grad and hidden.dim() == 2
         lengths.append(len(hidden))
-        return TokenPath((1, 2, 2), (0, 1, 3), -1.0)
+        return Rewritten(TokenPath((1, 2, 2), (0, 1, 3), -1.0), fallbacks=len(hidden))
 
     model, noise = NoisyModel(), torch.randn(16000, generator=torch.Generator().manual_seed(1))
     config = LiveConfig(endpoint=EndpointConfig(max_seconds=0.4, pause_seconds=math.inf))
     got = finals(listen(cut(noise, 999), model, OnlineGreedy(), detokenise, config, second_pass))
-    assert lengths == [10, 10, 5]
+    assert [final.fallbacks for final in got] == lengths == [10, 10, 5]
     for final in got:
         assert final.text == "あいい"
         assert final.first_pass_text not in ("", final.text)
@@ -237,9 +238,9 @@ def test_silence_is_spared_the_second_pass(model: Any, detokenise: Text) -> None
 
     calls: list[int] = []
 
-    def second_pass(hidden: Tensor) -> TokenPath:
+    def second_pass(hidden: Tensor) -> Rewritten:
         calls.append(len(hidden))
-        return TokenPath((), (), 0.0)
+        return Rewritten(TokenPath((), (), 0.0))
 
     blocks = [torch.zeros(5 * 16000)]
     events = finals(
@@ -265,7 +266,7 @@ def test_what_is_refused(model: Any, detokenise: Text) -> None:
     with pytest.raises(ValueError, match=r"\(n,\) floating point"):
         run(torch.zeros(16000, dtype=torch.int16))
     with pytest.raises(ValueError, match="needs hidden states"):
-        run(torch.zeros(16000), second_pass=lambda hidden: TokenPath((), (), 0.0))
+        run(torch.zeros(16000), second_pass=lambda hidden: Rewritten(TokenPath((), (), 0.0)))
     model.chunk_frames = 3
     with pytest.raises(ValueError, match=r"\(1, 3\) frames, but returned \(1, 2\)"):
         run(torch.zeros(16000))

@@ -1,4 +1,4 @@
-"""The frame loop: windows, coming and going of streams, clocks, and what it refuses."""
+"""The frame loop: coming and going of streams, clocks, and what it refuses."""
 
 import random
 from collections.abc import Callable
@@ -8,28 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
-from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams, window
+from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 
 Record = Callable[..., Any]
 Text = Callable[[Any], str]
-
-
-def slow_reflection(samples: list[float], position: int) -> float:
-    """Kaldi's rule for snip_edges=false, one reflection at a time."""
-    while not 0 <= position < len(samples):
-        position = -position - 1 if position < 0 else 2 * len(samples) - 1 - position
-    return samples[position]
-
-
-@pytest.mark.parametrize("size", [1, 2, 5, 12, 40])
-@pytest.mark.parametrize("start", [0, 3, 10])
-def test_window(size: int, start: int) -> None:
-    samples = torch.arange(size, dtype=torch.float32)
-    got = window(samples, start, 12)
-    expected = [slow_reflection(samples.tolist(), start + i) for i in range(12)]
-    assert got.tolist() == expected
 
 
 @pytest.mark.parametrize("num_streams", [1, 3, 20])
@@ -178,19 +163,22 @@ def test_no_stream_and_none_allowed(model: Any, detokenise: Text) -> None:
 
 
 class Doubling:
-    """A second pass: each frame's hidden state is the best token of the first pass, twice."""
+    """A second pass: each frame's hidden state is the best token of the first pass, twice. Its
+    search falls back as often as there are frames.
+    """
 
     def __init__(self, turn: Callable[[], None] = lambda: None) -> None:
         self.heard: list[list[int]] = []
         self._turn = turn
 
-    def __call__(self, hidden: Tensor) -> TokenPath:
+    def __call__(self, hidden: Tensor) -> Rewritten:
         assert not (torch.ones(1, requires_grad=True) * 2).requires_grad
         self._turn()
         assert hidden.dim() == 2
         self.heard.append(hidden[:, 0].long().tolist())
         tokens = [t for t in self.heard[-1] if t for _ in range(2)]
-        return TokenPath(tuple(tokens), tuple(range(len(tokens))), -1.0)
+        path = TokenPath(tuple(tokens), tuple(range(len(tokens))), -1.0)
+        return Rewritten(path, fallbacks=len(hidden))
 
 
 def with_hidden(model: Any) -> Any:
@@ -229,6 +217,8 @@ def test_a_second_pass_reads_all_frames_of_its_stream(
         merged = [b for a, b in zip([0, *frames], frames) if b not in (a, 0)]
         assert hypothesis.first_pass_text == detokenise(merged)
         assert hypothesis.finalise_seconds is not None and hypothesis.finalise_seconds > 0
+        assert hypothesis.final_seconds is None
+        assert hypothesis.fallbacks == len(frames)
     assert sorted(finals) == sorted(run.hypotheses)
 
 
@@ -246,6 +236,37 @@ def test_a_second_pass_costs_its_time(
     assert run.hypotheses[0].step_seconds == pytest.approx((0.03,))
 
 
+def test_what_a_user_waits_for_the_final_text(
+    model: Any, record: Record, detokenise: Text, hand_clock: Any
+) -> None:
+    """From the end of the audio: the last step, the second pass, and that of a stream before it."""
+    model.on_step = lambda: hand_clock.advance(0.03)
+    second = Doubling(lambda: hand_clock.advance(0.5))
+    recordings = [record("a", "あいう"), record("b", "いうえ"), record("c", "え" * 20)]
+    empty = record("d", "")._replace(samples=torch.zeros(20))
+    run = decode_streams(
+        [*recordings, empty], with_hidden(model), OnlineGreedy(), detokenise,
+        StreamingConfig(num_streams=4, realtime=True), second, clock=hand_clock.clock,
+    )  # fmt: skip
+    waited = [hypothesis.final_seconds for hypothesis in run.hypotheses]
+    assert waited[:2] == pytest.approx([0.03 + 0.5, 0.03 + 0.5 + 0.5])
+    # At 0.15 s, after its first step, c has to wait for a and b. Its other nine steps are overdue
+    # then. A text that was there before its audio had ended (d) is not waited for.
+    assert waited[2:] == pytest.approx([0.15 + 2 * 0.5 + 9 * 0.03 + 0.5 - 0.8, 0.0])
+
+
+def test_without_a_second_pass_a_user_waits_for_the_last_step(
+    model: Any, record: Record, detokenise: Text, hand_clock: Any
+) -> None:
+    model.on_step = lambda: hand_clock.advance(0.03)
+    run = decode_streams(
+        [record("a", "あ_い_"), record("b", "う___え_")], model, OnlineGreedy(), detokenise,
+        StreamingConfig(num_streams=2, realtime=True), clock=hand_clock.clock,
+    )  # fmt: skip
+    assert [h.final_seconds for h in run.hypotheses] == pytest.approx([0.03, 0.03])
+    assert [h.finalise_seconds for h in run.hypotheses] == [None, None]
+
+
 def test_without_a_second_pass_nothing_is_kept(
     model: Any, record: Record, detokenise: Text
 ) -> None:
@@ -253,6 +274,7 @@ def test_without_a_second_pass_nothing_is_kept(
         [record("a", "あ")], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig()
     )
     assert run.hypotheses[0].finalise_seconds is None
+    assert run.hypotheses[0].fallbacks == 0
     assert run.hypotheses[0].first_pass_text == run.hypotheses[0].text == "あ"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
@@ -99,24 +100,41 @@ def test_two_passes(
 ) -> None:
     """CER and errors are those of the second pass; latencies and `first_pass_cer` of the first."""
 
-    def rewrite(hidden: Any) -> TokenPath:
+    def rewrite(hidden: Any) -> Rewritten:
         hand_clock.advance(0.2)
-        return TokenPath((1, 2, 2), (0, 1, 2), 0.0)
+        return Rewritten(TokenPath((1, 2, 2), (0, 1, 2), 0.0), fallbacks=2)
 
     step = model.step
     model.step = lambda *given: (made := step(*given))._replace(hidden=made.log_probs)
-    recording = record("a", "_あ__い_")._replace(text="あいいう")
+    recordings = [record(id_, "_あ__い_")._replace(text="あいいう") for id_ in "ab"]
     run = decode_streams(
-        [recording], model, OnlineGreedy(), detokenise, StreamingConfig(), rewrite,
+        recordings, model, OnlineGreedy(), detokenise, StreamingConfig(), rewrite,
         clock=hand_clock.clock,
     )  # fmt: skip
     summary = streaming_summary(INFO, run, model)
     assert list(summary) == [*KEYS, "first_pass_cer", "latency"]
     assert summary["cer"] == 1 / 4
     assert summary["first_pass_cer"] == 2 / 4
+    assert summary["fallbacks"] == 4
     latency = summary["latency"]
     assert latency["second_pass_ms"] == pytest.approx({"p50": 200, "p90": 200, "p99": 200})
+    assert "final_ms" not in latency
     assert latency["partial_revision_rate"] == 0.0
+
+
+def test_in_real_time_the_wait_for_the_final_text_is_told(
+    model: Any, record: Callable[..., Any], detokenise: Callable[[Any], str], hand_clock: Any
+) -> None:
+    model.on_step = lambda: hand_clock.advance(0.03)
+    run = decode_streams(
+        [record("a", "_あ__い_")], model, OnlineGreedy(), detokenise,
+        StreamingConfig(realtime=True), clock=hand_clock.clock,
+    )  # fmt: skip
+    summary = streaming_summary(INFO, run, model)
+    assert list(summary) == [*KEYS, "latency"]
+    assert summary["fallbacks"] == 0
+    assert summary["latency"]["final_ms"] == pytest.approx({"p50": 30, "p90": 30, "p99": 30})
+    assert "second_pass_ms" not in summary["latency"]
 
 
 def test_streaming_without_words(

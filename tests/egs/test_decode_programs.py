@@ -48,7 +48,7 @@ WEIGHTED = ("hlg", "nbest-lm", "lattice-lm", "attention")
 
 NARROW = {
     "hlg": ("max_active=8", "max_tokens=3"),
-    "lattice-lm": ("output_beam=2",),
+    "lattice-lm": ("lattice.output_beam=2",),
     "nbest-lm": ("num_paths=10", "num_texts=5"),
     "attention": ("num_paths=10", "num_texts=4"),
 }
@@ -238,7 +238,8 @@ def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Pat
     program(decode, "--branch", "full", "--method", "attention", *scales, *beam("attention"))
     program(streaming_decode, "--method", "greedy")
     second = ("--second-beam", "text_beam=8", *NARROW["attention"])
-    program(streaming_decode, "--method", "greedy", "--two-pass", *scales, *second)
+    second = ("--second-scales", "attention=0.6", *second)
+    program(streaming_decode, "--method", "greedy", "--two-pass", *second)
     folder = exp / "decode" / "full-two-pass"
     summary = summary_of(folder)
     whole = recogs_of(exp / "decode" / "full-attention")
@@ -264,6 +265,8 @@ FULL = ("--branch", "full")
         (decode, (*FULL, "--method", "1best", "--scales", "lm=1"), "--scales is for methods"),
         (decode, (*FULL, "--method", "nbest", "--lm", "x.arpa"), "--lm is for methods"),
         (streaming_decode, ("--scales", "lm=1"), "--scales is for methods"),
+        (streaming_decode, ("--second-scales", "attention=1"), "is for --two-pass"),
+        (streaming_decode, ("--two-pass", "--second-scales", "lm=1"), "given for attention, which"),
         (decode, (*FULL, "--method", "hlg", "--beam", "lm_scale=1"), "give --scales lm="),
         (decode, (*FULL, "--method", "hlg", "--scales", "ml=1"), "'ml'; known keys here"),
         (decode, (*FULL, "--method", "hlg", "--scales", "lm=-1"), "not be negative|not negative"),

@@ -44,7 +44,7 @@ def test_formats_into_a_folder(data: Path, trained: Path, talk: Path, tmp_path: 
 
 
 def test_two_passes(data: Path, trained: Path, talk: Path) -> None:
-    options = ["--two-pass", "--scales", "attention=0.5", "--second-beam", "num_texts=5"]
+    options = ["--two-pass", "--second-scales", "attention=0.5", "--second-beam", "num_texts=5"]
     outcome = transcribe(data, trained, talk, *options, "--format", "vtt")
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.startswith("WEBVTT\n\n")

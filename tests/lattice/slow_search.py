@@ -1,22 +1,34 @@
-"""Slow references of lattice search: all label sequences of a few frames, small language models.
+"""Slow references of lattice search: all label sequences of a few frames, small language models,
+and language models written out as k2 graphs.
 
-V tokens (blank 0), S frames.
+V tokens (blank 0), S frames, A tokens of a graph.
 """
 
 from collections.abc import Iterator
 from itertools import groupby, product
 from pathlib import Path as File
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.lexicon import LexiconLm
 from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel, LmArcs
 from dualasr_lib.lattice.ngram import NgramLm
+from dualasr_lib.lattice.topology import fsa_of_arcs
 
-__all__ = ["LMS", "Labelling", "TableLm", "labellings", "make_lm", "random_log_probs"]
+__all__ = [
+    "LMS",
+    "Labelling",
+    "TableLm",
+    "intersected",
+    "labellings",
+    "lm_graph",
+    "make_lm",
+    "random_log_probs",
+]
 
 _ARPA = """\\data\\
 ngram 1=5
@@ -112,3 +124,53 @@ def make_lm(kind: str, folder: File, seed: int = 0) -> LanguageModel:
         return NgramLm.load(folder / "lm.arpa", SYMBOLS)
     (folder / "lexicon.txt").write_text(_LEXICON)
     return LexiconLm.load(folder / "lexicon.txt", folder / "lm.arpa", SYMBOLS)
+
+
+def lm_graph(lm: LanguageModel, tokens: Integers) -> Any:
+    """k2.Fsa acceptor of all sequences of `tokens` (A,), scored by `lm`; states are those that
+    can be reached.
+    """
+    known = np.array([lm.start], dtype=np.int64)  # in the order in which they were found
+    explored = 0
+    parts: list[_Arcs] = []
+    while explored < len(known):
+        states = np.repeat(known[explored:], len(tokens))
+        asked = np.tile(tokens, len(known) - explored)
+        arcs = lm.advance(states, asked)
+        source = explored + arcs.source // len(tokens)
+        parts.append(_Arcs(source, arcs.target, asked[arcs.source], arcs.score))
+        explored = len(known)
+        known = np.concatenate([known, np.setdiff1d(arcs.target, known)])
+    found = _Arcs(*(np.concatenate(column) for column in zip(*parts)))
+    order = np.argsort(known)
+    target = order[np.searchsorted(known, found.target, sorter=order)]
+    places = np.arange(len(known))
+    ends = _Arcs(places, np.full_like(places, len(known)), places * 0 - 1, lm.final(known))
+    arcs_all = _Arcs(*(np.concatenate(pair) for pair in zip(found._replace(target=target), ends)))
+    possible = np.flatnonzero(np.isfinite(arcs_all.score))
+    rising = possible[np.argsort(arcs_all.source[possible], kind="stable")]
+    columns = (torch.from_numpy(column[rising]) for column in arcs_all)
+    graph = k2.arc_sort(fsa_of_arcs(*columns))
+    graph.scores = graph.scores + 0.0  # a view of one arc has not the stride that k2 wants
+    return graph
+
+
+def intersected(lattice: Any, lm: LanguageModel) -> Any:
+    """All paths of a CTC lattice that `lm` can read, by `k2.intersect` with its graph: labels are
+    emitted tokens; `ctc` and `lm` scores of each arc.
+    """
+    emitted = lattice.aux_labels.unique().numpy()
+    graph = lm_graph(lm, emitted[emitted > 0].astype(np.int64))
+    texts = k2.Fsa(k2.invert(lattice).arcs)  # without the labels of the lattice as aux labels
+    texts.ctc = texts.scores
+    graph.lm = graph.scores
+    return k2.connect(k2.intersect(k2.arc_sort(texts), graph, treat_epsilons_specially=True))
+
+
+class _Arcs(NamedTuple):
+    """Arcs of an acceptor."""
+
+    source: Integers
+    target: Integers
+    label: Integers
+    score: Floats

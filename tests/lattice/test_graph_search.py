@@ -14,11 +14,18 @@ from torch import Tensor
 
 k2 = pytest.importorskip("k2")
 
-from slow_search import LMS, TableLm, labellings, make_lm, random_log_probs  # noqa: E402
+from slow_search import (  # noqa: E402
+    LMS,
+    TableLm,
+    labellings,
+    lm_graph,
+    make_lm,
+    random_log_probs,
+)
 
 from dualasr_lib.lattice.graph_search import GraphConfig, GraphSearch, GraphState  # noqa: E402
 from dualasr_lib.lattice.lm import LanguageModel, text_score  # noqa: E402
-from dualasr_lib.lattice.lm_lattice import lm_graph, lm_lattices  # noqa: E402
+from dualasr_lib.lattice.lm_lattice import LmLatticeConfig, lm_lattices  # noqa: E402
 from dualasr_lib.lattice.path import Path, SearchConfig  # noqa: E402
 from dualasr_lib.lattice.search import one_best  # noqa: E402
 from dualasr_lib.lattice.topology import dense, full_topology  # noqa: E402
@@ -70,7 +77,7 @@ def test_equals_the_rescored_lattice(kind: str, lm_scale: float, tmp_path: File)
     log_probs = torch.stack([random_log_probs(30, 4, seed) for seed in range(8)])
     lens = torch.tensor([30, 29, 12, 5, 2, 17, 8, 30])
     lm = make_lm(kind, tmp_path)
-    config = SearchConfig(output_beam=1e3)
+    config = LmLatticeConfig(lattice=SearchConfig(output_beam=1e3))
     lattices = lm_lattices(log_probs, lens, config, lm).results
     for rows, size, lattice in zip(log_probs, lens.tolist(), lattices):
         assert lattice is not None

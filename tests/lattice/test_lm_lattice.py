@@ -1,4 +1,6 @@
-"""Rescored lattices against brute force over all their paths, for three kinds of language model."""
+"""Rescored lattices against brute force over all their paths, and against `k2.intersect`, for three
+kinds of language model.
+"""
 
 import math
 from itertools import pairwise, product
@@ -11,14 +13,42 @@ from torch import Tensor
 
 k2 = pytest.importorskip("k2")
 
-from slow_search import LMS, Labelling, TableLm, labellings, make_lm, random_log_probs  # noqa: E402
+from slow_search import (  # noqa: E402
+    LMS,
+    Labelling,
+    TableLm,
+    intersected,
+    labellings,
+    lm_graph,
+    make_lm,
+    random_log_probs,
+)
 
-from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel, text_score  # noqa: E402
-from dualasr_lib.lattice.lm_lattice import lm_graph, lm_lattices  # noqa: E402
+from dualasr_lib.lattice.ctc_lattice import ctc_lattices  # noqa: E402
+from dualasr_lib.lattice.lm import (  # noqa: E402
+    Floats,
+    Integers,
+    LanguageModel,
+    LmArcs,
+    text_score,
+)
+from dualasr_lib.lattice.lm_lattice import LmLattice, LmLatticeConfig, lm_lattices  # noqa: E402
 from dualasr_lib.lattice.path import SearchConfig  # noqa: E402
 from dualasr_lib.lattice.search import one_best  # noqa: E402
 
 SCALES = (0.0, 0.1, 0.5, 1.0, 3.0)
+
+
+def lattice_of(
+    log_probs: Tensor, lm: LanguageModel, beam: float = 8.0, max_active: int = 1000
+) -> LmLattice:
+    """That of one utterance (S, V)."""
+    config = LmLatticeConfig(lattice=SearchConfig(output_beam=beam), max_active=max_active)
+    found = lm_lattices(log_probs[None], torch.tensor([len(log_probs)]), config, lm)
+    assert found.fallbacks == 0
+    lattice = found.results[0]
+    assert lattice is not None
+    return lattice
 
 
 def in_lattice(log_probs: Tensor, beam: float) -> list[Labelling]:
@@ -50,9 +80,7 @@ def slow_best(
 def test_the_best_path_for_any_scale(kind: str, beam: float, seed: int, tmp_path: File) -> None:
     lm = make_lm(kind, tmp_path, seed)
     log_probs = random_log_probs(6, 4, seed, spread=1.5)
-    found = lm_lattices(log_probs[None], torch.tensor([6]), SearchConfig(output_beam=beam), lm)
-    lattice = found.results[0]
-    assert lattice is not None
+    lattice = lattice_of(log_probs, lm, beam)
     paths = in_lattice(log_probs, beam)
     scores = slow_scores(paths, lm)
     for scale in SCALES:
@@ -61,6 +89,109 @@ def test_the_best_path_for_any_scale(kind: str, beam: float, seed: int, tmp_path
         assert best.tokens == expected.tokens
         assert best.frames == expected.frames
         assert best.score == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", LMS)
+@pytest.mark.parametrize("beam", [3.0, 100.0])
+def test_equals_the_intersection_in_k2(kind: str, beam: float, tmp_path: File) -> None:
+    """The same arcs (k2 numbers states otherwise) and the same paths, on longer utterances."""
+    for seed in range(4):
+        lm = make_lm(kind, tmp_path, seed)
+        log_probs = random_log_probs(40, 4, seed)
+        ours = lattice_of(log_probs, lm, beam)
+        plain = ctc_lattices(log_probs[None], torch.tensor([40]), SearchConfig(output_beam=beam))
+        theirs = LmLattice(intersected(plain[0], lm))
+        assert theirs.fsa.num_arcs > 40
+        assert ours.fsa.shape == theirs.fsa.shape
+        assert arcs_of(ours) == pytest.approx(arcs_of(theirs), abs=1e-5)
+        for scale in SCALES:
+            expected, found = theirs.best(scale), ours.best(scale)
+            assert (found.tokens, found.frames) == (expected.tokens, expected.frames)
+            assert found.score == pytest.approx(expected.score, abs=1e-3)
+
+
+def arcs_of(lattice: LmLattice) -> Floats:
+    """(arcs, 3) label, ctc and lm of all, sorted."""
+    fsa = lattice.fsa
+    columns = np.stack([fsa.labels.numpy(), fsa.ctc.numpy(), fsa.lm.numpy()]).astype(np.float64)
+    return columns[:, np.lexsort(np.round(columns, 4))].T
+
+
+class Asked:
+    """A language model that notes how much it is asked, and whose states are huge numbers."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self._lm = lm
+        self._far = 10**17
+        self.start = lm.start + self._far
+        self.counts: list[int] = []
+
+    def advance(self, states: Integers, tokens: Integers) -> LmArcs:
+        assert states.dtype == tokens.dtype == np.int64
+        assert (tokens > 0).all()
+        self.counts.append(len(tokens))
+        arcs = self._lm.advance(states - self._far, tokens)
+        return arcs._replace(target=arcs.target + self._far)
+
+    def final(self, states: Integers) -> Floats:
+        return self._lm.final(states - self._far)
+
+
+def test_the_model_is_asked_once_a_frame_about_the_tokens_of_the_lattice(tmp_path: File) -> None:
+    """Whatever V and whatever the numbers of its states are."""
+    lm = make_lm("ngram", tmp_path)
+    log_probs = random_log_probs(30, 4, 7)
+    wide = torch.cat([log_probs, torch.full((30, 2000), -40.0)], dim=1)
+    plain = lattice_of(log_probs, lm)
+    counts = []
+    for rows in (log_probs, wide):
+        asked = Asked(lm)
+        lattice = lattice_of(rows, asked)
+        assert [lattice.best(scale) for scale in SCALES] == [plain.best(scale) for scale in SCALES]
+        assert len(asked.counts) <= 31
+        counts.append(asked.counts)
+    assert counts[0] == counts[1]
+
+
+class Small(TableLm):
+    """A model that has memory for a few questions at once."""
+
+    def advance(self, states: Integers, tokens: Integers) -> LmArcs:
+        if len(states) > 4:
+            raise MemoryError
+        return super().advance(states, tokens)
+
+
+def test_without_memory_less_is_searched_and_counted() -> None:
+    log_probs = random_log_probs(10, 4, 0)[None]
+    config = LmLatticeConfig(lattice=SearchConfig(output_beam=8.0))
+    found = lm_lattices(log_probs, torch.tensor([10]), config, Small(4, 1, forbidden=0.0))
+    assert found.fallbacks > 0
+    assert found.results[0] is not None
+
+
+def test_a_bound_keeps_the_pairs_with_the_best_ctc_scores(tmp_path: File) -> None:
+    lm = make_lm("ngram", tmp_path)
+    log_probs = random_log_probs(40, 4, 3)
+    for max_active in (1, 2, 5):
+        lattice = lattice_of(log_probs, lm, beam=100.0, max_active=max_active)
+        assert lattice.fsa.shape[0] <= 2 + 40 * max_active
+        greedy = lattice.best(0.0)
+        path = one_best(log_probs[None], torch.tensor([40]), SearchConfig()).paths[0]
+        assert (greedy.tokens, greedy.frames) == (path.tokens, path.frames)
+        for scale in SCALES:  # what is left has its true score
+            best = lattice.best(scale)
+            assert best.score >= path.score + scale * text_score(lm, path.tokens) - 1e-3
+    assert lattice.best(3.0).tokens != greedy.tokens
+
+
+def test_a_bound_that_is_not_reached_changes_nothing(tmp_path: File) -> None:
+    lm = make_lm("lexicon", tmp_path)
+    log_probs = random_log_probs(25, 4, 2)
+    free, bound = (lattice_of(log_probs, lm, 100.0, pairs) for pairs in (10**9, 100))
+    assert (arcs_of(bound) == arcs_of(free)).all()
+    with pytest.raises(ValueError, match="max_active"):
+        LmLatticeConfig(max_active=0)
 
 
 @pytest.mark.parametrize("kind", LMS)
@@ -96,7 +227,7 @@ def test_scale_zero_is_the_ctc_path(tmp_path: File) -> None:
     lens = torch.tensor([20, 3, 0, 1, 11])
     log_probs[1, 3:] = math.nan  # padding
     lm = make_lm("ngram", tmp_path)
-    found = lm_lattices(log_probs, lens, SearchConfig(), lm)
+    found = lm_lattices(log_probs, lens, LmLatticeConfig(), lm)
     assert found.fallbacks == 0
     assert found.results[2] is None
     for lattice, path in zip(found.results, one_best(log_probs, lens, SearchConfig()).paths):
@@ -108,20 +239,17 @@ def test_scale_zero_is_the_ctc_path(tmp_path: File) -> None:
 
 def test_a_lattice_can_be_asked_again(tmp_path: File) -> None:
     lm = make_lm("ngram", tmp_path)
-    log_probs = random_log_probs(8, 4, 3)[None]
-    lattice = lm_lattices(log_probs, torch.tensor([8]), SearchConfig(), lm).results[0]
-    assert lattice is not None
+    lattice = lattice_of(random_log_probs(8, 4, 3), lm)
     first = [lattice.best(scale) for scale in SCALES]
     assert [lattice.best(scale) for scale in reversed(SCALES)] == first[::-1]
     assert len({path.tokens for path in first}) > 1
 
 
 def test_silence_says_nothing(tmp_path: File) -> None:
-    log_probs = torch.full((1, 5, 4), -20.0)
-    log_probs[:, :, 0] = 0.0
+    log_probs = torch.full((5, 4), -20.0)
+    log_probs[:, 0] = 0.0
     lm = make_lm("ngram", tmp_path)
-    lattice = lm_lattices(log_probs, torch.tensor([5]), SearchConfig(), lm).results[0]
-    assert lattice is not None
+    lattice = lattice_of(log_probs, lm)
     assert lattice.best(1.0) == ((), (), pytest.approx(text_score(lm, ()), abs=1e-5))
 
 
@@ -135,10 +263,7 @@ class Unending(TableLm):
 def test_endings_that_cannot_be_reached_are_left_out() -> None:
     lm = Unending(4, 0, forbidden=0.0)
     log_probs = random_log_probs(5, 4, 1, spread=1.0)
-    lattice = lm_lattices(
-        log_probs[None], torch.tensor([5]), SearchConfig(output_beam=50.0), lm
-    ).results[0]
-    assert lattice is not None
+    lattice = lattice_of(log_probs, lm, beam=50.0)
     paths = list(labellings(log_probs))
     expected, score = slow_best(paths, slow_scores(paths, lm), 0.7)
     assert expected.tokens[-1] == 3
@@ -152,6 +277,7 @@ def test_a_lattice_without_a_readable_text(tmp_path: File) -> None:
     log_probs = torch.full((3, 4), -20.0)
     log_probs[range(3), [1, 0, 0]] = 0.0  # `a` is no word
     lm = make_lm("lexicon", tmp_path)
-    lattice = lm_lattices(log_probs[None], torch.tensor([3]), SearchConfig(), lm).results[0]
-    assert lattice is not None
-    assert lattice.best(0.5).tokens == (1,)
+    assert lattice_of(log_probs, lm).best(0.5).tokens == (1,)
+    log_probs = torch.full((3, 4), -20.0)
+    log_probs[range(3), [1, 3, 1]] = 0.0  # after `a`, no word goes on with `c`
+    assert lattice_of(log_probs, lm).best(0.5).tokens == (1, 3, 1)

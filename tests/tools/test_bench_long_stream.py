@@ -14,6 +14,7 @@ pytest.importorskip("sentencepiece")
 import bench_long_stream as bench
 import soundfile
 
+from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import Event, Final
 
@@ -37,7 +38,7 @@ def test_recordings_are_played_in_a_loop(files: list[Path]) -> None:
 
 def test_rows(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "_MINUTES", 0.5 / 60)
-    timed = bench.TimedPass(lambda hidden: TokenPath((), (), 0.0))
+    timed = bench.TimedPass(lambda hidden: Rewritten(TokenPath((), (), 0.0)))
     player = bench.Player(files, 1600, 16000, timed)
 
     def events() -> Iterator[Event]:

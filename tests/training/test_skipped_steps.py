@@ -10,10 +10,10 @@ import tiny_run
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.memory import is_memory_error
 from dualasr_lib.training import archive
 from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.contract import NonFiniteError, OutOfMemoryError, StepResult
-from dualasr_lib.training.memory import is_out_of_memory
 from dualasr_lib.training.randomness import seed_all
 
 
@@ -231,7 +231,7 @@ def test_other_errors_are_not_caught(tmp_path: Path) -> None:
     ],
 )
 def test_memory_errors_are_told_from_others(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) == expected
+    assert is_memory_error(error) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

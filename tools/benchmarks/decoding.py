@@ -27,6 +27,7 @@ from dualasr_lib.decoding.rescoring import Scales, rescored
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
 from dualasr_lib.lattice.graph_search import GraphConfig, GraphSearch
+from dualasr_lib.lattice.lm_lattice import LmLatticeConfig, lm_lattices
 from dualasr_lib.lattice.nbest import NbestConfig, nbest
 from dualasr_lib.lattice.ngram import NgramLm
 from dualasr_lib.lattice.path import SearchConfig
@@ -48,11 +49,13 @@ def lattice_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
     """Lattices of a 10 s utterance."""
     frames = log_probs(250, vocab_size, seed=0)
     batch, lens, config = frames[None], torch.tensor([250]), SearchConfig()
+    lm = random_lm(vocab_size)
     modified = k2.ctc_topo(vocab_size - 1, modified=True)
     works: dict[str, Callable[[], object]] = {
         "lattice": lambda: ctc_lattices(batch, lens, config),
         "1best": lambda: one_best(batch, lens, config),
         "nbest, 50 texts with CTC scores": lambda: nbest(batch, lens, NbestConfig()),
+        "lattice-lm, bigram": lambda: _rescored(batch, lens, lm),
         "k2, modified topology (text may be wrong)": lambda: _k2_lattice(modified, batch, lens),
     }
     if vocab_size <= 500:
@@ -80,6 +83,11 @@ def _arc_rows(frames: Tensor, vocab_size: int) -> Iterator[Row]:
     yield Row(case, "arcs, difference", difference, at_most=0.0)
     totals = [fsa.get_tot_scores(True, True).item() for fsa in (ours, theirs)]
     yield Row(case, "total score, difference", abs(totals[0] - totals[1]), "nat", at_most=1e-3)
+
+
+def _rescored(batch: Tensor, lens: Tensor, lm: NgramLm) -> object:
+    lattice = lm_lattices(batch, lens, LmLatticeConfig(), lm).results[0]
+    return None if lattice is None else lattice.best(0.3)
 
 
 def _k2_lattice(graph: Any, batch: Tensor, lens: Tensor) -> Any:

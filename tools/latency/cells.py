@@ -5,7 +5,6 @@ instead of decoded. A fresh cell is read back, too, so that a run that was inter
 ends with the same table.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from compare import Result, read_result
-from torch import nn
 
 from dualasr_lib.decoding.hypothesis import Hypothesis
 from dualasr_lib.decoding.summary import RunInfo
@@ -21,7 +19,7 @@ from dualasr_lib.decoding.writer import result_files, write_results
 from dualasr_lib.metrics.cer import characters
 from latency.emissions import emissions_file, read_emissions, write_emissions
 
-__all__ = ["Cell", "Decode", "Made", "fingerprint", "obtain"]
+__all__ = ["Cell", "Decode", "Made", "obtain"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,12 +93,3 @@ def _differences(result: Result, info: RunInfo, refs: Mapping[str, str]) -> list
     other = [name for name, value in wanted.items() if params.get(name, ...) != value]
     same = result.refs == {id_: "".join(characters(text)) for id_, text in refs.items()}
     return other if same else [*other, "set of utterances"]
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Of all weights: a checkpoint may be trained anew under the same name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -34,7 +34,7 @@ from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.program import Progress
 from dualasr_lib.recogniser import StreamingPath
 from dualasr_lib.searches import Method
-from latency.cells import Cell, Decode, Made, fingerprint, obtain
+from latency.cells import Cell, Decode, Made, obtain
 from latency.report import Point, pool
 
 __all__ = ["Curve", "Plan", "shown_at_the_end"]
@@ -67,10 +67,11 @@ class Curve:
         self._config = StreamingConfig(num_streams=plan.num_streams)
         self._utterances = {split: setup.data.split_cuts(split) for split in plan.splits}
         recogniser = setup.recogniser
-        chunks = [recogniser.chunk(ms, plan.left_ms) for ms in sorted(set(plan.chunks_ms))]
-        self._paths = [(chunk, recogniser.streaming(chunk)) for chunk in chunks]
+        self._chunks = [recogniser.chunk(ms, plan.left_ms) for ms in sorted(set(plan.chunks_ms))]
+        for chunk in self._chunks:
+            recogniser.model.streaming.check(chunk)
         self._params = {
-            "weights": fingerprint(recogniser.model),
+            "weights": recogniser.fingerprint,
             "device": str(recogniser.device),
             "num_threads": torch.get_num_threads(),
         }
@@ -78,10 +79,16 @@ class Curve:
     def points(self) -> list[Point]:
         """All points: growing chunks, then the full branch if the model has one."""
         self._out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
+        recogniser = self._setup.recogniser
         ready = self._setup.online(self._plan.method, self._plan.options)
-        points = [self._streaming(*item, ready.search, ready.params) for item in self._paths]
-        if "full" in self._setup.recogniser.model.branches:
-            points.append(self._full())
+        # The full branch first: `streaming` makes whole utterances slower.
+        full = self._full_cells() if "full" in recogniser.model.branches else []
+        paths = [(chunk, recogniser.streaming(chunk)) for chunk in self._chunks]
+        points = [self._streaming(*item, ready.search, ready.params) for item in paths]
+        if full:
+            # Nothing of a path but its algorithmic latency is asked, which means nothing here.
+            latency = {**self._latency(full, paths[0][1]), "algorithmic_ms": None}
+            points.append(pool(full, latency))
         return points
 
     def _streaming(
@@ -102,15 +109,12 @@ class Curve:
         trained = chunk.frames in recogniser.config.chunk.train_frames
         return pool(cells, self._latency(cells, path), chunk.ms, trained)
 
-    def _full(self) -> Point:
+    def _full_cells(self) -> list[Cell]:
         method: Method = "hlg" if self._plan.method == "hlg" else "1best"
         options = self._plan.options if method == self._plan.method == "hlg" else ()
         ready = self._setup.offline("full", method, options)
         info = RunInfo("", "full", method, {**ready.params, **self._params})
-        cells = self._cells("full", info, partial(self._whole, ready.search))
-        # Nothing of a path but its algorithmic latency is asked, which means nothing here.
-        latency = {**self._latency(cells, self._paths[0][1]), "algorithmic_ms": None}
-        return pool(cells, latency)
+        return self._cells("full", info, partial(self._whole, ready.search))
 
     def _cells(self, name: str, info: RunInfo, decode: Decode) -> list[Cell]:
         """One cell per split."""
