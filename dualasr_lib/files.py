@@ -1,6 +1,8 @@
 """Files that appear whole or not at all."""
 
+import glob
 import os
+import platform
 from pathlib import Path
 
 __all__ = ["write_atomically"]
@@ -9,12 +11,27 @@ __all__ = ["write_atomically"]
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it; makes the folder.
 
-    Processes that write the same file do not disturb each other: the last one wins.
+    Processes that write the same file do not disturb each other: the last one wins. What a killed
+    process of this machine left behind is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    ours = f".{path.name}.{platform.node()}."
+    for left in path.parent.glob(f"{glob.escape(ours)}*.tmp"):
+        if not _is_running(left.name.removeprefix(ours).removesuffix(".tmp")):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{ours}{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # still there only if something failed
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):  # not ours to judge
+        return True
+    return True
