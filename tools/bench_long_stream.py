@@ -161,7 +161,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         upper.plot(minutes, values, "^:", label="second pass, wall, p50")
     lower.plot(minutes, [row.rss_mb for row in rows], "o-", color="tab:red")
     upper.set(ylabel="ms", ylim=(0, None))
-    lower.set(ylabel="resident memory, MB", xlabel="audio heard, minutes", ylim=(0, None))
+    lower.set(
+        ylabel="resident memory, MB",
+        xlabel="audio heard, minutes",
+        ylim=(0, 1.2 * max(row.rss_mb for row in rows)),
+    )
     upper.legend()
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
