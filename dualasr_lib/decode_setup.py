@@ -59,6 +59,8 @@ class ReadySecondPass(NamedTuple):
 
     run: SecondPass
     params: dict[str, Any]
+    name: str
+    """What its results are called: two-pass, with -lm or -words if it has a language model."""
 
 
 class ReadyOnline(NamedTuple):
@@ -151,8 +153,8 @@ class DecodeSetup:
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, directory)
 
     def second_pass(self, options: Sequence[str] = ()) -> ReadySecondPass:
-        """Attention rescoring of the full branch over a stream's hidden states, in
-        EXP/decode/full-two-pass.
+        """Attention rescoring of the full branch over a stream's hidden states; its scales are kept
+        in EXP/decode/full-<name>.
 
         Raises:
             ValueError: the model's full branch does not read the streaming one.
@@ -161,7 +163,8 @@ class DecodeSetup:
         given = parse_scales(self._arguments.second_scales)
         every = [*SECOND_PASS_OPTIONS, *options]
         ready = self._offline("full", "attention", every, "full-two-pass", given)
-        return ReadySecondPass(self.recogniser.second_pass(ready.search), ready.params)
+        name = ready.directory.name.removeprefix("full-")
+        return ReadySecondPass(self.recogniser.second_pass(ready.search), ready.params, name)
 
     def online(self, method: Method, options: Sequence[str]) -> ReadyOnline:
         """The search of running streams called `method`. Its scales are those of the same search

@@ -51,8 +51,8 @@ def main() -> None:
     search, params, method = setup.online(arguments.method, arguments.beam)
     branch, second = "streaming", None
     if arguments.two_pass:
-        second, second_params = setup.second_pass(arguments.second_beam)
-        branch, method, params = "full", "two-pass", {**params, "second_pass": second_params}
+        second, second_params, method = setup.second_pass(arguments.second_beam)
+        branch, params = "full", {**params, "second_pass": second_params}
     path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
     config = StreamingConfig(num_streams=arguments.num_streams, realtime=arguments.realtime)
     directory: Path = arguments.exp_dir / "decode" / f"{branch}-{method}"
