@@ -115,14 +115,6 @@ class NgramLm:
         at, penalty = self._look_up(states, np.full(len(states), self._end))
         return self._scores[at] + penalty
 
-    def score(self, tokens: Sequence[int]) -> float:
-        """Natural log-probability of a whole text, its end included."""
-        state, total = np.array([self.start]), 0.0
-        for token in np.array(tokens, dtype=np.int64).reshape(-1, 1):
-            _, state, score = self.advance(state, token)
-            total += float(score[0])
-        return total + float(self.final(state)[0])
-
     def _look_up(self, states: Integers, words: Integers) -> tuple[Integers, Floats]:
         """For each question, the longest n-gram (M,) that answers it, and the weights (M,) of
         backing off to it.

@@ -27,6 +27,7 @@ from dualasr_lib.data.datamodule import DataConfig, DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.features.fbank import Fbank, FbankConfig
 from dualasr_lib.lattice.lexicon import LexiconLm
+from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.lattice.ngram import NgramLm
 from egs.csj.local.cuts import join_units
 from egs.csj.local.lang import training_words, words_of
@@ -143,7 +144,7 @@ def test_the_ngram_for_rescoring_is_longer(data: Path) -> None:
     )
     assert (short.order, long.order) == (3, 5)
     for text in _texts(data):
-        assert -20 < long.score(text) / (len(text) + 1) < 0
+        assert -20 < text_score(long, text) / (len(text) + 1) < 0
 
 
 def test_the_lexicon_and_its_ngram_read_the_training_text(data: Path) -> None:
