@@ -1,11 +1,21 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; and what tells one file from another."""
 
 import glob
+import hashlib
 import os
 import platform
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["file_hash", "write_atomically"]
+
+
+def file_hash(path: Path) -> str:
+    """The first 12 hexadecimal digits of the sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

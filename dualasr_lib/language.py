@@ -1,11 +1,11 @@
 """The language model of a search, from the files that prepare.sh wrote or the user names."""
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.files import file_hash
 from dualasr_lib.lattice.lexicon import LexiconLm
 from dualasr_lib.lattice.lm import LanguageModel
 from dualasr_lib.lattice.ngram import NgramLm
@@ -68,8 +68,4 @@ def _named(path: Path) -> str:
     """Name and the beginning of the content's hash."""
     if not path.is_file():
         raise ValueError(f"'{path}' must be a file, but is missing")
-    digest = sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{path.name} {digest.hexdigest()[:12]}"
+    return f"{path.name} {file_hash(path)}"

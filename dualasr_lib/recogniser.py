@@ -122,7 +122,9 @@ class Recogniser:
             flat = [text for texts in lists for text in texts]
             owners = [owner for owner, texts in enumerate(lists) for _ in texts]
             with _inference():
-                scores = self.model.score_texts(encoded, branch, _padded(flat, owners)).tolist()
+                scores = self.model.score_texts(
+                    encoded, branch, NbestTexts.padded(flat, owners)
+                ).tolist()
             ends = list(accumulate(map(len, lists)))
             return [scores[end - len(texts) : end] for end, texts in zip(ends, lists)]
 
@@ -241,12 +243,3 @@ class StreamingPath:
 def _inference() -> AbstractContextManager[None]:
     mode: AbstractContextManager[None] = torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
     return mode
-
-
-def _padded(texts: Sequence[Sequence[int]], owners: Sequence[int]) -> NbestTexts:
-    width = max(map(len, texts))
-    return NbestTexts(
-        tokens=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts]).long(),
-        lens=torch.tensor([len(text) for text in texts]),
-        owner=torch.tensor(owners),
-    )

@@ -15,7 +15,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from dualasr_lib.decoding.captions import FORMATS, Format, Transcript, render
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.live import Final, LiveConfig, Partial, listen
+from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.files import write_atomically
 from dualasr_lib.memory import is_memory_error
 from dualasr_lib.program import Progress, run_program
@@ -44,7 +44,7 @@ class Engine(NamedTuple):
 
     model: StreamingModel
     search: OnlineSearch
-    detokenise: Callable[[Sequence[int]], str]
+    detokenise: Detokenise
     config: LiveConfig
     second_pass: SecondPass | None
 

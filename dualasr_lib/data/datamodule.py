@@ -26,6 +26,7 @@ from dualasr_lib.data.augment import AugmentConfig, Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.files import file_hash
 
 __all__ = ["DataConfig", "DataModule", "Refused", "Utterance", "Word"]
 
@@ -158,7 +159,7 @@ class DataModule:
     def fingerprint(self, split: str) -> str:
         """Of a split's manifest: ids, texts, times."""
         self._cuts(split)  # or the message for a missing file
-        return _file_hash(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
+        return file_hash(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
 
     def _cuts(self, split: str) -> CutSet:
         return self._manifest(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
@@ -208,14 +209,6 @@ class DataModule:
         if encoder_frames >= len(tokens) + repeats:
             return ""
         return f"{encoder_frames} encoder frames for {len(tokens)} tokens and {repeats} repeats"
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:12]
 
 
 def _is_kept(refused: frozenset[str], cut: Cut) -> bool:

@@ -20,15 +20,15 @@ class BestPath(NamedTuple):
     ends_in_blank: bool
 
 
-def best_paths(lattice: Any, ids: Sequence[int]) -> list[BestPath]:
-    """Best path of each lattice of a k2.Fsa with 3 axes, whose aux labels are indices of `ids`.
+def best_paths(lattice: Any) -> list[BestPath]:
+    """Best path of each lattice of a k2.Fsa with 3 axes, whose aux labels are vocabulary ids.
 
     Raises:
         RuntimeError: an empty lattice, which check_log_probs and the CTC topology exclude.
     """
     best = k2.shortest_path(lattice, use_double_scores=True)
     scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
-    return [_read(best[index], ids, score) for index, score in enumerate(scores)]
+    return [_read(best[index], score) for index, score in enumerate(scores)]
 
 
 def emissions(aux_labels: Sequence[int]) -> list[tuple[int, int]]:
@@ -36,13 +36,13 @@ def emissions(aux_labels: Sequence[int]) -> list[tuple[int, int]]:
     return [(frame, label) for frame, label in enumerate(aux_labels) if label > 0]
 
 
-def _read(fsa: Any, ids: Sequence[int], score: float) -> BestPath:
+def _read(fsa: Any, score: float) -> BestPath:
     labels = fsa.labels.tolist()
     if not labels:
         raise RuntimeError("k2 returned an empty lattice")
     emitted = emissions(fsa.aux_labels.tolist())
     path = Path(
-        tokens=tuple(ids[label] for _, label in emitted),
+        tokens=tuple(label for _, label in emitted),
         frames=tuple(frame for frame, _ in emitted),
         score=score,
     )

@@ -152,7 +152,7 @@ class OnlineIntersecter:
         check_log_probs(log_probs[None], torch.tensor([size]))
         frames = dense(log_probs.detach().cpu()[None], torch.tensor([size]))
         lattice, segments = self._intersecter.decode(frames, [state.segment])
-        best = best_paths(lattice, range(self.vocab_size))[0]
+        best = best_paths(lattice)[0]
         partial = _append(state.committed, best.path, state.start)
         num_frames = state.num_frames + size
         state = OnlineState(state.committed, partial, state.start, num_frames, segments[0])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.lattice.backend import k2
-from dualasr_lib.lattice.best_path import emissions
+from dualasr_lib.lattice.best_path import best_paths, emissions
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
 from dualasr_lib.lattice.fallback import Found, each_utterance
 from dualasr_lib.lattice.narrow import narrow
@@ -103,7 +103,7 @@ def nbest(log_probs: Tensor, lens: Tensor, config: NbestConfig) -> Found[list[Ct
 
 def ctc_scores(log_probs: Tensor, texts: Sequence[Text]) -> list[float]:
     """Natural log-probability of each of P texts under log_probs (S, V), S >= 1; equals
-    `-torch.nn.functional.ctc_loss` (the slow reference), at a tenth of its time for 50 texts.
+    `-torch.nn.functional.ctc_loss` (the slow reference), in less than half of its time.
 
     Probabilities are taken relative to the best token of each frame. The best path then has 1, and
     texts of a lattice at least exp(-its beam): nothing underflows, so no logarithms are needed. A
@@ -170,19 +170,18 @@ def align(log_probs: Tensor, tokens: Text) -> Path:
 
 def _texts(lattice: Any, num_frames: Sequence[int], config: NbestConfig) -> list[list[Text]]:
     """Distinct texts of each of N lattices, those with the best paths first."""
-    best = k2.shortest_path(lattice, use_double_scores=True)
-    drawn: list[list[_Drawn]] = [[] for _ in range(best.shape[0])]
+    drawn: list[list[_Drawn]] = [[] for _ in num_frames]
     for scale in config.path_scales:
         for texts, more in zip(drawn, _draw(lattice, scale, config.num_paths)):
             texts += more
     lists = []
-    for index, texts in enumerate(drawn):
+    for (best, _), texts, size in zip(best_paths(lattice), drawn, num_frames):
         likeliest = sorted(texts, key=lambda item: -item.score)
         if likeliest:  # a path much worse than the best has a text that is too far behind
-            catch_up = _CATCH_UP[0] + _CATCH_UP[1] * num_frames[index]
+            catch_up = _CATCH_UP[0] + _CATCH_UP[1] * size
             floor = likeliest[0].score - config.text_beam - catch_up
             likeliest = [item for item in likeliest if item.score >= floor]
-        distinct = dict.fromkeys([_labels(best[index]), *(item.tokens for item in likeliest)])
+        distinct = dict.fromkeys([best.tokens, *(item.tokens for item in likeliest)])
         lists.append(list(distinct)[: config.num_texts])
     return lists
 
@@ -201,10 +200,6 @@ def _draw(lattice: Any, scale: float, num_paths: int) -> list[list[_Drawn]]:
     texts = k2.ragged.index(lattice.aux_labels.contiguous(), paths).remove_values_leq(0).tolist()
     scores = iter(k2.ragged.index(lattice.scores.detach().contiguous(), paths).sum().tolist())
     return [[_Drawn(tuple(text), next(scores)) for text in own] for own in texts]
-
-
-def _labels(fsa: Any) -> Text:
-    return tuple(label for label in fsa.aux_labels.tolist() if label > 0)
 
 
 def _scored(log_probs: Tensor, texts: Sequence[Text], beam: float) -> list[CtcText]:

@@ -33,5 +33,4 @@ def one_best(log_probs: Tensor, lens: Tensor, config: SearchConfig) -> SearchRes
 
 def _best(log_probs: Tensor, lens: Tensor, config: SearchConfig) -> list[Path]:
     lattice = ctc_lattices(log_probs, lens, config)
-    vocabulary = range(log_probs.shape[2])
-    return [best.path for best in best_paths(lattice, vocabulary)]
+    return [best.path for best in best_paths(lattice)]

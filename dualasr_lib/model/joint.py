@@ -9,7 +9,7 @@ one), so that `a` weighs like against like. A model of one branch has the terms 
 Letters: N batch, T feature frames, S encoder frames, U tokens, V vocabulary, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -82,6 +82,16 @@ class NbestTexts(NamedTuple):
     """(P,) int64, 0 allowed."""
     owner: Tensor
     """(P,) int64 utterance of each."""
+
+    @staticmethod
+    def padded(texts: Sequence[Sequence[int]], owners: Sequence[int]) -> "NbestTexts":
+        """P texts, at least one, and the utterance of each."""
+        width = max(map(len, texts))
+        return NbestTexts(
+            tokens=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts]).long(),
+            lens=torch.tensor([len(text) for text in texts]),
+            owner=torch.tensor(owners),
+        )
 
 
 class Losses(NamedTuple):

@@ -221,14 +221,9 @@ class _Heard:
         return encoded
 
     def score(self, lists: Any, encoded: Encoded | None = None) -> list[list[float]]:
-        texts = lists[0]
-        width = max(map(len, texts))
-        padded = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
-        lens, owner = torch.tensor([len(text) for text in texts]), torch.zeros(len(texts)).long()
+        texts = NbestTexts.padded(lists[0], [0] * len(lists[0]))
         with torch.inference_mode():
-            scores = self._model.score_texts(
-                encoded or self._streamed, "full", NbestTexts(padded, lens, owner)
-            )
+            scores = self._model.score_texts(encoded or self._streamed, "full", texts)
         return [scores.tolist()]
 
     def second_pass(self, config: NbestConfig) -> object:
