@@ -72,13 +72,21 @@ class ReadyOnline(NamedTuple):
     """What its results are called: online-<method>, with -words if it has a lexicon."""
 
 
-def add_decode_arguments(parser: ArgumentParser, methods: Sequence[Method]) -> None:
-    """The options that all decoding programs share."""
+def add_decode_arguments(
+    parser: ArgumentParser, methods: Sequence[Method], several: bool = False
+) -> None:
+    """The options that all decoding programs share.
+
+    Args:
+        methods: those to choose from.
+        several: `--method` takes more than one, and is a list.
+    """
     add = parser.add_argument
     add("--exp-dir", type=Path, required=True, help="what train.py wrote")
     add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
     add("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
-    add("--method", choices=methods, default="1best", help="default: 1best")
+    add("--method", choices=methods, default=["1best"] if several else "1best",
+        nargs="+" if several else None, help="default: 1best")  # fmt: skip
     add("--epoch", type=int, help="checkpoint; default: the newest")
     add("--avg", type=int, default=0, help="epochs to average; default: none")
     add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
@@ -225,14 +233,15 @@ def _words(language: Language) -> str:
 
 def _check_unused(arguments: Namespace) -> None:
     """ValueError for options that the methods asked for would ignore."""
-    weighted = arguments.method in WEIGHTED_METHODS
+    methods = [arguments.method] if isinstance(arguments.method, str) else arguments.method
+    idle = [method for method in methods if method not in WEIGHTED_METHODS]
     two_pass = getattr(arguments, "two_pass", False)
-    for name, of_use in (("scales", weighted), ("lm", weighted or two_pass),
-                         ("lexicon", weighted or two_pass)):  # fmt: skip
+    for name, of_use in (("scales", not idle), ("lm", not idle or two_pass),
+                         ("lexicon", not idle or two_pass)):  # fmt: skip
         if getattr(arguments, name) is not None and not of_use:
             raise ValueError(
                 f"--{name} is for methods that weigh scores ({', '.join(WEIGHTED_METHODS)}), "
-                f"but the method is {arguments.method}"
+                f"but the method is {', '.join(idle)}"
             )
     if getattr(arguments, "second_scales", None) is not None and not two_pass:
         raise ValueError("--second-scales is for --two-pass, which was not given")

@@ -4,8 +4,9 @@ systems.
 Utterances are drawn with replacement, as many as there are; the rate of each draw is errors /
 characters of the draw; the interval holds the middle part of the draws (percentile method; Bisani
 and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP
-2004). The paired form draws the same utterances for both systems. It leaves out tests of
-significance other than the interval itself.
+2004). The paired form draws the same utterances for both systems. Where each system was trained
+several times, seeds are drawn, too. It leaves out tests of significance other than the interval
+itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BootstrapConfig", "Interval", "cer_interval", "relative_cerr_interval"]
+__all__ = [
+    "BootstrapConfig",
+    "Interval",
+    "cer_interval",
+    "relative_cerr_interval",
+    "relative_cerr_over_seeds",
+]
 
 _Floats = npt.NDArray[np.float64]
 _BLOCK = 1 << 22  # drawn utterances held at once: 32 MiB of counts
@@ -81,6 +88,48 @@ def relative_cerr_interval(
     config = config or BootstrapConfig()
     sums = _drawn_sums(columns, config)
     return _interval(columns.sum(axis=0), sums, _reduction, config)
+
+
+def relative_cerr_over_seeds(
+    baseline_errors: Sequence[Sequence[int]],
+    system_errors: Sequence[Sequence[int]],
+    config: BootstrapConfig | None = None,
+) -> Interval:
+    """Relative CERR of the mean over training seeds, with an interval for other utterances and
+    other seeds.
+
+    Each draw takes the same utterances for all models, and seeds with replacement, for each system
+    on its own: two runs of one seed have no weights in common. Of n seeds a drawn mean varies
+    (n - 1) / n times as much as it should; its distance from the mean is stretched accordingly, as
+    far as no errors become negative. A system of one seed adds no variance of seeds.
+
+    Args:
+        baseline_errors: for each seed of the baseline the errors of each utterance.
+        system_errors: of the same utterances, in the same order, under the system.
+    """
+    config = config or BootstrapConfig()
+    rows = _columns(*baseline_errors, *system_errors)
+    first = len(baseline_errors)
+    if not 0 < first < rows.shape[1]:
+        raise ValueError("both the baseline and the system need the errors of at least one seed")
+    drawn = _drawn_sums(rows, config)
+    generator = np.random.default_rng([config.seed, 1])
+    sides = (drawn[:, :first], drawn[:, first:])
+    means = np.stack([_drawn_seeds(side, generator) for side in sides], axis=1)
+    total = rows.sum(axis=0)
+    exact = np.stack([total[:first].mean(), total[first:].mean()])
+    return _interval(exact, means, _reduction, config)
+
+
+def _drawn_seeds(sums: _Floats, generator: np.random.Generator) -> _Floats:
+    """(draws, seeds) -> (draws,): in each draw the stretched mean over drawn seeds."""
+    draws, size = sums.shape
+    mean = sums.mean(axis=1)
+    if size == 1:
+        return mean
+    picked = np.take_along_axis(sums, generator.integers(size, size=(draws, size)), axis=1)
+    stretched: _Floats = mean + np.sqrt(size / (size - 1)) * (picked.mean(axis=1) - mean)
+    return np.maximum(stretched, 0.0)
 
 
 def _columns(*columns: Sequence[int]) -> _Floats:

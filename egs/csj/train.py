@@ -8,16 +8,20 @@
 The steps of the paper (conf/multi_decoder.toml, sp_kd.toml ...) say only in what they differ from
 the file they include; --base puts another one in its place.
 
+The exit code is 0 when training is finished, 130 when a signal stopped it and everything is saved.
 torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the torch 2 lane.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from dualasr_lib.config import load
 from dualasr_lib.experiment import Experiment, ExperimentConfig
 from dualasr_lib.program import run_program
 from dualasr_lib.training.distributed import local_device, process_group
+
+_STOPPED = 130
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,6 +48,7 @@ def main() -> None:
         result = experiment.fit(experiment.run(arguments.exp_dir, world), device)
     if not result.finished:
         print(f"stopped and saved at step {result.step}; the same command goes on", flush=True)
+        sys.exit(_STOPPED)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""The comparisons of a matrix as a picture: relative CERR with its intervals."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from matrix.results import MatrixResults
+from matrix.statistics import Comparison, Table, comparisons
+
+__all__ = ["draw"]
+
+_COLOURS = {"streaming": "tab:blue", "full": "tab:red"}
+
+
+def draw(results: MatrixResults, path: Path) -> None:
+    """Writes `path`: a panel per group and branch, a line per comparison by the first method."""
+    table = Table(results)
+    panels = {
+        (group, branch): [
+            found
+            for found in comparisons(table, group, results.methods[0])
+            if found.branch == branch
+        ]
+        for group in dict.fromkeys(cell.group for cell in results.cells)
+        for branch in _COLOURS
+    }
+    panels = {key: found for key, found in panels.items() if found}
+    if not panels:
+        raise ValueError("there is nothing to draw: no cell and its baseline share a seed")
+    heights = [len(found) + 1.5 for found in panels.values()]
+    figure = Figure(figsize=(8, 0.28 * sum(heights) + 1))
+    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for axis, ((group, branch), found) in zip(axes, panels.items()):
+        for row, comparison in enumerate(found):
+            _line(axis, -row, comparison, _COLOURS[branch])
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_yticks(
+            [-row for row in range(len(found))],
+            [f"{item.cell} / {item.baseline}" for item in found],
+            fontsize=8,
+        )
+        axis.set_title(f"{group}, {branch} branch", fontsize=9, loc="left")
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_ylim(-len(found) + 0.4, 0.6)
+    axes[-1].set_xlabel(
+        "relative CERR (%), 95 % intervals: thick for other utterances, thin for other seeds, too",
+        fontsize=8,
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def _line(axis: object, y: float, found: Comparison, colour: str) -> None:
+    for interval, width in ((found.both, 1.0), (found.utterances, 3.0)):
+        if interval.low is not None and interval.high is not None:
+            axis.plot(  # type: ignore[attr-defined]
+                [100 * interval.low, 100 * interval.high], [y, y], color=colour, lw=width
+            )
+    if found.both.value is not None:
+        axis.plot(100 * found.both.value, y, "o", color=colour, ms=4)  # type: ignore[attr-defined]

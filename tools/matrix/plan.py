@@ -1,0 +1,184 @@
+"""The matrix file: which configurations are trained, and with what each is compared.
+
+    base = "noisy.toml"            what the cells' files start from, in place of what they include
+    set = ["training.x=1"]         changes to all cells
+    splits = ["eval1", ...]        decoded, beside valid
+    methods = ["1best", ...]
+
+    [[cell]]
+    name = "sp-kd"                 a folder, a line of the table
+    group = "main"                 a table
+    config = "sp_kd.toml"
+    set = ["loss.x=1"]
+    against = ["standalone-{branch}", "multi-decoder"]
+    seeds = [0]                    if not all that are asked for
+
+Paths are relative to the matrix file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dualasr_lib.config import from_dict, override, read_toml, to_dict
+from dualasr_lib.experiment import ExperimentConfig
+from dualasr_lib.searches import METHODS
+
+__all__ = ["Cell", "CellConfig", "CorpusConfig", "MatrixConfig", "Run", "plan", "runs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """The data that are made where there are none."""
+
+    preset: str
+    """Of tools/make_open_corpus.py."""
+    seed: int = 1
+    """Of the corpus; that of training is another."""
+    max_length: float = 10.0
+    """Seconds up to which prepare.sh joins units to utterances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellConfig:
+    """One configuration."""
+
+    name: str
+    """Of its folder."""
+    config: str
+    """TOML file, relative to the matrix file."""
+    group: str = "main"
+    """The table that it stands in."""
+    set: tuple[str, ...] = ()
+    """`key=value` changes, after those of the matrix."""
+    against: tuple[str, ...] = ()
+    """Baselines by name; {branch} is replaced by the branch that is compared."""
+    seeds: tuple[int, ...] = ()
+    """Which of the seeds that are asked for; empty: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixConfig:
+    """The whole matrix."""
+
+    base: str
+    """TOML file that all cells start from."""
+    corpus: CorpusConfig
+    set: tuple[str, ...] = ()
+    """`key=value` changes to all cells."""
+    splits: tuple[str, ...] = ("eval1", "eval2", "eval3")
+    """Decoded beside `valid`, and pooled in the tables."""
+    methods: tuple[str, ...] = ("1best", "attention")
+    """Search methods of decode.py; the first is the one that baselines are compared by."""
+    cell: tuple[CellConfig, ...] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        names = [cell.name for cell in self.cell]
+        if not names:
+            raise ValueError("a matrix must have at least one [[cell]], but has none")
+        for name in names:
+            if names.count(name) > 1 or not name or Path(name).name != name or name[0] == ".":
+                raise ValueError(
+                    f"each cell must have its own name, fit for a folder, but one is {name!r}"
+                )
+        unknown = [method for method in self.methods if method not in METHODS]
+        if unknown or not self.methods:
+            raise ValueError(f"methods must be some of {METHODS}, but are {list(self.methods)}")
+        if not self.splits:
+            raise ValueError("splits must name at least one split, but are empty")
+        for cell in self.cell:
+            for other in cell.against:
+                possible = [other.format(branch=branch) for branch in ("streaming", "full")]
+                if not set(possible) <= set(names):
+                    raise ValueError(f"cell {cell.name!r} is against {other!r}, which is no cell")
+
+
+class Cell(NamedTuple):
+    """A configuration with everything that train.py needs."""
+
+    config: CellConfig
+    file: Path
+    base: Path
+    set: tuple[str, ...]
+    """All changes, the matrix's first."""
+
+    def experiment(self, seed: int) -> ExperimentConfig:
+        """The whole configuration of a run; ValueError if it cannot be."""
+        values = override(read_toml(self.file, self.base), [*self.set, f"training.seed={seed}"])
+        return from_dict(ExperimentConfig, values)
+
+
+class Run(NamedTuple):
+    """One training of a cell."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Also its folder: <cell>/seed-<n>."""
+        return f"{self.cell.config.name}/seed-{self.seed}"
+
+    def values(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        return to_dict(self.cell.experiment(self.seed))
+
+
+def plan(
+    path: Path, base: Path | None, assignments: Sequence[str]
+) -> tuple[MatrixConfig, list[Cell]]:
+    """The matrix of file `path`, each configuration checked.
+
+    Args:
+        base: in place of the matrix's.
+        assignments: `key=value` changes to all cells, after the matrix's own.
+
+    Raises:
+        ValueError: a file that is missing or malformed; the message names the cell.
+    """
+    config = from_dict(MatrixConfig, read_toml(path))
+    folder = path.resolve().parent
+    start = (folder / config.base if base is None else base).resolve()
+    cells = [
+        Cell(cell, folder / cell.config, start, (*config.set, *cell.set, *assignments))
+        for cell in config.cell
+    ]
+    for cell in cells:
+        try:
+            cell.experiment(0)
+        except ValueError as error:
+            raise ValueError(f"cell {cell.config.name!r} of {path}: {error}") from None
+    return config, cells
+
+
+def runs(
+    cells: Sequence[Cell], seeds: Sequence[int], groups: Sequence[str], names: Sequence[str]
+) -> list[Run]:
+    """The runs that are asked for, seed by seed, so that a matrix that is stopped early has whole
+    tables of fewer seeds.
+
+    Args:
+        groups, names: cells of these; neither given: all.
+
+    Raises:
+        ValueError: no such group or cell.
+    """
+    for kind, asked, known in (
+        ("group", groups, {cell.config.group for cell in cells}),
+        ("cell", names, {cell.config.name for cell in cells}),
+    ):
+        unknown = sorted(set(asked) - known)
+        if unknown:
+            raise ValueError(f"there is no {kind} {unknown[0]!r}; there are {sorted(known)}")
+    chosen = [
+        cell
+        for cell in cells
+        if not (groups or names) or cell.config.group in groups or cell.config.name in names
+    ]
+    return [
+        Run(cell, seed)
+        for seed in dict.fromkeys(seeds)
+        for cell in chosen
+        if not cell.config.seeds or seed in cell.config.seeds
+    ]

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""How alike the hidden states of the two branches are: sp-KD losses of trained models, and the
+similarity matrices they are made of.
+
+    tools/similarity.py --exp-dir EXP [EXP ...] --data-dir DATA [--split valid] [--png FILE]
+
+For each model the mean over the batches of a split of ||G_full - G_streaming||_F^2 / b^2 (0 = the
+same similarities), between encoder outputs and between decoder states; the items are the utterances
+of a batch, or the frames (tokens) of an utterance. Measured whether or not the model was trained
+with them, so models with and without distillation can be compared. Numbers of different data
+cannot: they depend on b. EXP/similarity-<split>.json keeps them.
+
+--png draws the matrices of the batch with the most utterances, a row per model: streaming, full,
+and their difference.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from benchmarks.report import markdown
+from torch import Tensor
+
+from dualasr_lib.data.batch import Batch
+from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.files import write_atomically
+from dualasr_lib.model.distillation import BranchView
+from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
+from dualasr_lib.model.pairing import Sequences
+from dualasr_lib.model.similarity import (
+    SimilarityPreserving,
+    mean_over_time,
+    similarity,
+)
+from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.program import Progress, run_program
+from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.training.distributed import local_device
+
+PARTS = ("encoder", "decoder")
+ITEMS = ("utterance", "frame")
+
+
+class Measured(NamedTuple):
+    """What one model says of a split."""
+
+    losses: dict[str, float]
+    """`<part>_<items>` -> mean sp-KD loss over batches."""
+    encoder: dict[Branch, Tensor]
+    """Similarities (b, b) of the fullest batch, by encoder outputs, each utterance one item."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--exp-dir", type=Path, nargs="+", required=True, help="what train.py wrote")
+    add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
+    add("--split", default="valid", help="default: valid")
+    add("--png", type=Path, metavar="FILE", help="draw the matrices; needs matplotlib")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    return parser.parse_args()
+
+
+def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Measured:
+    """Losses and matrices of a model of two branches, in evaluation mode."""
+    device = next(model.parameters()).device
+    sums: dict[str, float] = {}
+    count, fullest = 0, 0
+    encoder: dict[Branch, Tensor] = {}
+    for batch in batches:
+        on_device = batch.to(device)
+        targets = Targets(on_device.tokens, on_device.token_lens)
+        with torch.no_grad():
+            views = model.views(on_device.features, on_device.feature_lens, targets, chunk)
+        for name, loss in _losses(views["full"], views["streaming"]).items():
+            sums[name] = sums.get(name, 0.0) + loss
+        count += 1
+        if len(batch.ids) > fullest:
+            fullest = len(batch.ids)
+            encoder = {branch: _matrix(views[branch].encoder) for branch in BRANCHES}
+    if not count:
+        raise ValueError("the split must have at least one utterance, but has none")
+    return Measured({name: total / count for name, total in sums.items()}, encoder)
+
+
+def _losses(full: BranchView, streaming: BranchView) -> dict[str, float]:
+    found = {}
+    for part in PARTS:
+        teacher, student = getattr(full, part), getattr(streaming, part)
+        widths = teacher.hidden.shape[2], student.hidden.shape[2]
+        for items in ITEMS:
+            method = SimilarityPreserving(*widths, items=items, centre=False, shift=0, gather=False)
+            found[f"{part}_{items}"] = float(method(teacher, student))
+    return found
+
+
+def _matrix(side: Sequences) -> Tensor:
+    items = mean_over_time(side.hidden, side.lens)[None]
+    valid = torch.ones(items.shape[:2], dtype=torch.bool, device=items.device)
+    return similarity(items, valid, centre=False)[0].cpu()
+
+
+def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
+    """Streaming, full, and their difference, a row per model; one scale for all differences."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.9 * len(found)))
+    axes = figure.subplots(len(found), 3, squeeze=False)
+    pairs = [(item.encoder["streaming"], item.encoder["full"]) for item in found]
+    low = min(float(matrix.min()) for pair in pairs for matrix in pair)
+    high = max(float(matrix.max()) for pair in pairs for matrix in pair)
+    largest = max(float((full - streaming).abs().max()) for streaming, full in pairs)
+    for row, name, (streaming, full) in zip(axes, names, pairs):
+        for axis, title, matrix in (
+            (row[0], f"{name}: streaming", streaming),
+            (row[1], "full", full),
+        ):
+            last = axis.imshow(matrix, vmin=low, vmax=high, cmap="viridis")
+            axis.set_title(title, fontsize=9)
+        figure.colorbar(last, ax=row[1], fraction=0.046)
+        shown = row[2].imshow(full - streaming, vmin=-largest, vmax=largest, cmap="RdBu")
+        row[2].set_title("full - streaming", fontsize=9)
+        figure.colorbar(shown, ax=row[2], fraction=0.046)
+        for axis in row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    device = local_device(arguments.device)
+    found = []
+    for folder in arguments.exp_dir:
+        recogniser = Recogniser.load(folder, arguments.data_dir, device)
+        for branch in BRANCHES:
+            recogniser.model.require(branch)
+        data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
+        progress = Progress(f"{folder.name} {arguments.split}", "utterances")
+        batches = _counted(data.split_batches(arguments.split), progress)
+        measured = measure(recogniser.model, batches, recogniser.chunk())
+        progress.close(", ".join(f"{k} {v:.5f}" for k, v in measured.losses.items()))
+        text = json.dumps({"weights": recogniser.fingerprint, **measured.losses}, indent=1)
+        write_atomically(folder / f"similarity-{arguments.split}.json", f"{text}\n".encode())
+        found.append(measured)
+    names = [str(folder) for folder in arguments.exp_dir]
+    columns = list(found[0].losses)
+    lines = [(n, *(f"{m.losses[c]:.5f}" for c in columns)) for n, m in zip(names, found)]
+    print(markdown([("model", *columns), *lines]))
+    if arguments.png:
+        draw([_short(folder) for folder in arguments.exp_dir], found, arguments.png)
+
+
+def _counted(batches: Iterable[Batch], progress: Progress) -> Iterable[Batch]:
+    for batch in batches:
+        yield batch
+        progress.add(len(batch.ids))
+
+
+def _short(folder: Path) -> str:
+    return "/".join(folder.resolve().parts[-2:])
+
+
+if __name__ == "__main__":
+    run_program(main)
