@@ -18,7 +18,7 @@ from dualasr_lib.model.joint import JointModel, Targets
 from dualasr_lib.model.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
-BASES = ("demo", "small", "csj")
+BASES = ("demo", "noisy", "small", "csj")
 STEPS: dict[str, dict[str, Any]] = {
     "standalone_streaming": {"model.branches": ["streaming"]},
     "standalone_full": {"model.branches": ["full"]},
@@ -59,7 +59,7 @@ def model_of(config: ExperimentConfig, vocab_size: int = 50) -> JointModel:
 
 
 def test_there_is_no_other_file() -> None:
-    assert {path.stem for path in CONF.glob("*.toml")} == {*BASES, *STEPS}
+    assert {path.stem for path in CONF.glob("*.toml")} == {*BASES, *STEPS, "matrix"}
 
 
 @pytest.mark.parametrize("base", BASES)

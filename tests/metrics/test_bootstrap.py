@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval, relative_cerr_interval
+from dualasr_lib.metrics.bootstrap import (
+    BootstrapConfig,
+    Interval,
+    cer_interval,
+    relative_cerr_interval,
+    relative_cerr_over_seeds,
+)
 
 
 def columns(size: int) -> tuple[list[int], list[int], list[int]]:
@@ -76,3 +82,53 @@ def test_refusals() -> None:
         BootstrapConfig(num_draws=0)
     with pytest.raises(ValueError, match="level"):
         BootstrapConfig(level=1.0)
+
+
+def test_one_seed_is_the_paired_interval() -> None:
+    baseline, system, _ = columns(80)
+    assert relative_cerr_over_seeds([baseline], [system]) == pytest.approx(
+        relative_cerr_interval(baseline, system)
+    )
+
+
+def test_seeds_equal_a_loop_over_draws_in_distribution() -> None:
+    """Utterances are drawn together, seeds on each side for itself, distances stretched."""
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(5, 40, 60)
+    baseline = np.stack([rng.binomial(lengths, rate) for rate in (0.2, 0.25, 0.3)])
+    system = np.stack([rng.binomial(lengths, rate) for rate in (0.15, 0.2)])
+    reductions = []
+    for _ in range(4000):
+        utterances = rng.integers(0, 60, 60)
+        means = []
+        for side in (baseline, system):
+            sums, size = side[:, utterances].sum(axis=1), len(side)
+            picked = sums[rng.integers(0, size, size)].mean()
+            means.append(sums.mean() + math.sqrt(size / (size - 1)) * (picked - sums.mean()))
+        reductions.append((means[0] - means[1]) / means[0])
+    interval = relative_cerr_over_seeds(
+        baseline.tolist(), system.tolist(), BootstrapConfig(num_draws=4000)
+    )
+    before, after = baseline.sum() / 3, system.sum() / 2
+    assert interval.value == pytest.approx((before - after) / before)
+    low, high = np.quantile(reductions, [0.025, 0.975])
+    assert interval.low == pytest.approx(low, abs=0.03)
+    assert interval.high == pytest.approx(high, abs=0.03)
+
+
+def test_a_spread_over_seeds_widens_the_interval() -> None:
+    """Every utterance says the same of these models; another seed need not."""
+    baseline = [[10] * 200] * 3
+    even, uneven = ([[errors] * 200 for errors in each] for each in ((8, 8, 8), (4, 8, 12)))
+    assert relative_cerr_over_seeds(baseline, even) == pytest.approx((0.2, 0.2, 0.2))
+    spread = relative_cerr_over_seeds(baseline, uneven)
+    assert spread.low is not None and spread.high is not None
+    assert spread.low < -0.05 and spread.high > 0.45
+
+
+def test_seeds_refuse_what_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="at least one seed"):
+        relative_cerr_over_seeds([], [[1, 2]])
+    with pytest.raises(ValueError, match=r"\[2, 1\]"):
+        relative_cerr_over_seeds([[1, 2]], [[3]])
+    assert relative_cerr_over_seeds([[0, 0]], [[1, 0]]) == Interval(None, None, None)

@@ -59,6 +59,7 @@ def test_speakers_lie_between_the_voices(name: str) -> None:
 def test_sizes_of_the_presets() -> None:
     hours = {name: sum(t.seconds for t in talks(preset(name, 1))) / 3600 for name in PRESETS}
     assert 1.0 <= hours["demo"] <= 1.5
+    assert 1.5 <= hours["noisy"] <= 2
     assert 5.5 <= hours["small"] <= 7
     assert hours["large"] >= 50
 

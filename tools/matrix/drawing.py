@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from matrix.results import MatrixResults
@@ -50,11 +51,10 @@ def draw(results: MatrixResults, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _line(axis: object, y: float, found: Comparison, colour: str) -> None:
+def _line(axis: Axes, y: float, found: Comparison, colour: str) -> None:
     for interval, width in ((found.both, 1.0), (found.utterances, 3.0)):
         if interval.low is not None and interval.high is not None:
-            axis.plot(  # type: ignore[attr-defined]
-                [100 * interval.low, 100 * interval.high], [y, y], color=colour, lw=width
-            )
+            ends = [100 * interval.low, 100 * interval.high]
+            axis.plot(ends, [y, y], color=colour, lw=width)
     if found.both.value is not None:
-        axis.plot(100 * found.both.value, y, "o", color=colour, ms=4)  # type: ignore[attr-defined]
+        axis.plot(100 * found.both.value, y, "o", color=colour, ms=4)
