@@ -7,6 +7,7 @@ It composes; the mechanisms are below. What a trained checkpoint is used for is 
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.files import write_atomically
 from dualasr_lib.metrics.cer import ErrorCounts, count_errors
 from dualasr_lib.model.ctc import CtcLoss, CtcLossConfig, torch_ctc_loss
-from dualasr_lib.model.distillation import similarity_images
+from dualasr_lib.model.distillation import BranchView, similarity_gaps, similarity_images
 from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.model.joint import Branch, JointModel, LossConfig, Losses, ModelConfig, Targets
 from dualasr_lib.model.streaming import ChunkSpec
@@ -158,16 +159,17 @@ class Experiment:
             self._ctc_loss, self._streaming_ctc_loss,
         )  # fmt: skip
         self._name_unalignable(batch.ids, losses.impossible)
+        parts = losses.parts(self.config.loss)
         return StepResult(
             loss=losses.weighted(self.config.loss),
-            terms={**_loss_terms(losses), **self._chunk_terms(chunk)},
+            terms={**_loss_terms(losses), **_shares(parts), **self._chunk_terms(chunk)},
             weight=float(losses.num_tokens),
             signal_seconds=sum(batch.durations),
         )
 
     def validate(self, model: nn.Module) -> Validation:
-        """Greedy CER of all branches on split `valid`, a few texts beside their references, and
-        similarity matrices of the batch with the most utterances.
+        """Greedy CER of all branches on split `valid`, a few texts beside their references, and of
+        the batch with the most utterances how unlike the branches are, and similarity matrices.
 
         Nothing is random: the same weights give the same numbers.
         """
@@ -192,18 +194,19 @@ class Experiment:
             f"cer_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
             for branch, counts in errors.items()
         }
-        images = {} if fullest is None else self._images(joint, fullest.to(device))
+        if fullest is None or joint.distiller is None:
+            return Validation(scores=scores, texts=texts)
+        views = self._views(joint, fullest.to(device))
+        gaps = similarity_gaps(views["full"], views["streaming"])
+        scores |= {f"similarity_gap_{name}": float(gap) for name, gap in gaps.items()}
+        config = self.config.loss.distillation
+        images = similarity_images(views["full"], views["streaming"], config)
         return Validation(scores=scores, texts=texts, images=images)
 
-    def _images(self, joint: JointModel, batch: Batch) -> dict[str, Tensor]:
-        """Similarity matrices of both branches; none where there is only one."""
+    def _views(self, joint: JointModel, batch: Batch) -> dict[Branch, BranchView]:
         targets = Targets(batch.tokens, batch.token_lens)
-        if joint.distiller is None:
-            return {}
         chunk = self.config.chunk.decoding
-        views = joint.views(batch.features, batch.feature_lens, targets, chunk)
-        config = self.config.loss.distillation
-        return similarity_images(views["full"], views["streaming"], config)
+        return joint.views(batch.features, batch.feature_lens, targets, chunk)
 
     def _chunk_terms(self, chunk: ChunkSpec) -> dict[str, Term]:
         """Mean chunk, and the share of batches that had each of the sizes."""
@@ -266,6 +269,12 @@ def _loss_terms(losses: Losses) -> dict[str, Term]:
             terms[f"distillation_{part}"] = Term(value.detach(), 1.0)
     terms["impossible_utterances"] = Term(losses.impossible.sum(), 1.0)
     return terms
+
+
+def _shares(parts: Mapping[str, Tensor]) -> dict[str, Term]:
+    """Each part of the loss over their sum, as totals over the steps between two points."""
+    total = torch.stack([*parts.values()]).sum().detach()
+    return {f"loss_share/{n}": Term(part.detach() / total, 1.0) for n, part in parts.items()}
 
 
 def _ctc_loss(config: CtcLossConfig, delay_penalty: float) -> CtcLoss:

@@ -129,7 +129,12 @@ def test_two_evaluations_give_identical_numbers(
             results.append(found.validate(model))
     a, b = results
     assert a.scores == b.scores and a.texts == b.texts
-    assert set(a.scores) == {f"cer_{branch}" for branch in branches}
+    gaps = {
+        f"similarity_gap_{p}_{i}" for p in ("encoder", "decoder") for i in ("utterance", "frame")
+    }
+    expected = {f"cer_{branch}" for branch in branches}
+    assert set(a.scores) == expected | (gaps if len(branches) == 2 else set())
+    assert all(a.scores[name] > 0 for name in gaps & set(a.scores))
     assert {name.split("/")[0] for name in a.texts} == set(branches)
     assert a.images.keys() == b.images.keys()
     assert all(torch.equal(a.images[name], b.images[name]) for name in a.images)
@@ -161,10 +166,14 @@ def test_terms_are_those_of_the_branches(data_dir: Path, branches: tuple[Branch,
     expected.add("impossible_utterances")
     if len(branches) == 2:
         expected |= {"distillation_encoder", "distillation_decoder"}
+    parts = [*branches, *sorted(n for n in expected if n.startswith("distillation"))]
+    expected |= {f"loss_share/{part}" for part in parts}
     if "streaming" in branches:
         expected |= {"chunk_frames", "chunk_share/8", "chunk_share/16"}
     assert set(result.terms) == expected
     assert result.weight == 6.0 and bool(result.loss.isfinite())
+    loss_shares = [float(result.terms[f"loss_share/{part}"].sum) for part in parts]
+    assert sum(loss_shares) == pytest.approx(1.0) and min(loss_shares) > 0
     if "streaming" in branches:
         shares = {n: float(result.terms[f"chunk_share/{n}"].sum) for n in (8, 16)}
         assert shares[int(float(result.terms["chunk_frames"].sum))] == sum(shares.values()) == 1.0

@@ -27,21 +27,14 @@ from torch import Tensor
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.files import write_atomically
-from dualasr_lib.model.distillation import BranchView
+from dualasr_lib.model.distillation import similarity_gaps
 from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
 from dualasr_lib.model.pairing import Sequences
-from dualasr_lib.model.similarity import (
-    SimilarityPreserving,
-    mean_over_time,
-    similarity,
-)
+from dualasr_lib.model.similarity import mean_over_time, similarity
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.program import Progress, run_program
 from dualasr_lib.recogniser import Recogniser
 from dualasr_lib.training.distributed import local_device
-
-PARTS = ("encoder", "decoder")
-ITEMS = ("utterance", "frame")
 
 
 class Measured(NamedTuple):
@@ -77,8 +70,8 @@ def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Me
         targets = Targets(on_device.tokens, on_device.token_lens)
         with torch.no_grad():
             views = model.views(on_device.features, on_device.feature_lens, targets, chunk)
-        for name, loss in _losses(views["full"], views["streaming"]).items():
-            sums[name] = sums.get(name, 0.0) + loss
+        for name, gap in similarity_gaps(views["full"], views["streaming"]).items():
+            sums[name] = sums.get(name, 0.0) + float(gap)
         count += 1
         if len(batch.ids) > fullest:
             fullest = len(batch.ids)
@@ -86,17 +79,6 @@ def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Me
     if not count:
         raise ValueError("the split must have at least one utterance, but has none")
     return Measured({name: total / count for name, total in sums.items()}, encoder)
-
-
-def _losses(full: BranchView, streaming: BranchView) -> dict[str, float]:
-    found = {}
-    for part in PARTS:
-        teacher, student = getattr(full, part), getattr(streaming, part)
-        widths = teacher.hidden.shape[2], student.hidden.shape[2]
-        for items in ITEMS:
-            method = SimilarityPreserving(*widths, items=items, centre=False, shift=0, gather=False)
-            found[f"{part}_{items}"] = float(method(teacher, student))
-    return found
 
 
 def _matrix(side: Sequences) -> Tensor:

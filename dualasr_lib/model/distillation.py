@@ -10,7 +10,7 @@ Letters: N batch, S encoder frames (25 Hz), U tokens, V vocabulary, C and D chan
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ __all__ = [
     "Distiller",
     "Widths",
     "build_distiller",
+    "similarity_gaps",
     "similarity_images",
 ]
 
@@ -215,6 +216,28 @@ def build_distiller(config: DistillationConfig, dims: BranchDims) -> Distiller:
         else nn.ModuleDict(),
         _methods(config, dims.decoder, 0, 0) if config.decoder_weight else nn.ModuleDict(),
     )
+
+
+def similarity_gaps(full: BranchView, streaming: BranchView) -> dict[str, Tensor]:
+    """How unlike the branches' hidden states are: sp-KD losses, not centred, not shifted, whatever
+    the model is trained with. 0 = the same similarities.
+
+    Returns:
+        "encoder_utterance", "encoder_frame", "decoder_utterance", "decoder_frame" -> scalar.
+    """
+    gaps = {}
+    with torch.no_grad(), torch.autocast(full.hidden.device.type, enabled=False):
+        for part, teacher, student in (
+            ("encoder", full.encoder, streaming.encoder),
+            ("decoder", full.decoder, streaming.decoder),
+        ):
+            widths = teacher.hidden.shape[2], student.hidden.shape[2]
+            for items in get_args(Items):
+                loss = SimilarityPreserving(
+                    *widths, items=items, centre=False, shift=0, gather=False
+                )
+                gaps[f"{part}_{items}"] = loss(teacher, student)
+    return gaps
 
 
 def similarity_images(

@@ -108,17 +108,25 @@ class Losses(NamedTuple):
     impossible: Tensor
     """(N,) bool, True for utterances without any CTC alignment; they have no CTC loss."""
 
-    def weighted(self, config: LossConfig) -> Tensor:
-        """The loss to differentiate."""
+    def parts(self, config: LossConfig) -> dict[str, Tensor]:
+        """What the loss to differentiate is the sum of: a part per branch ("streaming", "full"),
+        and "distillation_encoder", "distillation_decoder" where there are two.
+        """
         weights: dict[Branch, float] = {"streaming": config.streaming, "full": config.full}
-        loss = self.num_tokens.new_zeros((), dtype=torch.float32)
+        parts = {}
         for branch, ctc in self.ctc.items():
             term = config.ctc * ctc + (1.0 - config.ctc) * self.attention[branch]
-            loss = loss + weights[branch] * term / self.num_tokens
+            parts[str(branch)] = weights[branch] * term / self.num_tokens
         if self.distilled is not None:
-            loss = loss + config.distillation.encoder_weight * self.distilled.encoder
-            loss = loss + config.distillation.decoder_weight * self.distilled.decoder
-        return loss
+            distillation = config.distillation
+            parts["distillation_encoder"] = distillation.encoder_weight * self.distilled.encoder
+            parts["distillation_decoder"] = distillation.decoder_weight * self.distilled.decoder
+        return parts
+
+    def weighted(self, config: LossConfig) -> Tensor:
+        """The loss to differentiate."""
+        start = self.num_tokens.new_zeros((), dtype=torch.float32)
+        return sum(self.parts(config).values(), start)
 
 
 class JointModel(nn.Module):
