@@ -10,33 +10,41 @@ Every run has a folder, OUT/<cell>/seed-<n>: that of an ordinary train.py, decod
 decode.py and streaming_decode.py; run.json there says which steps are done, by which commands. The
 same command goes on where it was stopped, and does nothing twice. A folder of another configuration
 is refused. At the end OUT/results.json (errors by utterance), results.md and results.png are made
-from the summaries of all runs that are decoded. The exit code is 1 if a run failed.
+from the summaries of all runs in OUT that are decoded, of all seeds. The exit code is 1 if a run
+failed.
 
-Without --data-dir the corpus of the matrix is made, in OUT/corpus and OUT/data. A machine without
-k2 can do --steps train; another one, with the same OUT, the rest.
+Without --data-dir the corpus of the matrix is made, in OUT/corpus and OUT/data, unless OUT/data is
+there. A machine without k2 can do --steps train; another one, to which OUT is copied, the rest.
 """
 
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
+import torch
 from matrix.folder import data_fingerprint
 from matrix.plan import MatrixConfig, Run, plan, runs
 from matrix.report import report
 from matrix.results import MatrixResults, collect, read_results, write_results
 from matrix.runner import Runner
+from matrix.statistics import Table
 from matrix.steps import STEPS, Workplace
 
 from dualasr_lib.files import write_atomically
 from dualasr_lib.program import run_program
-from dualasr_lib.training.distributed import World
+from dualasr_lib.training.distributed import World, local_device
 from dualasr_lib.training.lock import sole_run
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LOG = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,39 +74,69 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, but is {arguments.jobs}")
+    check(arguments)
     if arguments.from_json is not None:
         publish(read_results(arguments.from_json), arguments.out)
         return
     matrix, cells = plan(arguments.matrix, arguments.base, arguments.set)
-    wanted = runs(cells, arguments.seeds, arguments.group, arguments.cell)
     out: Path = (arguments.out or _ROOT / ".matrix").resolve()
     failures: list[str] = []
     if not arguments.report_only:
-        with sole_run(out, World()):
+        wanted = runs(cells, arguments.seeds, arguments.group, arguments.cell)
+        with interrupts(), sole_run(out, World()):
             failures = execute(matrix, wanted, out, arguments)
-    decoded = failures or arguments.report_only or "decode" in arguments.steps
-    if decoded:
-        results = collect(matrix, out, runs(cells, arguments.seeds, [], []))
-        write_results(out / "results.json", results)
-        publish(results, out)
+    try:
+        if arguments.report_only or set(arguments.steps) != {"train"}:
+            results = collect(matrix, cells, out)
+            write_results(out / "results.json", results)
+            publish(results, out)
+    except ValueError as error:
+        failures.append(f"no tables: {error}")
     if failures:
-        raise ValueError(f"{len(failures)} runs failed:\n" + "\n".join(failures))
+        raise ValueError("not everything went well:\n" + "\n".join(failures))
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """ValueError for options that make no sense, or would be ignored."""
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, but is {arguments.jobs}")
+    chosen = arguments.group or arguments.cell or tuple(arguments.steps) != STEPS
+    if arguments.report_only and chosen:
+        raise ValueError("--report-only takes no --group, --cell or --steps: it reports all runs")
+    changed = chosen or arguments.base or arguments.set or arguments.report_only
+    if arguments.from_json is not None and (changed or arguments.data_dir):
+        raise ValueError("--from-json takes --out only: it reports all that the file has")
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are KeyboardInterrupts, as SIGINT is."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def execute(
     matrix: MatrixConfig, wanted: list[Run], out: Path, arguments: argparse.Namespace
 ) -> list[str]:
     """Makes the data if need be, and runs what is not done; what failed."""
+    device = local_device(arguments.device)
     data_dir = out / "data" if arguments.data_dir is None else arguments.data_dir.resolve()
-    if arguments.data_dir is None:
+    if arguments.data_dir is None and not (data_dir / "done" / "stage-7").is_file():
         make_data(matrix, out, arguments.jobs)
     if arguments.jobs > 1:
         share = max(1, (os.cpu_count() or 1) // arguments.jobs)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(share)
     data = data_fingerprint(data_dir, matrix.splits)
-    place = Workplace(out, data_dir, arguments.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    place = Workplace(out, data_dir, arguments.device, name)
     return Runner(matrix, place, arguments.steps, data, wanted).execute(arguments.jobs)
 
 
@@ -118,17 +156,20 @@ def make_data(matrix: MatrixConfig, out: Path, jobs: int) -> None:
 
 def publish(results: MatrixResults, out: Path | None) -> None:
     """Prints the tables; with a folder, also files."""
-    text = report(results)
+    table = Table(results)
+    text = report(table)
     print(f"\n{text}")
     if out is None:
         return
     write_atomically(out / "results.md", text.encode())
+    picture = out / "results.png"
+    picture.unlink(missing_ok=True)  # that of earlier tables
     try:
         from matrix.drawing import draw
-    except ImportError:
-        _LOG.info("no results.png: matplotlib is not installed")
-    else:
-        draw(results, out / "results.png")
+
+        draw(table, picture)
+    except (ImportError, ValueError) as error:
+        _LOG.info("no results.png: %s", error)
 
 
 if __name__ == "__main__":

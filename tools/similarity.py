@@ -15,6 +15,7 @@ and their difference.
 """
 
 import argparse
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -112,11 +113,15 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    write_atomically(path, picture.getvalue())
 
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.png:
+        import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     device = local_device(arguments.device)
     found = []
     for folder in arguments.exp_dir:

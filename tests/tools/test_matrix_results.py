@@ -1,6 +1,7 @@
 """tools/run_matrix.py: results from run folders, statistics over seeds, tables, picture."""
 
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,13 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
+import run_matrix
 from matrix.folder import Record, record_file, write_record
-from matrix.plan import CellConfig, CorpusConfig, MatrixConfig, Run, plan, runs
+from matrix.plan import Cell, CellConfig, CorpusConfig, MatrixConfig, Run, plan
 from matrix.report import report
 from matrix.results import MatrixResults, RunResult, collect, read_results, write_results
-from matrix.statistics import Table, comparisons
+from matrix.statistics import Table
+from matrix.steps import Workplace, steps
 
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
@@ -25,6 +28,7 @@ from dualasr_lib.decoding.writer import write_results as write_decoded
 from dualasr_lib.metrics.bootstrap import relative_cerr_interval, relative_cerr_over_seeds
 
 ROOT = Path(__file__).parents[2]
+CONF = ROOT / "egs/csj/conf"
 REFS = {"u1": "あいうえお", "u2": "かきくけこさし", "u3": "たちつ"}
 SPLITS = ("eval1", "eval2")
 MATRIX = MatrixConfig(
@@ -62,6 +66,7 @@ def run_result(cell: str, seed: int, errors: dict[str, list[int]]) -> RunResult:
 
 RESULTS = MatrixResults(
     base="demo.toml",
+    set=("training.max_steps=9",),
     splits=SPLITS,
     methods=("1best",),
     cells=MATRIX.cell,
@@ -69,9 +74,9 @@ RESULTS = MatrixResults(
     references=dict.fromkeys(("valid", *SPLITS), "0123"),
     runs=(
         run_result("standalone-streaming", 0, {"streaming": [4, 4, 0]}),
-        run_result("standalone-streaming", 1, {"streaming": [4, 3, 1]}),
+        run_result("standalone-streaming", 1, {"streaming": [4, 4, 0]}),
         run_result("joint", 0, {"streaming": [2, 2, 0], "full": [1, 0, 0]}),
-        run_result("joint", 1, {"streaming": [2, 1, 1], "full": [1, 1, 0]}),
+        run_result("joint", 1, {"streaming": [2, 2, 0], "full": [1, 1, 0]}),
         run_result("joint", 2, {"streaming": [5, 5, 1], "full": [1, 1, 0]}),
     ),
 )
@@ -89,34 +94,34 @@ def test_rates_over_seeds() -> None:
 
 
 def test_comparisons_take_the_seeds_that_both_have() -> None:
-    (found,) = comparisons(Table(RESULTS), "main", "1best")
+    (found,) = Table(RESULTS).comparisons("main", "1best")
     assert (found.cell, found.baseline, found.branch) == (
         *("joint", "standalone-streaming"),
         "streaming",
     )
     assert (found.better, found.seeds) == (2, 2)
-    base = [[4, 4, 0, 4, 4, 0], [4, 3, 1, 4, 3, 1]]
-    system = [[2, 2, 0, 2, 2, 0], [2, 1, 1, 2, 1, 1]]
+    base = [[4, 4, 0, 4, 4, 0]] * 2
+    system = [[2, 2, 0, 2, 2, 0]] * 2
     assert found.both == relative_cerr_over_seeds(base, system)
     summed = [[sum(column) for column in zip(*rows)] for rows in (base, system)]
     assert found.utterances == relative_cerr_interval(*summed)
     assert found.splits == pytest.approx({"eval1": 0.5, "eval2": 0.5})
     assert found.significant is True
     alone = replace(RESULTS, runs=RESULTS.runs[::2])
-    (single,) = comparisons(Table(alone), "main", "1best")
+    (single,) = Table(alone).comparisons("main", "1best")
     assert single.seeds == 1 and single.significant is None
 
 
 def test_a_wide_spread_is_not_significant() -> None:
     worse = run_result("joint", 1, {"streaming": [5, 7, 2]})
     results = replace(RESULTS, runs=(*RESULTS.runs[:3], worse))
-    (found,) = comparisons(Table(results), "main", "1best")
+    (found,) = Table(results).comparisons("main", "1best")
     assert found.better == 1
     assert found.significant is False
 
 
-def test_the_report_has_the_numbers(tmp_path: Path) -> None:
-    text = report(RESULTS)
+def test_the_report_has_the_numbers() -> None:
+    text = report(Table(RESULTS))
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines()]
     joint = next(line for line in lines if line[:1] == ["joint"])
     assert joint[:3] == ["joint", "3.00 M", "0 1 2"]
@@ -124,7 +129,7 @@ def test_the_report_has_the_numbers(tmp_path: Path) -> None:
     compared = next(line for line in lines if line[:2] == ["streaming", "joint"])
     assert compared[2:4] == ["standalone-streaming", "**+50.0**"]
     assert "2 of 2" in compared
-    assert "5 runs from demo.toml on cpu" in text
+    assert "5 runs from demo.toml training.max_steps=9 on cpu" in text
     assert "eval1 + eval2: 6 utterances, 30 characters" in text
 
 
@@ -134,7 +139,7 @@ def test_results_come_back_from_json(tmp_path: Path) -> None:
     assert read_results(path) == RESULTS
     program = [sys.executable, str(ROOT / "tools/run_matrix.py"), "--from-json", str(path)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert report(RESULTS) in done.stdout
+    assert report(Table(RESULTS)) in done.stdout
     path.write_text("{}")
     with pytest.raises(ValueError, match="must be a results file"):
         read_results(path)
@@ -144,22 +149,29 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from matrix.drawing import draw
 
-    draw(RESULTS, tmp_path / "a.png")
+    draw(Table(RESULTS), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="nothing to draw"):
-        draw(replace(RESULTS, runs=RESULTS.runs[:2]), tmp_path / "b.png")
+        draw(Table(replace(RESULTS, runs=RESULTS.runs[:2])), tmp_path / "b.png")
 
 
-def decoded_run(out: Path, run: Run, wrong: str = "", refs: dict[str, str] = REFS) -> None:
+def decoded_run(
+    out: Path, matrix: MatrixConfig, run: Run, wrong: str = "", refs: dict[str, str] = REFS
+) -> None:
     """A run folder as the programs leave it: one error per utterance in `wrong`."""
     record = Record.of(run, {})
     record.steps = {
-        name: {"commit": name[:3], "parameters": 9, "device": "cpu", "seconds": 2.0}
-        for name in ("train", "decode")
+        step.name: {
+            "commit": step.name[:3],
+            "parameters": 9,
+            "device": "cpu",
+            "asked": step.asked,
+        }
+        for step in steps(run, matrix, Workplace(out, out, "cpu", "cpu"))[:2]
     }
+    record.spent = {"train": 2.0}
     write_record(record_file(out, run.name), record)
-    branches = record.config["model"]["branches"]
-    for branch in branches:
+    for branch in record.config["model"]["branches"]:
         for split in ("valid", *SPLITS):
             hypotheses = [
                 Hypothesis(
@@ -176,21 +188,33 @@ def decoded_run(out: Path, run: Run, wrong: str = "", refs: dict[str, str] = REF
             write_decoded(out / run.name / "decode" / f"{branch}-1best", hypotheses, summary)
 
 
-def test_results_are_collected_from_folders(tmp_path: Path) -> None:
-    conf = ROOT / "egs/csj/conf"
-    _, cells = plan(conf / "matrix.toml", conf / "demo.toml", [])
-    found = runs(cells, [0, 1], [], ["standalone-streaming", "sp-kd"])
-    names = ("standalone-streaming", "sp-kd")
-    matrix = replace(MATRIX, cell=tuple(CellConfig(name=name, config="") for name in names))
+def small_matrix(folder: Path, *assignments: str) -> tuple[MatrixConfig, list[Cell]]:
+    """Two cells, two splits, one method."""
+    (folder / "m.toml").write_text(
+        f'base = "{CONF / "demo.toml"}"\nsplits = ["eval1", "eval2"]\nmethods = ["1best"]\n'
+        'corpus = { preset = "demo" }\n'
+        f'[[cell]]\nname = "standalone-streaming"\nconfig = "{CONF}/standalone_streaming.toml"\n'
+        f'[[cell]]\nname = "joint"\nconfig = "{CONF}/sp_kd.toml"\n'
+        'against = ["standalone-streaming"]\n'
+    )
+    return plan(folder / "m.toml", None, assignments)
+
+
+def test_results_are_collected_from_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    matrix, cells = small_matrix(tmp_path)
     with pytest.raises(ValueError, match="no decoded run"):
-        collect(matrix, tmp_path, found)
-    decoded_run(tmp_path, found[0], "u1 u2")
-    decoded_run(tmp_path, found[1], "u2")
-    results = collect(matrix, tmp_path, found)
+        collect(matrix, cells, tmp_path)
+    alone, joint = cells
+    decoded_run(tmp_path, matrix, Run(alone, 0), "u1 u2")
+    decoded_run(tmp_path, matrix, Run(joint, 3), "u2")
+    results = collect(matrix, cells, tmp_path)
     assert [(run.cell, run.seed) for run in results.runs] == [
         ("standalone-streaming", 0),
-        ("sp-kd", 0),
+        ("joint", 3),
     ]
+    assert results.base == "demo.toml"
     assert results.lengths["eval1"] == [5, 7, 3]
     assert results.runs[0].errors == {
         "streaming": {"1best": {split: [1, 1, 0] for split in ("valid", *SPLITS)}}
@@ -198,11 +222,42 @@ def test_results_are_collected_from_folders(tmp_path: Path) -> None:
     assert results.runs[1].errors["full"]["1best"]["eval2"] == [0, 1, 0]
     assert results.runs[1].parameters == 9 and results.runs[1].commits["decode"] == "dec"
 
-    decoded_run(tmp_path, found[2], refs={**REFS, "u1": "あい"})
+    other = small_matrix(tmp_path, "training.max_steps=5")[1]
+    decoded_run(tmp_path, matrix, Run(other[1], 4), "u1")
+    decoded_run(tmp_path, replace(matrix, splits=("eval1",)), Run(joint, 5))
+    with caplog.at_level(logging.INFO):
+        assert collect(matrix, cells, tmp_path) == results
+    assert "joint/seed-4, made with config.training.max_steps: 5, now 2000" in caplog.text
+    assert "joint/seed-5, not decoded" in caplog.text
+
+
+def test_results_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    matrix, cells = small_matrix(tmp_path)
+    decoded_run(tmp_path, matrix, Run(cells[0], 0))
+    decoded_run(tmp_path, matrix, Run(cells[1], 0), refs={**REFS, "u1": "あい"})
     with pytest.raises(ValueError, match="other utterances"):
-        collect(matrix, tmp_path, found)
-    summary = result_files(tmp_path / found[2].name / "decode/streaming-1best", "eval2").summary
+        collect(matrix, cells, tmp_path)
+    folder = tmp_path / "joint/seed-0/decode/streaming-1best"
+    summary = result_files(folder, "eval2").summary
     values = json.loads(summary.read_text())
     summary.write_text(json.dumps({**values, "sub": 99}))
     with pytest.raises(ValueError, match="must belong to"):
-        collect(matrix, tmp_path, found[2:])
+        collect(matrix, cells[1:], tmp_path)
+
+
+def test_tables_without_running_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--report-only makes files from the folders; a lone cell has no picture, which is no error."""
+    matrix, cells = small_matrix(tmp_path)
+    decoded_run(tmp_path, matrix, Run(cells[0], 0), "u1")
+    options = ["--matrix", tmp_path / "m.toml", "--out", tmp_path, "--report-only"]
+    monkeypatch.setattr(sys, "argv", ["run_matrix.py", *map(str, options)])
+    (tmp_path / "results.png").touch()
+    run_matrix.main()
+    assert not (tmp_path / "results.png").exists()
+    decoded_run(tmp_path, matrix, Run(cells[1], 0))
+    run_matrix.main()
+    assert (tmp_path / "results.png").stat().st_size > 1000
+    assert (tmp_path / "results.md").read_text() in capsys.readouterr().out
+    assert read_results(tmp_path / "results.json") == collect(matrix, cells, tmp_path)

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
+import run_matrix
 from matrix import runner
 from matrix.folder import data_fingerprint, read_record, record_file
 from matrix.plan import MatrixConfig, Run, plan, runs
@@ -24,7 +25,7 @@ from matrix.runner import Runner
 from matrix.steps import Step, Workplace, steps
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
-DATA = {"train": "0123", "valid": "4567"}
+DATA = {"tokens": "89ab", "train": "0123", "valid": "4567"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,10 @@ def test_runs_go_seed_by_seed(matrix: tuple[MatrixConfig, list[Run]]) -> None:
         ("", "at least one"),
         ('[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\n' * 2, "its own name"),
         ('[[cell]]\nname = "../a"\nconfig = "sp_kd.toml"', "its own name"),
-        ('[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nagainst = ["b"]', "which is no cell"),
+        ('[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nagainst = ["b"]', "'b', which is no cell"),
+        ('[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nagainst = ["a-{c}"]', "which is no cell"),
+        ('splits = ["eval1", "eval1"]\n[[cell]]\nname = "a"\nconfig = "b"', "different ones"),
+        ('splits = ["valid"]\n[[cell]]\nname = "a"\nconfig = "b"', "different ones"),
         ('[[cell]]\nname = "a"\nconfig = "none.toml"', "cell 'a' of .*cannot read"),
         ('[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nset = ["x=1"]', "cell 'a' of .*'x'"),
         ('methods = ["best"]\n[[cell]]\nname = "a"\nconfig = "sp_kd.toml"', "methods must be"),
@@ -99,7 +103,7 @@ def test_steps_are_the_programs_of_the_users(
     matrix: tuple[MatrixConfig, list[Run]], tmp_path: Path
 ) -> None:
     config, found = matrix
-    place = Workplace(tmp_path, Path("/data"), "cpu")
+    place = Workplace(tmp_path, Path("/data"), "cpu", "cpu")
     by_name = {run.name: steps(run, config, place) for run in found}
     joint = by_name["sp-kd/seed-1"]
     assert [step.name for step in joint] == ["train", "decode", "stream", "similarity"]
@@ -125,14 +129,18 @@ class Desk:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.out, self.notes = folder / "out", folder / "notes"
         self.programs: dict[str, str] = {"train": "", "decode": ""}
-        self.asked: dict[str, Any] = {}
-        self.place = Workplace(self.out, folder, "cpu")
+        self.asked: dict[str, dict[str, Any]] = {}
+        self.place = Workplace(self.out, folder, "cpu", "a cpu")
         monkeypatch.setattr(runner, "steps", self._steps)
-        monkeypatch.setattr(Runner, "_parameters", lambda *_: 7)
+        monkeypatch.setattr(Runner, "_trained", lambda *_: 7)
 
     def _steps(self, run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
         return [
-            Step(name, (sys.executable, "-c", self._program(run, name, text)), self.asked)
+            Step(
+                name,
+                (sys.executable, "-c", self._program(run, name, text)),
+                self.asked.get(name, {}),
+            )
             for name, text in self.programs.items()
         ]
 
@@ -175,13 +183,17 @@ def test_what_is_done_is_not_done_again(desk: Desk) -> None:
     assert desk.noted() == []
     record = read_record(record_file(desk.out, "sp-kd/seed-0"))
     assert record is not None
-    assert (record.cell, record.group, record.seed) == ("sp-kd", "main", 0)
+    assert (record.cell, record.seed) == ("sp-kd", 0)
     assert record.steps["train"]["parameters"] == 7
+    assert record.steps["decode"]["device"] == "a cpu"
+    assert set(record.spent) == {"train", "decode"} and min(record.spent.values()) > 0
     assert record.config["loss"]["distillation"]["method"] == "sp_kd"
-    desk.asked = {"splits": ["eval1"]}  # results of other splits are asked for
-    desk.programs = {"decode": ""}
+    desk.asked["decode"] = {"splits": ["eval1"]}  # results of other splits are asked for
     assert desk.runner(two_runs()).execute(2) == []
     assert desk.noted() == [BOTH[0], BOTH[2]]
+    desk.asked["train"] = {"other": 1}  # what was decoded are other weights
+    assert desk.runner(two_runs()).execute(2) == []
+    assert desk.noted() == BOTH
 
 
 def test_steps_can_be_done_apart(desk: Desk) -> None:
@@ -217,7 +229,42 @@ def test_a_folder_of_another_configuration_is_refused(desk: Desk) -> None:
         desk.runner(two_runs())
 
 
-def test_a_signal_stops_everything_and_records_nothing(desk: Desk) -> None:
+def test_a_folder_that_nobody_knows_is_refused(desk: Desk) -> None:
+    (desk.out / "sp-kd/seed-0").mkdir(parents=True)
+    (desk.out / "sp-kd/seed-0/epoch-0-step-3.pt").touch()
+    with pytest.raises(ValueError, match=r"no run\.json that says of what"):
+        desk.runner(two_runs())
+
+
+def test_further_splits_are_no_other_configuration(desk: Desk) -> None:
+    desk.runner(two_runs()).execute(2)
+    DATA["eval9"] = "cdef"
+    try:
+        desk.asked["decode"] = {"splits": ["eval9"]}
+        assert desk.runner(two_runs()).execute(2) == []
+        assert desk.noted()[-1] == BOTH[-1]
+        record = read_record(record_file(desk.out, "sp-kd/seed-0"))
+        assert record is not None and record.data == DATA
+    finally:
+        del DATA["eval9"]
+
+
+def test_an_error_of_a_run_is_no_error_of_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(_: Runner, run: Run) -> int:
+        if run.cell.config.name == "sp-kd":
+            raise ValueError("another configuration")
+        return 7
+
+    monkeypatch.setattr(Runner, "_trained", trained)
+    assert desk.runner(two_runs()).execute(1) == ["sp-kd/seed-0: another configuration"]
+    assert desk.noted() == [BOTH[0], BOTH[1], BOTH[3]]
+    record = read_record(record_file(desk.out, "sp-kd/seed-0"))
+    assert record is not None and record.steps == {}
+
+
+def test_a_signal_stops_everything_and_what_was_begun_is_known(desk: Desk) -> None:
     desk.programs["train"] = "import time\ntime.sleep(60)"
 
     def stop() -> None:
@@ -229,15 +276,36 @@ def test_a_signal_stops_everything_and_records_nothing(desk: Desk) -> None:
     thread = threading.Thread(target=stop)
     thread.start()
     begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), run_matrix.interrupts():
         desk.runner(two_runs()).execute(1)
     thread.join()
     assert time.monotonic() - begun < 30
     assert signal.getsignal(signal.SIGTERM) is before
     assert desk.noted() == [BOTH[1]]  # the second run was never begun
-    assert read_record(record_file(desk.out, "multi-decoder/seed-0")) is None
+    record = read_record(record_file(desk.out, "multi-decoder/seed-0"))
+    assert record is not None and record.steps == {} and record.spent["train"] > 0
+    with pytest.raises(ValueError, match="max_steps: 600, now 5"):
+        desk.runner(two_runs("training.max_steps=5"))
 
 
 def test_missing_data_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"csj_cuts_train.jsonl.gz' is missing"):
+    with pytest.raises(ValueError, match=r"tokens.txt' is missing"):
         data_fingerprint(tmp_path, ("eval1",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--matrix M --jobs 0", "--jobs must be at least 1"),
+        ("--matrix M --report-only --cell sp-kd", "--report-only takes no"),
+        ("--from-json F --set a=1", "--from-json takes --out only"),
+        ("--matrix none.toml", "cannot read"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    options: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = options.replace("M ", f"{CONF / 'matrix.toml'} ").split()
+    monkeypatch.setattr(sys, "argv", ["run_matrix.py", *words])
+    with pytest.raises(ValueError, match=message):
+        run_matrix.main()

@@ -1,25 +1,31 @@
 """The comparisons of a matrix as a picture: relative CERR with its intervals."""
 
+import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from matrix.results import MatrixResults
-from matrix.statistics import Comparison, Table, comparisons
+from dualasr_lib.files import write_atomically
+from matrix.statistics import Comparison, Table
 
 __all__ = ["draw"]
 
 _COLOURS = {"streaming": "tab:blue", "full": "tab:red"}
 
 
-def draw(results: MatrixResults, path: Path) -> None:
-    """Writes `path`: a panel per group and branch, a line per comparison by the first method."""
-    table = Table(results)
+def draw(table: Table, path: Path) -> None:
+    """Writes `path`: a panel per group and branch, a line per comparison by the first method. A
+    cell of one seed has a hollow mark, and no interval for other seeds.
+
+    Raises:
+        ValueError: there are no comparisons.
+    """
+    results = table.results
     panels = {
         (group, branch): [
             found
-            for found in comparisons(table, group, results.methods[0])
+            for found in table.comparisons(group, results.methods[0])
             if found.branch == branch
         ]
         for group in dict.fromkeys(cell.group for cell in results.cells)
@@ -48,13 +54,17 @@ def draw(results: MatrixResults, path: Path) -> None:
         fontsize=8,
     )
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
+    write_atomically(path, picture.getvalue())
 
 
 def _line(axis: Axes, y: float, found: Comparison, colour: str) -> None:
-    for interval, width in ((found.both, 1.0), (found.utterances, 3.0)):
+    lines = [(found.utterances, 3.0), *([(found.both, 1.0)] if found.seeds > 1 else [])]
+    for interval, width in lines:
         if interval.low is not None and interval.high is not None:
             ends = [100 * interval.low, 100 * interval.high]
             axis.plot(ends, [y, y], color=colour, lw=width)
     if found.both.value is not None:
-        axis.plot(100 * found.both.value, y, "o", color=colour, ms=4)
+        fill = colour if found.seeds > 1 else "white"
+        axis.plot(100 * found.both.value, y, "o", color=colour, mfc=fill, ms=4)

@@ -28,20 +28,21 @@ class Record:
     """What `run.json` holds."""
 
     cell: str
-    group: str
     seed: int
     config: dict[str, Any]
     """The whole configuration, plain values."""
     data: dict[str, str]
-    """Hash of each split's manifest."""
+    """Hashes of the tokens and of each split's manifest."""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Name of each finished step -> command, commit, device, seconds, and what it was asked for."""
+    """Name of each finished step -> command, commit, device, and what it was asked for."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Name of each step -> seconds, those of attempts that were stopped included."""
 
     @staticmethod
     def of(run: Run, data: Mapping[str, str]) -> "Record":
         """The record of a run of which nothing is done."""
         config = json.loads(json.dumps(run.values()))
-        return Record(run.cell.config.name, run.cell.config.group, run.seed, config, dict(data))
+        return Record(run.cell.config.name, run.seed, config, dict(data))
 
 
 def record_file(out: Path, name: str) -> Path:
@@ -59,7 +60,7 @@ def read_record(path: Path) -> Record | None:
         return None
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); move the folder away") from None
 
 
@@ -70,25 +71,31 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def differences(found: Record, wanted: Record) -> list[str]:
-    """In what a run differs from the one that is asked for; its group is not a difference."""
-    old, new = (_flat({"data": r.data, "config": r.config}) for r in (found, wanted))
+    """In what a run differs from the one that is asked for. Of the data only what both name: a
+    matrix may get further splits.
+    """
+    common = found.data.keys() & wanted.data.keys()
+    old, new = (
+        _flat({"data": {name: record.data[name] for name in common}, "config": record.config})
+        for record in (found, wanted)
+    )
     names = [name for name in (*old, *(new.keys() - old.keys())) if old.get(name) != new.get(name)]
     return [f"{name}: {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
 def data_fingerprint(data_dir: Path, splits: tuple[str, ...]) -> dict[str, str]:
-    """Hashes of the manifests that a run depends on.
+    """Hashes of the tokens and manifests that a run depends on.
 
     Raises:
         ValueError: one is missing.
     """
-    found = {}
+    files = {"tokens": data_dir / "lang" / "tokens.txt"}
     for split in ("train", "valid", *splits):
-        path = data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz"
+        files[split] = data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz"
+    for path in files.values():
         if not path.is_file():
-            raise ValueError(f"'{path}' is missing; prepare.sh stage 4 writes the cuts")
-        found[split] = file_hash(path)
-    return found
+            raise ValueError(f"'{path}' is missing; prepare.sh makes it")
+    return {name: file_hash(path) for name, path in files.items()}
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,12 +17,13 @@ Paths are relative to the matrix file.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.config import from_dict, override, read_toml, to_dict
 from dualasr_lib.experiment import ExperimentConfig
+from dualasr_lib.model.joint import BRANCHES, Branch
 from dualasr_lib.searches import METHODS
 
 __all__ = ["Cell", "CellConfig", "CorpusConfig", "MatrixConfig", "Run", "plan", "runs"]
@@ -57,6 +58,10 @@ class CellConfig:
     seeds: tuple[int, ...] = ()
     """Which of the seeds that are asked for; empty: all."""
 
+    def baselines(self, branch: Branch) -> list[str]:
+        """The cells that this one is compared with on `branch`."""
+        return [name.replace("{branch}", branch) for name in self.against]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixConfig:
@@ -83,15 +88,21 @@ class MatrixConfig:
                     f"each cell must have its own name, fit for a folder, but one is {name!r}"
                 )
         unknown = [method for method in self.methods if method not in METHODS]
-        if unknown or not self.methods:
+        if unknown:
             raise ValueError(f"methods must be some of {METHODS}, but are {list(self.methods)}")
-        if not self.splits:
-            raise ValueError("splits must name at least one split, but are empty")
+        for what, values in (("splits", self.splits), ("methods", self.methods)):
+            if not values or len(set(values)) < len(values) or "valid" in values:
+                raise ValueError(
+                    f"{what} must be different ones, at least one, and valid, which is decoded "
+                    f"anyway, none of them, but are {list(values)}"
+                )
         for cell in self.cell:
-            for other in cell.against:
-                possible = [other.format(branch=branch) for branch in ("streaming", "full")]
-                if not set(possible) <= set(names):
-                    raise ValueError(f"cell {cell.name!r} is against {other!r}, which is no cell")
+            for branch in BRANCHES:
+                for name in cell.baselines(branch):
+                    if name not in names:
+                        raise ValueError(
+                            f"cell {cell.name!r} is against {name!r}, which is no cell"
+                        )
 
 
 class Cell(NamedTuple):
@@ -128,7 +139,8 @@ class Run(NamedTuple):
 def plan(
     path: Path, base: Path | None, assignments: Sequence[str]
 ) -> tuple[MatrixConfig, list[Cell]]:
-    """The matrix of file `path`, each configuration checked.
+    """The matrix of file `path`, each configuration checked; with the base and the changes that are
+    used, not those of the file.
 
     Args:
         base: in place of the matrix's.
@@ -144,6 +156,7 @@ def plan(
         Cell(cell, folder / cell.config, start, (*config.set, *cell.set, *assignments))
         for cell in config.cell
     ]
+    config = replace(config, base=start.name, set=(*config.set, *assignments))
     for cell in cells:
         try:
             cell.experiment(0)

@@ -4,7 +4,7 @@ from benchmarks.report import markdown
 
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
 from matrix.results import MatrixResults
-from matrix.statistics import Comparison, Rate, Table, comparisons
+from matrix.statistics import Comparison, Rate, Table
 
 __all__ = ["report"]
 
@@ -12,17 +12,17 @@ _NOTES = """\
 - CER in %: mean ± standard deviation over seeds; "all" is all evaluation splits together.
 - Relative CERR: (baseline - cell) / baseline, above 0 the cell is better. 95 % intervals by paired
   bootstrap: for other utterances (these very models), and for other utterances and other seeds
-  (seeds drawn for each side on its own). **Bold**: the second leaves out 0; of twenty intervals of
-  methods that make no difference, one would.
+  (Student's t for each side's mean over seeds). **Bold**: the second leaves out 0. No correction is
+  made for the number of comparisons: of twenty that make no difference, one would be bold.
 - Emission delay: p50/p90 of the streaming branch chunk by chunk, on the clock of the audio; mean
   over splits and seeds.
 - How alike the branches are: sp-KD losses between them on valid, whether or not they were trained
   with them; the items are utterances, or frames (tokens, for the decoders)."""
 
 
-def report(results: MatrixResults) -> str:
+def report(table: Table) -> str:
     """All tables, what they mean, and where the numbers come from."""
-    table = Table(results)
+    results = table.results
     groups = list(dict.fromkeys(cell.group for cell in results.cells))
     parts = [part for group in groups for part in _group(table, group)]
     return "\n\n".join([*parts, _NOTES, _sources(results)]) + "\n"
@@ -35,7 +35,7 @@ def _group(table: Table, group: str) -> list[str]:
         if len(lines) > 1:
             parts += [f"### {group}: {branch} branch", markdown(lines)]
     for method in table.results.methods:
-        found = comparisons(table, group, method)
+        found = table.comparisons(group, method)
         if found:
             lines = [_comparison_head(table.results.splits), *map(_comparison, found)]
             parts += [f"### {group}: against baselines, {method}", markdown(lines)]
@@ -112,9 +112,10 @@ def _sources(results: MatrixResults) -> str:
     commits = "; ".join(f"{step} {', '.join(sorted(found))}" for step, found in by_step.items())
     hours = sum(run.train_seconds for run in results.runs) / 3600
     bootstrap = BootstrapConfig()
+    start = " ".join((results.base, *results.set))
     devices = ", ".join(sorted({run.device for run in results.runs}))
     return (
-        f"{len(results.runs)} runs from {results.base} on {devices}, {hours:.1f} h of training. "
+        f"{len(results.runs)} runs from {start} on {devices}, {hours:.1f} h of training. "
         f"{' + '.join(results.splits)}: {utterances} utterances, {chars} characters; valid: "
         f"{len(results.lengths['valid'])}, {sum(results.lengths['valid'])}. "
         f"Commits: {commits}. Bootstrap: {bootstrap.num_draws} draws, seed {bootstrap.seed}."

@@ -4,7 +4,8 @@ are made of: errors by utterance, latencies, and where each number comes from.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from dualasr_lib.config import from_dict
 from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.files import write_atomically
 from dualasr_lib.model.joint import BRANCHES
-from matrix.folder import read_record, record_file
-from matrix.plan import CellConfig, MatrixConfig, Run
+from matrix.folder import Record, differences, read_record, record_file
+from matrix.plan import Cell, CellConfig, MatrixConfig, Run
+from matrix.steps import Workplace, steps
 
 __all__ = ["MatrixResults", "RunResult", "collect", "read_results", "write_results"]
+
+_LOG = logging.getLogger(__name__)
 
 Errors = dict[str, dict[str, dict[str, list[int]]]]
 
@@ -49,6 +53,9 @@ class MatrixResults:
     """Everything that tables and figures are made of."""
 
     base: str
+    """Name of the file that all configurations start from."""
+    set: tuple[str, ...]
+    """Changes to all of them."""
     splits: tuple[str, ...]
     """Pooled; `valid` is there beside them."""
     methods: tuple[str, ...]
@@ -78,24 +85,29 @@ class _References:
         return [result.counts[id_].errors for id_ in ids]
 
 
-def collect(matrix: MatrixConfig, out: Path, runs: Sequence[Run]) -> MatrixResults:
-    """The results of those of `runs` that have been decoded.
+def collect(matrix: MatrixConfig, cells: Sequence[Cell], out: Path) -> MatrixResults:
+    """The results of all runs of these cells in `out` that are decoded, of whatever seed.
+
+    A run of another configuration, or decoded for something else, is left out, and said so.
 
     Raises:
         ValueError: there is none, or files are missing, damaged, or of different utterances.
     """
     references = _References()
-    found = [
-        result for run in runs if (result := _result(matrix, out, run, references)) is not None
-    ]
+    found = []
+    for cell in cells:
+        for seed in _seeds(out / cell.config.name):
+            result = _result(matrix, out, Run(cell, seed), references)
+            found += [] if result is None else [result]
     if not found:
         raise ValueError(f"there is no decoded run of this matrix in {out}")
     names = {result.cell for result in found}
     return MatrixResults(
         base=matrix.base,
+        set=matrix.set,
         splits=matrix.splits,
         methods=matrix.methods,
-        cells=tuple(cell for cell in matrix.cell if cell.name in names),
+        cells=tuple(cell.config for cell in cells if cell.config.name in names),
         lengths=references.lengths,
         references=references.hashes,
         runs=tuple(found),
@@ -121,46 +133,75 @@ def read_results(path: Path) -> MatrixResults:
         plain = json.loads(path.read_text(encoding="utf-8"))
         cells = tuple(from_dict(CellConfig, cell) for cell in plain.pop("cells"))
         runs = tuple(RunResult(**run) for run in plain.pop("runs"))
-        for name in ("splits", "methods"):
+        for name in ("set", "splits", "methods"):
             plain[name] = tuple(plain[name])
-        return MatrixResults(**plain, cells=cells, runs=runs)
+        results = MatrixResults(**plain, cells=cells, runs=runs)
+        _check(results)
+        return results
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} must be a results file of run_matrix.py: {error}") from None
 
 
+def _seeds(folder: Path) -> list[int]:
+    names = (path.parent.name for path in folder.glob("seed-*/run.json"))
+    return sorted(int(name.removeprefix("seed-")) for name in names)
+
+
 def _result(matrix: MatrixConfig, out: Path, run: Run, references: _References) -> RunResult | None:
     record = read_record(record_file(out, run.name))
-    if record is None or "decode" not in record.steps:
+    if record is None:
+        return None
+    every = {step.name: step for step in steps(run, matrix, Workplace(out, Path(), "", ""))}
+    done = {name for name, step in every.items() if step.is_done(record)}
+    other = differences(record, Record.of(run, {}))
+    if other or not {"train", "decode"} <= done:
+        _LOG.info("left out: %s, %s", run.name, f"made with {other[0]}" if other else "not decoded")
         return None
     folder, train = out / run.name, record.steps["train"]
-    branches = [branch for branch in BRANCHES if branch in record.config["model"]["branches"]]
+    emission = {}
+    if "stream" in done:
+        for split in matrix.splits:
+            files = result_files(folder / "decode" / "streaming-online-1best", split)
+            emission[split] = _json(files.summary)["latency"]["emission_ms"]
+    similarity = _json(folder / "similarity-valid.json") if "similarity" in done else {}
+    return RunResult(
+        cell=record.cell,
+        seed=record.seed,
+        parameters=train["parameters"],
+        commits={name: record.steps[name]["commit"] for name in every if name in done},
+        device=train["device"],
+        train_seconds=record.spent["train"],
+        errors=_errors(matrix, folder, record.config["model"]["branches"], references),
+        emission_ms=emission,
+        similarity={name: gap for name, gap in similarity.items() if name != "weights"},
+    )
+
+
+def _errors(
+    matrix: MatrixConfig, folder: Path, branches: Collection[str], references: _References
+) -> Errors:
     errors: Errors = {}
-    for branch in branches:
+    for branch in (branch for branch in BRANCHES if branch in branches):
         for method in matrix.methods:
             splits = errors.setdefault(branch, {}).setdefault(method, {})
             for split in ("valid", *matrix.splits):
                 files = result_files(folder / "decode" / f"{branch}-{method}", split)
                 splits[split] = references.errors(split, read_result(files.summary))
-    emission = {}
-    if "stream" in record.steps:
-        for split in matrix.splits:
-            files = result_files(folder / "decode" / "streaming-online-1best", split)
-            emission[split] = _json(files.summary)["latency"]["emission_ms"]
-    similarity = {}
-    if "similarity" in record.steps:
-        similarity = _json(folder / "similarity-valid.json")
-        del similarity["weights"]
-    return RunResult(
-        cell=record.cell,
-        seed=record.seed,
-        parameters=train["parameters"],
-        commits={name: step["commit"] for name, step in record.steps.items()},
-        device=train["device"],
-        train_seconds=train["seconds"],
-        errors=errors,
-        emission_ms=emission,
-        similarity=similarity,
-    )
+    return errors
+
+
+def _check(results: MatrixResults) -> None:
+    """ValueError unless every run has a number for each utterance of each split."""
+    sizes = {split: len(results.lengths[split]) for split in ("valid", *results.splits)}
+    for run in results.runs:
+        for branch, methods in run.errors.items():
+            for method in results.methods:
+                found = {split: len(errors) for split, errors in methods[method].items()}
+                if found != sizes:
+                    raise ValueError(
+                        f"{run.cell} seed {run.seed} {branch} {method} must have {sizes} "
+                        f"utterances, but has {found}"
+                    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -168,4 +209,4 @@ def _json(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove run.json's step") from None
+        raise ValueError(f"{path} cannot be read: {error}") from None

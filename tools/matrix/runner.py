@@ -4,31 +4,32 @@ Each step is a process of its own with its output in <run>/<step>.log. A step th
 run, not the others. A signal stops everything: train.py saves, and the same command goes on.
 """
 
+import json
 import logging
 import shlex
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.parameters import size
 
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.experiment import build_model
+from dualasr_lib.training.averaging import load_weights
 from matrix.folder import Record, differences, read_record, record_file, write_record
 from matrix.plan import MatrixConfig, Run
 from matrix.steps import Step, Workplace, steps
 
-__all__ = ["Runner", "commit"]
+__all__ = ["Runner"]
 
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[2]
 _LAST_LINES = 5
+_STOPPED = 130
 
 
 class Runner:
@@ -53,7 +54,6 @@ class Runner:
         self._matrix, self._place, self._wanted = matrix, place, wanted
         self._runs = runs
         self._records = {run.name: self._record(run, data) for run in runs}
-        self._commit = commit()
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
@@ -63,7 +63,7 @@ class Runner:
         todo = [run for run in self._runs if self._missing(run)]
         _LOG.info("%d of %d runs are finished", len(self._runs) - len(todo), len(self._runs))
         failures, begun = [], time.monotonic()
-        with ThreadPoolExecutor(jobs) as pool, _signals_as_interrupts():
+        with ThreadPoolExecutor(jobs) as pool:
             futures = {pool.submit(self._run, run): run for run in todo}
             try:
                 for done, future in enumerate(as_completed(futures), start=1):
@@ -83,6 +83,11 @@ class Runner:
         wanted = Record.of(run, data)
         found = read_record(path)
         if found is None:
+            if any(path.parent.glob("epoch-*.pt")):
+                raise ValueError(
+                    f"{path.parent} holds checkpoints, but no {path.name} that says of what: move "
+                    "it away, or give another --out"
+                )
             return wanted
         other = differences(found, wanted)
         if other:
@@ -90,47 +95,67 @@ class Runner:
                 f"{path.parent} was made otherwise ({'; '.join(other[:3])}): move it away, or "
                 "give another --out"
             )
-        found.group = wanted.group
+        found.data |= wanted.data
         return found
 
     def _missing(self, run: Run) -> list[Step]:
         """The steps to do: those that are wanted and not done, or done for something else."""
-        done = self._records[run.name].steps
-        return [
-            step
-            for step in steps(run, self._matrix, self._place)
-            if step.name in self._wanted
-            and (step.name not in done or done[step.name]["asked"] != step.asked)
-        ]
+        record = self._records[run.name]
+        every = steps(run, self._matrix, self._place)
+        return [s for s in every if s.name in self._wanted and not s.is_done(record)]
 
     def _run(self, run: Run) -> str | None:
         """All missing steps of a run; what went wrong."""
-        record, folder = self._records[run.name], self._place.out / run.name
-        folder.mkdir(parents=True, exist_ok=True)
-        for step in self._missing(run):
-            if step.name != "train" and "train" not in record.steps:
-                return f"{run.name}: {step.name} needs a trained model, but step train is not done"
-            begun, log = time.monotonic(), folder / f"{step.name}.log"
-            code = self._call(step, log)
-            if code != 0:
-                last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-                ending = "".join(f"\n    {line}" for line in last)
-                return f"{run.name}: {step.name} ended with exit code {code} ({log}):{ending}"
-            seconds = time.monotonic() - begun
-            record.steps[step.name] = {
-                "command": shlex.join(step.command),
-                "commit": self._commit,
-                "device": self._place.device,
-                "seconds": round(seconds, 1),
-                "asked": step.asked,
-            }
-            if step.name == "train":
-                record.steps["train"]["parameters"] = self._parameters(run)
-            write_record(record_file(self._place.out, run.name), record)
-            _LOG.info("%s: %s, %.0f s", run.name, step.name, seconds)
+        try:
+            while missing := self._missing(run):  # anew each time: training undoes what follows
+                problem = self._do(run, missing[0])
+                if problem:
+                    return f"{run.name}: {problem}"
+        except (OSError, ValueError) as error:
+            return f"{run.name}: {error}"
         return None
 
-    def _parameters(self, run: Run) -> int:
+    def _do(self, run: Run, step: Step) -> str | None:
+        """One step, recorded if it went well; what went wrong."""
+        record, folder = self._records[run.name], self._place.out / run.name
+        if step.name == "train":
+            record.steps = {}  # what follows is of the weights that there were
+        elif "train" not in record.steps:
+            return f"{step.name} needs a trained model, but step train is not done"
+        write_record(record_file(self._place.out, run.name), record)
+        begun, log, commit = time.monotonic(), folder / f"{step.name}.log", _commit()
+        code = self._call(step, log)
+        spent = record.spent.get(step.name, 0.0) + time.monotonic() - begun
+        record.spent[step.name] = round(spent, 1)
+        if code == 0:
+            record.steps[step.name] = {
+                **({"parameters": self._trained(run)} if step.name == "train" else {}),
+                "command": shlex.join(step.command),
+                "commit": commit,
+                "device": self._place.device_name,
+                "asked": step.asked,
+            }
+        write_record(record_file(self._place.out, run.name), record)
+        if code != 0:
+            last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+            ending = "".join(f"\n    {line}" for line in last)
+            return f"{step.name} ended with exit code {code} ({log}):{ending}"
+        _LOG.info("%s: %s, %.0f s", run.name, step.name, spent)
+        return None
+
+    def _trained(self, run: Run) -> int:
+        """Parameters of the model.
+
+        Raises:
+            ValueError: it was trained with another configuration: a file has changed since.
+        """
+        weights = load_weights(self._place.out / run.name)
+        wanted = self._records[run.name].config
+        if json.loads(json.dumps(weights.config)) != wanted:
+            raise ValueError(
+                "the configuration files must stay as they are while a matrix runs, but the model "
+                "was trained with another configuration than the one that was planned"
+            )
         tokenizer = Tokenizer.load(self._place.data_dir / "lang")
         return size(build_model(run.cell.experiment(run.seed), tokenizer))
 
@@ -138,7 +163,7 @@ class Runner:
         with open(log, "ab") as output:
             with self._lock:
                 if self._stopped:
-                    return 130
+                    return _STOPPED
                 process = subprocess.Popen(step.command, stdout=output, stderr=subprocess.STDOUT)
                 self._processes.add(process)
             try:
@@ -154,7 +179,7 @@ class Runner:
                 process.send_signal(signal.SIGTERM)
 
 
-def commit() -> str:
+def _commit() -> str:
     """The commit of the programs, with + if files differ from it; "unknown" without git."""
     try:
         head = _git("rev-parse", "--short", "HEAD")
@@ -167,17 +192,3 @@ def _git(*arguments: str) -> str:
     command = ["git", "-C", str(_ROOT), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.strip()
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Inside, SIGTERM is a KeyboardInterrupt, as SIGINT is."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

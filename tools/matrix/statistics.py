@@ -10,9 +10,10 @@ from dualasr_lib.metrics.bootstrap import (
     relative_cerr_interval,
     relative_cerr_over_seeds,
 )
+from dualasr_lib.model.joint import BRANCHES
 from matrix.results import MatrixResults, RunResult
 
-__all__ = ["Comparison", "Rate", "Table", "comparisons"]
+__all__ = ["Comparison", "Rate", "Table"]
 
 
 class Rate(NamedTuple):
@@ -31,7 +32,6 @@ class Comparison(NamedTuple):
     cell: str
     baseline: str
     branch: str
-    method: str
     utterances: Interval
     """Relative CERR of the seeds both have, and its interval for other utterances: these models."""
     both: Interval
@@ -58,6 +58,7 @@ class Table:
         self._runs: dict[str, list[RunResult]] = {}
         for run in results.runs:
             self._runs.setdefault(run.cell, []).append(run)
+        self._compared: dict[tuple[str, str], list[Comparison]] = {}
 
     def runs(self, cell: str) -> list[RunResult]:
         """The runs of a cell; none if it was not run."""
@@ -93,22 +94,31 @@ class Table:
         splits = self.results.splits
         system, base = rows(ours, splits), rows(theirs, splits)
         by_split = {
-            split: relative_cerr_interval(
-                _summed(rows(theirs, [split])), _summed(rows(ours, [split])), config
-            ).value
-            for split in splits
+            split: _reduction(rows(theirs, [split]), rows(ours, [split])) for split in splits
         }
         return Comparison(
             cell,
             baseline,
             branch,
-            method,
             relative_cerr_interval(_summed(base), _summed(system), config),
             relative_cerr_over_seeds(base, system, config),
             by_split,
             sum(sum(b) > sum(s) for b, s in zip(base, system)),
             len(seeds),
         )
+
+    def comparisons(self, group: str, method: str) -> list[Comparison]:
+        """All that the cells of a group ask for and for which there are results; made once."""
+        if (group, method) not in self._compared:
+            self._compared[group, method] = [
+                self.compare(cell.name, baseline, branch, method)
+                for branch in BRANCHES
+                for cell in self.results.cells
+                if cell.group == group and self.has(cell.name, branch)
+                for baseline in cell.baselines(branch)
+                if self.has(baseline, branch) and self._seeds(cell.name) & self._seeds(baseline)
+            ]
+        return self._compared[group, method]
 
     def emission(self, cell: str, rank: str) -> float | None:
         """Percentile `rank` of the emission delay, ms: the mean over splits and seeds."""
@@ -125,28 +135,19 @@ class Table:
         found = [run.similarity[name] for run in self.runs(cell) if name in run.similarity]
         return mean(found) if found else None
 
+    def _seeds(self, cell: str) -> set[int]:
+        return {run.seed for run in self.runs(cell)}
+
     def _errors(self, run: RunResult, branch: str, method: str, splits: Sequence[str]) -> list[int]:
         by_split = run.errors[branch][method]
         return [errors for split in splits for errors in by_split[split]]
 
 
-def comparisons(table: Table, group: str, method: str) -> list[Comparison]:
-    """All comparisons of a group that its cells ask for and for which there are results."""
-    found = []
-    for branch in ("streaming", "full"):
-        for cell in table.results.cells:
-            if cell.group != group or not table.has(cell.name, branch):
-                continue
-            for other in cell.against:
-                baseline = other.format(branch=branch)
-                common = {r.seed for r in table.runs(cell.name)} & {
-                    r.seed for r in table.runs(baseline)
-                }
-                if common and table.has(baseline, branch):
-                    found.append(table.compare(cell.name, baseline, branch, method))
-    return found
-
-
 def _summed(rows: Sequence[Sequence[int]]) -> list[int]:
     """Errors of each utterance, all seeds together."""
     return [sum(column) for column in zip(*rows)]
+
+
+def _reduction(baseline: Sequence[Sequence[int]], system: Sequence[Sequence[int]]) -> float | None:
+    before, after = (sum(map(sum, rows)) for rows in (baseline, system))
+    return (before - after) / before if before else None

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matrix.folder import Record
 from matrix.plan import MatrixConfig, Run
 
 __all__ = ["STEPS", "Step", "Workplace", "steps"]
@@ -25,6 +26,8 @@ class Workplace(NamedTuple):
     data_dir: Path
     device: str
     """cpu, cuda or auto."""
+    device_name: str
+    """What that is, for reports."""
 
 
 class Step(NamedTuple):
@@ -35,6 +38,10 @@ class Step(NamedTuple):
     asked: dict[str, Any]
     """What decides its result beside the run's configuration: if it changes, the step is done
     again."""
+
+    def is_done(self, record: Record) -> bool:
+        """Whether it is done, for the same."""
+        return record.steps.get(self.name, {}).get("asked") == self.asked
 
 
 def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
