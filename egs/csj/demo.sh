@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
     *) echo "demo.sh: unknown argument '$1'; try --help" >&2; exit 2 ;;
   esac
 done
-# train.py saves and exits 0 when it is interrupted: the demo must not go on from there.
+# A stage that ends well in spite of a signal must not let the demo go on.
 trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir -p "$work"

@@ -157,6 +157,19 @@ def test_every_method(program: Program, exp: Path, branch: str) -> None:
         assert found[method]["params"]["scales"] == kept["scales"]
 
 
+def test_several_branches_and_methods_at_once(program: Program, exp: Path) -> None:
+    folders = [
+        exp / "decode" / f"{branch}-{method}"
+        for branch in ("streaming", "full")
+        for method in ("greedy", "1best")
+    ]
+    for folder in folders:
+        (folder / "summary-eval1.json").unlink(missing_ok=True)
+    program(decode, "--branch", "streaming", "full", "--method", "greedy", "1best")
+    found = [summary_of(folder) for folder in folders]
+    assert [f"{s['branch']}-{s['method']}" for s in found] == [folder.name for folder in folders]
+
+
 @pytest.mark.parametrize("method", ["nbest-lm", "hlg"])
 def test_scales_are_tuned_once_kept_and_overridden(
     program: Program, exp: Path, capfd: pytest.CaptureFixture[str], method: str
@@ -263,6 +276,7 @@ FULL = ("--branch", "full")
     ("module", "options", "message"),
     [
         (decode, (*FULL, "--method", "1best", "--scales", "lm=1"), "--scales is for methods"),
+        (decode, (*FULL, "--method", "hlg", "1best", "--scales", "lm=1"), "the method is 1best"),
         (decode, (*FULL, "--method", "nbest", "--lm", "x.arpa"), "--lm is for methods"),
         (streaming_decode, ("--scales", "lm=1"), "--scales is for methods"),
         (streaming_decode, ("--second-scales", "attention=1"), "is for --two-pass"),

@@ -59,6 +59,21 @@ def test_killed_run_goes_on_to_the_same_losses(data: Path, trained: Path, tmp_pa
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
 
 
+def test_a_stopped_run_says_so(data: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, str(ROOT / "egs/csj/train.py")]
+    arguments += [str(argument) for argument in train_arguments(data, tmp_path)]
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "log.jsonl").is_file() or not losses(tmp_path):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 130
+    step = load(tmp_path / find(tmp_path, None).name).step
+    assert f"stopped and saved at step {step}; the same command goes on" in output
+
+
 def test_two_processes_train_the_joint_model(data: Path, tmp_path: Path) -> None:
     """As torchrun would start them, with distillation from step 2 on."""
     with socket.socket() as probe:
