@@ -95,42 +95,38 @@ def relative_cerr_over_seeds(
     system_errors: Sequence[Sequence[int]],
     config: BootstrapConfig | None = None,
 ) -> Interval:
-    """Relative CERR of the mean over training seeds, with an interval for other utterances and
+    """Relative CERR of the means over training seeds, with an interval for other utterances and
     other seeds.
 
-    Each draw takes the same utterances for all models. To the mean over the n seeds of each side it
-    adds that mean's standard error times a draw of Student's t with n - 1 degrees of freedom, for
-    each side on its own: two runs of one seed have no weights in common, and a few seeds hardly
-    tell their spread. (For means alone this is the interval of Behrens and Fisher, which covers at
-    least what it says; drawing the seeds themselves would not: with three of them, an interval of
-    95 % leaves out the truth in one case of eight.) A side of one seed adds no spread of seeds.
+    Each draw takes the same utterances for all models; to the relative CERR R of their sums it adds
+    its standard error over the n seeds times a draw of Student's t with n - 1 degrees of freedom.
+    The error is that of a ratio of paired means (of baseline errors b, system errors s):
+    sd(b - s - R b) / (sqrt(n) mean(b)). Runs of one seed begin with the same weights and batches as
+    far as their models are the same, so they are pairs; where they have nothing in common, the
+    interval is still right. Drawing the seeds themselves would not be: of three it gives
+    intervals that are too short. One seed says nothing of other seeds.
 
     Args:
         baseline_errors: for each seed of the baseline the errors of each utterance.
-        system_errors: of the same utterances, in the same order, under the system.
+        system_errors: of the same seeds and utterances, in the same order, under the system.
     """
     config = config or BootstrapConfig()
+    size = len(baseline_errors)
+    if not size or size != len(system_errors):
+        raise ValueError(
+            "baseline and system need the same seeds, at least one, "
+            f"but have {size} and {len(system_errors)}"
+        )
     rows = _columns(*baseline_errors, *system_errors)
-    first = len(baseline_errors)
-    if not 0 < first < rows.shape[1]:
-        raise ValueError("both the baseline and the system need the errors of at least one seed")
-    drawn = _drawn_sums(rows, config)
-    generator = np.random.default_rng([config.seed, 1])
-    sides = (drawn[:, :first], drawn[:, first:])
-    means = np.stack([_drawn_seeds(side, generator) for side in sides], axis=1)
-    total = rows.sum(axis=0)
-    exact = np.stack([total[:first].mean(), total[first:].mean()])
-    return _interval(exact, means, _reduction, config)
-
-
-def _drawn_seeds(sums: _Floats, generator: np.random.Generator) -> _Floats:
-    """(draws, seeds) -> (draws,): in each draw a mean that other seeds might have had."""
-    draws, size = sums.shape
-    mean: _Floats = sums.mean(axis=1)
+    drawn, exact = _drawn_sums(rows, config), rows.sum(axis=0)
+    means = [np.stack([x[..., :size].mean(-1), x[..., size:].mean(-1)], -1) for x in (exact, drawn)]
     if size == 1:
-        return mean
-    error = sums.std(axis=1, ddof=1) / np.sqrt(size)
-    return np.maximum(mean + error * generator.standard_t(size - 1, draws), 0.0)
+        return _interval(means[0], means[1], _reduction, config)
+    value = float(_reduction(means[0]))
+    rest = exact[:size] - exact[size:] - value * exact[:size]
+    error = float(_divide(rest.std(ddof=1) / np.sqrt(size), means[0][0]))
+    student = np.random.default_rng([config.seed, 1]).standard_t(size - 1, len(drawn))
+    return _middle(value, _reduction(means[1]) + error * student, config)
 
 
 def _columns(*columns: Sequence[int]) -> _Floats:
@@ -178,8 +174,11 @@ def _interval(
     """The ratio of all utterances, and the middle part of the ratios of the draws in which it
     exists.
     """
-    value = float(ratio(sums))
-    ratios = ratio(drawn)
+    return _middle(float(ratio(sums)), ratio(drawn), config)
+
+
+def _middle(value: float, ratios: _Floats, config: BootstrapConfig) -> Interval:
+    """`value` and the ends of the middle part of those ratios that exist."""
     ratios = ratios[~np.isnan(ratios)]
     if np.isnan(value) or ratios.size == 0:
         return Interval(None, None, None)

@@ -12,8 +12,9 @@ _NOTES = """\
 - CER in %: mean ± standard deviation over seeds; "all" is all evaluation splits together.
 - Relative CERR: (baseline - cell) / baseline, above 0 the cell is better. 95 % intervals by paired
   bootstrap: for other utterances (these very models), and for other utterances and other seeds
-  (Student's t for each side's mean over seeds). **Bold**: the second leaves out 0. No correction is
-  made for the number of comparisons: of twenty that make no difference, one would be bold.
+  (runs of one seed are pairs; Student's t over seeds). **Bold**: the second leaves out 0. No
+  correction is made for the number of comparisons: of twenty that make no difference, one would
+  be bold.
 - Emission delay: p50/p90 of the streaming branch chunk by chunk, on the clock of the audio; mean
   over splits and seeds.
 - How alike the branches are: sp-KD losses between them on valid, whether or not they were trained
