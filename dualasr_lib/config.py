@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["from_dict", "load", "override", "read_toml", "to_dict"]
+__all__ = ["flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
 
 C = TypeVar("C")
 
@@ -55,6 +55,17 @@ def to_dict(config: Any) -> dict[str, Any]:
         for field in dataclasses.fields(config)
         if getattr(config, field.name) is not None
     }
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `{"a.b": value}`; a tuple becomes the list that a file would hold."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def load(cls: type[C], path: Path, overrides: Sequence[str] = (), base: Path | None = None) -> C:

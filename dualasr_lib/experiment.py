@@ -27,7 +27,15 @@ from dualasr_lib.metrics.cer import ErrorCounts, count_errors
 from dualasr_lib.model.ctc import CtcLoss, CtcLossConfig, torch_ctc_loss
 from dualasr_lib.model.distillation import BranchView, similarity_gaps, similarity_images
 from dualasr_lib.model.encoder import encoder_lens
-from dualasr_lib.model.joint import Branch, JointModel, LossConfig, Losses, ModelConfig, Targets
+from dualasr_lib.model.joint import (
+    Branch,
+    JointModel,
+    LossConfig,
+    Losses,
+    ModelConfig,
+    Targets,
+    total_loss,
+)
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitConfig, FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
@@ -160,9 +168,10 @@ class Experiment:
         )  # fmt: skip
         self._name_unalignable(batch.ids, losses.impossible)
         parts = losses.parts(self.config.loss)
+        loss = total_loss(parts)
         return StepResult(
-            loss=losses.weighted(self.config.loss),
-            terms={**_loss_terms(losses), **_shares(parts), **self._chunk_terms(chunk)},
+            loss=loss,
+            terms={**_loss_terms(losses), **_shares(parts, loss), **self._chunk_terms(chunk)},
             weight=float(losses.num_tokens),
             signal_seconds=sum(batch.durations),
         )
@@ -271,10 +280,10 @@ def _loss_terms(losses: Losses) -> dict[str, Term]:
     return terms
 
 
-def _shares(parts: Mapping[str, Tensor]) -> dict[str, Term]:
-    """Each part of the loss over their sum, as totals over the steps between two points."""
-    total = torch.stack([*parts.values()]).sum().detach()
-    return {f"loss_share/{n}": Term(part.detach() / total, 1.0) for n, part in parts.items()}
+def _shares(parts: Mapping[str, Tensor], loss: Tensor) -> dict[str, Term]:
+    """Each part of the loss over all of it; the log shows the mean over steps."""
+    whole = loss.detach()
+    return {f"loss_share/{n}": Term(part.detach() / whole, 1.0) for n, part in parts.items()}
 
 
 def _ctc_loss(config: CtcLossConfig, delay_penalty: float) -> CtcLoss:

@@ -11,7 +11,10 @@ from tqdm import tqdm
 
 from dualasr_lib.memory import is_memory_error
 
-__all__ = ["Progress", "run_program"]
+__all__ = ["INTERRUPTED", "Progress", "run_program"]
+
+INTERRUPTED = 130
+"""Exit code of a program that a signal stopped: what shells give for SIGINT."""
 
 _TRACEBACK = "DUALASR_TRACEBACK"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -36,7 +39,7 @@ def run_program(main: Callable[[], None]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _is_users(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from dualasr_lib.config import from_dict, load, override, read_toml, to_dict
+from dualasr_lib.config import flatten, from_dict, load, override, read_toml, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,14 @@ def test_round_trip() -> None:
 def test_mistakes_are_named(change: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_dict(Outer, override({"name": "n"}, [change]))
+
+
+def test_flattened_values_have_dotted_names() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": (1, 2)}, "e": [3], "f": {}}) == {
+        "a.b.c": 1,
+        "a.d": [1, 2],
+        "e": [3],
+    }
 
 
 def test_includes_and_overrides(tmp_path: Path) -> None:

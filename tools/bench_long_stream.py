@@ -24,6 +24,7 @@ import torch
 from benchmarks.report import announce, markdown, write_json
 from benchmarks.streaming import percentile
 from matplotlib.figure import Figure
+from pictures import write_picture
 from torch import Tensor
 
 from dualasr_lib.data.audio import open_audio
@@ -169,8 +170,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     upper.legend()
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    write_picture(figure, path, dpi=120)
 
 
 def recordings(data_dir: Path, split: str) -> list[Path]:

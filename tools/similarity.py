@@ -15,7 +15,6 @@ and their difference.
 """
 
 import argparse
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,10 +27,12 @@ from torch import Tensor
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.files import write_atomically
-from dualasr_lib.model.distillation import similarity_gaps
+from dualasr_lib.model.distillation import (
+    DistillationConfig,
+    similarities,
+    similarity_gaps,
+)
 from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
-from dualasr_lib.model.pairing import Sequences
-from dualasr_lib.model.similarity import mean_over_time, similarity
 from dualasr_lib.model.streaming import ChunkSpec
 from dualasr_lib.program import Progress, run_program
 from dualasr_lib.recogniser import Recogniser
@@ -76,21 +77,18 @@ def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Me
         count += 1
         if len(batch.ids) > fullest:
             fullest = len(batch.ids)
-            encoder = {branch: _matrix(views[branch].encoder) for branch in BRANCHES}
+            pair = (views["full"].encoder, views["streaming"].encoder)
+            full, streaming = similarities(*pair, 0, DistillationConfig()).cpu()
+            encoder = {"full": full, "streaming": streaming}
     if not count:
         raise ValueError("the split must have at least one utterance, but has none")
     return Measured({name: total / count for name, total in sums.items()}, encoder)
 
 
-def _matrix(side: Sequences) -> Tensor:
-    items = mean_over_time(side.hidden, side.lens)[None]
-    valid = torch.ones(items.shape[:2], dtype=torch.bool, device=items.device)
-    return similarity(items, valid, centre=False)[0].cpu()
-
-
 def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
     """Streaming, full, and their difference, a row per model; one scale for all differences."""
     from matplotlib.figure import Figure
+    from pictures import write_picture
 
     figure = Figure(figsize=(9, 2.9 * len(found)))
     axes = figure.subplots(len(found), 3, squeeze=False)
@@ -112,10 +110,7 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
         for axis in row:
             axis.set_xticks([])
             axis.set_yticks([])
-    figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110, format="png")
-    write_atomically(path, picture.getvalue())
+    write_picture(figure, path, dpi=110)
 
 
 def main() -> None:

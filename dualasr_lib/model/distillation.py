@@ -34,6 +34,7 @@ __all__ = [
     "Distiller",
     "Widths",
     "build_distiller",
+    "similarities",
     "similarity_gaps",
     "similarity_images",
 ]
@@ -259,8 +260,8 @@ def similarity_images(
     lag = _lag(direction, config.shift) if config.items == "frame" else 0
     with torch.no_grad(), torch.autocast(full.hidden.device.type, enabled=False):
         pairs = {
-            "encoder": _similarities(teacher.encoder, student.encoder, lag, config),
-            "decoder": _similarities(teacher.decoder, student.decoder, 0, config),
+            "encoder": similarities(teacher.encoder, student.encoder, lag, config),
+            "decoder": similarities(teacher.decoder, student.decoder, 0, config),
         }
         return {
             f"similarity/{part}_{role}": 0.5 + 0.5 * matrix / pair.abs().max().clamp(min=1e-20)
@@ -270,10 +271,15 @@ def similarity_images(
         }
 
 
-def _similarities(
+def similarities(
     teacher: Sequences, student: Sequences, lag: int, config: DistillationConfig
 ) -> Tensor:
-    """(2, b, b) matrices of teacher and student, over valid items only."""
+    """(2, b, b) similarities of teacher and student, over valid items only; with `frame` items
+    those of the first utterance.
+
+    Args:
+        lag: frames by which the student lags; only with `frame` items.
+    """
     if config.items == "frame":
         lens = (teacher.lens[:1], student.lens[:1])
         pair = align(teacher.hidden[:1], student.hidden[:1], lens, lag)

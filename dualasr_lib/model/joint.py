@@ -43,6 +43,7 @@ __all__ = [
     "ModelConfig",
     "NbestTexts",
     "Targets",
+    "total_loss",
 ]
 
 
@@ -125,8 +126,13 @@ class Losses(NamedTuple):
 
     def weighted(self, config: LossConfig) -> Tensor:
         """The loss to differentiate."""
-        start = self.num_tokens.new_zeros((), dtype=torch.float32)
-        return sum(self.parts(config).values(), start)
+        return total_loss(self.parts(config))
+
+
+def total_loss(parts: Mapping[str, Tensor]) -> Tensor:
+    """The loss to differentiate, from `Losses.parts`; at least float32."""
+    start = next(iter(parts.values())).new_zeros((), dtype=torch.float32)
+    return sum(parts.values(), start)
 
 
 class JointModel(nn.Module):

@@ -1,12 +1,13 @@
 """Everything a run must remember, and how it goes to a checkpoint and back."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from dualasr_lib.config import flatten
 from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.averaging import RunningAverage
 from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
@@ -200,16 +201,8 @@ def _check_ranks(directory: Path, found: Sequence[tuple[int, int, str]]) -> None
 
 
 def _tell_changes(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    before, now = dict(_flat(saved)), dict(_flat(own))
+    before, now = flatten(saved), flatten(own)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             change = f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
             print(f"{path.name}: config {change}", file=sys.stderr)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, list(value) if isinstance(value, tuple) else value

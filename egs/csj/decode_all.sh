@@ -35,18 +35,13 @@ decode() { # decode.py or streaming_decode.py with its own options, on all split
   python "$root/egs/csj/$program" --exp-dir "$exp" --data-dir "$data" --split $splits "$@"
 }
 
-for branch in streaming full; do
-  for method in greedy 1best nbest nbest-oracle hlg nbest-lm lattice-lm attention; do
-    decode decode.py --branch "$branch" --method "$method"
-  done
-done
+decode decode.py --branch streaming full \
+  --method greedy 1best nbest nbest-oracle hlg nbest-lm lattice-lm attention
 for method in greedy 1best hlg; do
   decode streaming_decode.py --method "$method"
 done
 decode streaming_decode.py --two-pass
 if [ -n "$lexicon" ]; then
-  for branch in streaming full; do
-    decode decode.py --branch "$branch" --method hlg --lexicon "$data/lang/lexicon.txt"
-  done
+  decode decode.py --branch streaming full --method hlg --lexicon "$data/lang/lexicon.txt"
 fi
 python "$root/tools/show_results.py" "$exp" --markdown

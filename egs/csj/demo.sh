@@ -37,13 +37,8 @@ stage() { # name command...: runs it and remembers how long it took
 }
 
 decode() { # the attention scales are tuned on valid first
-  local branch method
-  for branch in streaming full; do
-    for method in 1best attention; do
-      python "$root/egs/csj/decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
-        --split eval1 eval2 eval3 --branch "$branch" --method "$method"
-    done
-  done
+  python "$root/egs/csj/decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
+    --split eval1 eval2 eval3 --branch streaming full --method 1best attention
 }
 
 stream() { # words now, and rewritten at the end of the sentence

@@ -18,10 +18,8 @@ from pathlib import Path
 
 from dualasr_lib.config import load
 from dualasr_lib.experiment import Experiment, ExperimentConfig
-from dualasr_lib.program import run_program
+from dualasr_lib.program import INTERRUPTED, run_program
 from dualasr_lib.training.distributed import local_device, process_group
-
-_STOPPED = 130
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,7 +46,7 @@ def main() -> None:
         result = experiment.fit(experiment.run(arguments.exp_dir, world), device)
     if not result.finished:
         print(f"stopped and saved at step {result.step}; the same command goes on", flush=True)
-        sys.exit(_STOPPED)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ pytest.importorskip("sentencepiece")
 
 import torch
 
-from dualasr_lib.config import load, read_toml, to_dict
+from dualasr_lib.config import flatten, load, read_toml, to_dict
 from dualasr_lib.experiment import ExperimentConfig
 from dualasr_lib.model.ctc import torch_ctc_loss
 from dualasr_lib.model.joint import JointModel, Targets
@@ -36,17 +36,6 @@ STEPS: dict[str, dict[str, Any]] = {
     "sp_kd": {},
 }
 """What each step changes."""
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested sections as `{"a.b": value}`."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        key: leaf
-        for name, value in values.items()
-        for key, leaf in flat(value, f"{prefix}.{name}" if prefix else name).items()
-    }
 
 
 def configured(name: str, base: str | None = None) -> ExperimentConfig:
@@ -77,12 +66,12 @@ def test_a_base_is_the_whole_method(base: str) -> None:
 @pytest.mark.parametrize("base", [None, *BASES])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_changes_only_what_it_must(step: str, base: str | None) -> None:
-    before = flat(to_dict(configured(base or "csj")))
-    after = flat(to_dict(configured(step, base)))
+    before = flatten(to_dict(configured(base or "csj")))
+    after = flatten(to_dict(configured(step, base)))
     changed = {key: value for key, value in after.items() if before[key] != value}
     assert before.keys() == after.keys()
     assert changed == STEPS[step]
-    assert flat(read_toml(CONF / f"{step}.toml", CONF / "demo.toml")).keys() <= before.keys()
+    assert flatten(read_toml(CONF / f"{step}.toml", CONF / "demo.toml")).keys() <= before.keys()
 
 
 @pytest.mark.parametrize("step", STEPS)

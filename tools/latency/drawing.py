@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictures import write_picture
 
 from latency.report import Point
 
@@ -32,8 +33,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
         axes.set_ylim(lowest, 1.2 * axes.get_ylim()[1])  # room for the legend
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right", ncols=2)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    write_picture(figure, path, dpi=150)
 
 
 def _cer(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:

@@ -1,12 +1,11 @@
 """The comparisons of a matrix as a picture: relative CERR with its intervals."""
 
-import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictures import write_picture
 
-from dualasr_lib.files import write_atomically
 from matrix.statistics import Comparison, Table
 
 __all__ = ["draw"]
@@ -53,10 +52,7 @@ def draw(table: Table, path: Path) -> None:
         "relative CERR (%), 95 % intervals: thick for other utterances, thin for other seeds, too",
         fontsize=8,
     )
-    figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=130, format="png")
-    write_atomically(path, picture.getvalue())
+    write_picture(figure, path, dpi=130)
 
 
 def _line(axis: Axes, y: float, found: Comparison, colour: str) -> None:

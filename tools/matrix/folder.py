@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dualasr_lib.config import flatten
 from dualasr_lib.files import file_hash, write_atomically
 from matrix.plan import Run
 
@@ -76,7 +77,7 @@ def differences(found: Record, wanted: Record) -> list[str]:
     """
     common = found.data.keys() & wanted.data.keys()
     old, new = (
-        _flat({"data": {name: record.data[name] for name in common}, "config": record.config})
+        flatten({"data": {name: record.data[name] for name in common}, "config": record.config})
         for record in (found, wanted)
     )
     names = [name for name in (*old, *(new.keys() - old.keys())) if old.get(name) != new.get(name)]
@@ -96,13 +97,3 @@ def data_fingerprint(data_dir: Path, splits: tuple[str, ...]) -> dict[str, str]:
         if not path.is_file():
             raise ValueError(f"'{path}' is missing; prepare.sh makes it")
     return {name: file_hash(path) for name, path in files.items()}
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        name: leaf
-        for key, value in values.items()
-        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
-    }

@@ -3,6 +3,7 @@
 from benchmarks.report import markdown
 
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
+from dualasr_lib.model.joint import BRANCHES
 from matrix.results import MatrixResults
 from matrix.statistics import Comparison, Rate, Table
 
@@ -31,7 +32,7 @@ def report(table: Table) -> str:
 
 def _group(table: Table, group: str) -> list[str]:
     parts = []
-    for branch in ("streaming", "full"):
+    for branch in BRANCHES:
         lines = _rates(table, group, branch)
         if len(lines) > 1:
             parts += [f"### {group}: {branch} branch", markdown(lines)]

@@ -19,6 +19,7 @@ from benchmarks.parameters import size
 
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.experiment import build_model
+from dualasr_lib.program import INTERRUPTED
 from dualasr_lib.training.averaging import load_weights
 from matrix.folder import Record, differences, read_record, record_file, write_record
 from matrix.plan import MatrixConfig, Run
@@ -29,7 +30,6 @@ __all__ = ["Runner"]
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[2]
 _LAST_LINES = 5
-_STOPPED = 130
 
 
 class Runner:
@@ -163,7 +163,7 @@ class Runner:
         with open(log, "ab") as output:
             with self._lock:
                 if self._stopped:
-                    return _STOPPED
+                    return INTERRUPTED
                 process = subprocess.Popen(step.command, stdout=output, stderr=subprocess.STDOUT)
                 self._processes.add(process)
             try:

@@ -1,0 +1,18 @@
+"""Pictures of the programs in tools/, written as whole files."""
+
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from dualasr_lib.files import write_atomically
+
+__all__ = ["write_picture"]
+
+
+def write_picture(figure: Figure, path: Path, dpi: int) -> None:
+    """Lays the figure out and writes it; its format is that of the file's ending, or PNG."""
+    figure.tight_layout()
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
+    write_atomically(path, picture.getvalue())
