@@ -8,7 +8,6 @@ It composes; the mechanisms are below. What a trained checkpoint is used for is 
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -16,13 +15,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.config import to_dict
+from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
+from dualasr_lib.core.config import to_dict
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataConfig, DataModule
+from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.files import write_atomically
 from dualasr_lib.metrics.cer import ErrorCounts, count_errors
 from dualasr_lib.model.ctc import CtcLoss, CtcLossConfig, torch_ctc_loss
 from dualasr_lib.model.distillation import BranchView, similarity_gaps, similarity_images
@@ -30,92 +30,21 @@ from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.model.joint import (
     Branch,
     JointModel,
-    LossConfig,
     Losses,
-    ModelConfig,
     Targets,
     total_loss,
 )
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.training.contract import FitConfig, FitResult, Run, StepResult, Term, Validation
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.loop import fit
 from dualasr_lib.training.progress import watched
 
-__all__ = ["ChunkConfig", "Experiment", "ExperimentConfig", "build_model", "draw_chunk"]
+__all__ = ["Experiment", "draw_chunk"]
 
 _LOG = logging.getLogger(__name__)
 _EXAMPLES = 3  # validation utterances whose texts are logged
 _NAMES = 20  # training utterances without a CTC alignment that are named
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkConfig:
-    """Chunks the streaming branch is trained with, and those it is decoded with by default."""
-
-    train_frames: tuple[int, ...] = (8, 16, 32, 64)
-    """Chunk lengths drawn per batch, in 50 Hz frames (20 ms)."""
-    train_left: tuple[int, ...] = (64, 128, 256)
-    """Left contexts drawn per batch, in 50 Hz frames; rounded down to whole chunks, at
-    least one."""
-    ms: int = 320
-    """Chunk when decoding, milliseconds."""
-    left_ms: int = 2560
-    """Left context when decoding, milliseconds."""
-
-    def __post_init__(self) -> None:
-        if not self.train_frames or not self.train_left:
-            raise ValueError("train_frames and train_left must not be empty")
-        if min(self.train_left) < 1 or self.left_ms < 1:
-            raise ValueError(
-                "left contexts must be positive, "
-                f"but are {self.train_left} frames and {self.left_ms} ms"
-            )
-        ChunkSpec.from_ms(self.ms, self.left_ms)
-
-    @property
-    def decoding(self) -> ChunkSpec:
-        """The chunk used when nothing else is asked for."""
-        return ChunkSpec.from_ms(self.ms, self.left_ms)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExperimentConfig:
-    """Everything that a run depends on; saved inside each checkpoint."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    """Sizes of the model."""
-    loss: LossConfig = field(default_factory=LossConfig)
-    """Weights of the loss."""
-    ctc_loss: CtcLossConfig = field(default_factory=CtcLossConfig)
-    """The CTC loss; its delay penalty is for the streaming branch only."""
-    chunk: ChunkConfig = field(default_factory=ChunkConfig)
-    """Chunks of the streaming branch."""
-    features: FbankConfig = field(default_factory=FbankConfig)
-    """Features, the same for training, decoding and streaming."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Batches."""
-    training: FitConfig = field(default_factory=FitConfig)
-    """Optimiser, schedule, loop."""
-
-    def __post_init__(self) -> None:
-        if self.features.num_mel_bins != self.model.num_features:
-            raise ValueError(
-                "model.num_features must equal features.num_mel_bins="
-                f"{self.features.num_mel_bins}, but is {self.model.num_features}"
-            )
-        if self.model.has("streaming"):
-            factors = {2, *(stack.downsampling for stack in self.model.streaming)}
-            for frames in (*self.chunk.train_frames, self.chunk.decoding.frames):
-                for factor in factors:
-                    ChunkSpec(frames=frames, left=None).downsampled(factor)
-
-
-def build_model(config: ExperimentConfig, tokenizer: Tokenizer) -> JointModel:
-    """A model with fresh weights, drawn from torch's global generator."""
-    return JointModel(
-        config.model, config.loss.distillation, tokenizer.vocab_size, tokenizer.sos_eos_id
-    )
 
 
 def draw_chunk(config: ChunkConfig) -> ChunkSpec:

@@ -14,19 +14,20 @@ pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
 from dualasr_lib import experiment
-from dualasr_lib.config import from_dict, to_dict
+from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
+from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.experiment import ChunkConfig, Experiment, ExperimentConfig, build_model
+from dualasr_lib.experiment import Experiment
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.joint import JointModel, LossConfig
 from dualasr_lib.model.model_config import Branch, ModelConfig
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig
-from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.model.zipformer.attention import AttentionConfig
+from dualasr_lib.model.zipformer.layer import LayerConfig
+from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.training.contract import FitConfig
 from dualasr_lib.training.distributed import World
 

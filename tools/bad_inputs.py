@@ -24,8 +24,8 @@ import soxr
 import torch
 from benchmarks.report import markdown
 
+from dualasr_lib.core.program import run_program
 from dualasr_lib.data.audio import open_audio
-from dualasr_lib.program import run_program
 
 _RATE = 16000
 _SECONDS = 8
@@ -106,7 +106,7 @@ def speech_of(data_dir: Path) -> np.ndarray:
 
 def outcome(path: Path, options: list[str]) -> tuple[int, str]:
     """Exit code, and the text or the lines that say why there is none."""
-    command = [sys.executable, "-m", "dualasr_lib.transcribe", *options, str(path)]
+    command = [sys.executable, "-m", "dualasr_lib.programs.transcribe", *options, str(path)]
     root = Path(__file__).resolve().parents[1]
     result = subprocess.run(
         command, cwd=root, capture_output=True, text=True, check=False, timeout=_TIMEOUT

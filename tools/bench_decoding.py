@@ -19,7 +19,7 @@ from benchmarks.posteriors import describe, log_probs
 from benchmarks.report import HEADER, Row, announce, cells, markdown, write_json
 from benchmarks.workloads import Setting
 
-from dualasr_lib.program import run_program
+from dualasr_lib.core.program import run_program
 
 _PARTS = ("lattice", "online", "hour", "second-pass")
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"

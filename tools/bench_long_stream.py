@@ -27,11 +27,11 @@ from matplotlib.figure import Figure
 from pictures import write_picture
 from torch import Tensor
 
+from dualasr_lib.core.program import run_program
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.live import Event, Final, listen
-from dualasr_lib.program import run_program
-from dualasr_lib.transcribe import add_engine_arguments, load_engine
+from dualasr_lib.programs.transcribe import add_engine_arguments, load_engine
 
 _MINUTES = 5
 _HEADER = (

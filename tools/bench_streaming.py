@@ -23,7 +23,7 @@ from benchmarks.streaming import Load, Measured, measure_loads, percentile, targ
 from benchmarks.timing import median
 from benchmarks.workloads import Setting, build_encoder, is_yardstick
 
-from dualasr_lib.program import run_program
+from dualasr_lib.core.program import run_program
 
 _SIZES = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf" / "sizes"
 _HEADER = (

@@ -28,7 +28,7 @@ from benchmarks.report import HEADER, Row, announce, cells, markdown, write_json
 from benchmarks.training import CASES, Bench, PartRow
 from benchmarks.workloads import Setting
 
-from dualasr_lib.program import run_program
+from dualasr_lib.core.program import run_program
 
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
 

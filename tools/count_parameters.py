@@ -19,7 +19,7 @@ from benchmarks.parameters import EncoderCounts, encoder_counts, joint_counts
 from benchmarks.report import markdown, write_json
 from benchmarks.workloads import SMALL, Setting, model_values
 
-from dualasr_lib.program import run_program
+from dualasr_lib.core.program import run_program
 
 _VOCAB = 500
 PUBLISHED = {

@@ -20,10 +20,10 @@ from pathlib import Path
 from latency.curve import Curve, Plan
 from latency.report import table
 
-from dualasr_lib.decode_setup import DecodeSetup, add_decode_arguments
-from dualasr_lib.files import write_atomically
-from dualasr_lib.program import run_program
-from dualasr_lib.searches import ONLINE_METHODS
+from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import run_program
+from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.searches import ONLINE_METHODS
 
 
 def parse_arguments() -> argparse.Namespace:

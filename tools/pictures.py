@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dualasr_lib.files import write_atomically
+from dualasr_lib.core.files import write_atomically
 
 __all__ = ["write_picture"]
 

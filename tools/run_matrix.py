@@ -37,8 +37,8 @@ from matrix.runner import Runner
 from matrix.statistics import Table
 from matrix.steps import STEPS, Workplace
 
-from dualasr_lib.files import write_atomically
-from dualasr_lib.program import run_program
+from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import run_program
 from dualasr_lib.training.distributed import World, local_device
 from dualasr_lib.training.lock import sole_run
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualasr_lib.core.program import run_program
 from dualasr_lib.decoding.recogs import read_recogs
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
 from dualasr_lib.metrics.cer import ErrorCounts, count_errors
-from dualasr_lib.program import run_program
 
 HEADER = (
     *("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF"),

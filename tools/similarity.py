@@ -24,18 +24,18 @@ import torch
 from benchmarks.report import markdown
 from torch import Tensor
 
+from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import Progress, run_program
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
-from dualasr_lib.files import write_atomically
 from dualasr_lib.model.distillation import (
     DistillationConfig,
     similarities,
     similarity_gaps,
 )
 from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.program import Progress, run_program
-from dualasr_lib.recogniser import Recogniser
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.recognition.recogniser import Recogniser
 from dualasr_lib.training.distributed import local_device
 
 

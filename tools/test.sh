@@ -52,7 +52,7 @@ run_tests() { # run_tests LANE PYTHON ARGUMENTS...
 
 torch2_tests() { # what needs neither k2 nor kaldifeat
   local folder
-  for folder in tests/model tests/training tests/metrics tests/decoding; do
+  for folder in tests/core tests/model tests/training tests/metrics tests/decoding tests/recognition tests/programs; do
     [ ! -d "$folder" ] || echo "$folder"
   done
   compgen -G 'tests/test_*.py'

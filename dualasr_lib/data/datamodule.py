@@ -22,11 +22,11 @@ from lhotse.cut import Cut
 from lhotse.dataset import SimpleCutSampler
 from torch import Tensor
 
+from dualasr_lib.core.files import file_hash
 from dualasr_lib.data.augment import AugmentConfig, Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.files import file_hash
 
 __all__ = ["DataConfig", "DataModule", "Refused", "Utterance", "Word"]
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import sentencepiece
 
-from dualasr_lib.files import write_atomically
+from dualasr_lib.core.files import write_atomically
 
 __all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "PieceType", "Tokenizer"]
 

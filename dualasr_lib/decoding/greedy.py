@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dualasr_lib.core.trace import Trace, emitted, extended
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.offline import Heard, Searched
-from dualasr_lib.trace import Trace, emitted, extended
 
 __all__ = [
     "GreedyState",

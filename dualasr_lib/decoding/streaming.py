@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.tree import split, stack
 from dualasr_lib.decoding.contract import (
     ModelStep,
     OnlineSearch,
@@ -33,7 +34,6 @@ from dualasr_lib.decoding.contract import (
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.stepping import Turn, step_streams
-from dualasr_lib.tree import split, stack
 
 __all__ = [
     "Clock",

@@ -12,11 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.errs import format_errs
 from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.recogs import Recognised, format_recogs
-from dualasr_lib.files import write_atomically
 from dualasr_lib.metrics.cer import characters
 
 __all__ = ["ResultFiles", "result_files", "write_nbest", "write_results"]

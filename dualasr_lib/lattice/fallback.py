@@ -13,8 +13,8 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.lattice.path import SearchConfig
-from dualasr_lib.memory import is_memory_error
 
 __all__ = ["Found", "each_utterance", "with_fallbacks"]
 

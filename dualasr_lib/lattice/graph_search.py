@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from dualasr_lib.core.trace import Trace, common_depth, emitted, extended
 from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel
 from dualasr_lib.lattice.path import Path
-from dualasr_lib.trace import Trace, common_depth, emitted, extended
 
 __all__ = ["GraphConfig", "GraphSearch", "GraphState", "GraphStep"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dualasr_lib.ranks import meet
+from dualasr_lib.core.ranks import meet
 
 __all__ = ["rows_of_all_ranks"]
 

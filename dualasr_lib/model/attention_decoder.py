@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualasr_lib.core.tree import map_tree, stack
 from dualasr_lib.model.decoder_layer import DecoderLayer, KeyValue, attend, by_head
 from dualasr_lib.model.prefixes import PrefixChunk, prefix_chunks
-from dualasr_lib.tree import map_tree, stack
 
 __all__ = [
     "AttentionDecoder",

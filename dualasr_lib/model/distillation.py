@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from dualasr_lib.model.pairing import Method, Sequences, align
 from dualasr_lib.model.rivals import Consistency, HiddenMse, LogitKl, OverShifts, ShiftedLogitKl
-from dualasr_lib.model.scheduled import Scheduled
 from dualasr_lib.model.similarity import (
     Items,
     SimilarityPreserving,
     mean_over_time,
     similarity,
 )
+from dualasr_lib.model.zipformer.scheduled import Scheduled
 
 __all__ = [
     "METHODS",

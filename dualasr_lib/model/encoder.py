@@ -18,9 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig, SubsamplingState
-from dualasr_lib.model.zipformer import Downsample, Prepared, StackConfig, Zipformer, ZipformerState
+from dualasr_lib.model.zipformer.stacks import (
+    Downsample,
+    Prepared,
+    StackConfig,
+    Zipformer,
+    ZipformerState,
+)
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.subsampling import (
+    ConvSubsampling,
+    SubsamplingConfig,
+    SubsamplingState,
+)
 
 __all__ = [
     "Encoded",

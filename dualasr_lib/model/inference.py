@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from dualasr_lib.model.regularise import Balancer, Whiten
+from dualasr_lib.model.zipformer.regularise import Balancer, Whiten
 
 __all__ = ["prepare_for_inference", "prepare_for_steps"]
 

@@ -26,7 +26,7 @@ from dualasr_lib.model.encoder import (
     StreamingEncoder,
 )
 from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName, ModelConfig
-from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 __all__ = ["Integration", "build_integration"]
 

@@ -30,9 +30,9 @@ from dualasr_lib.model.distillation import (
 from dualasr_lib.model.encoder import Encoded, StreamingEncoder
 from dualasr_lib.model.integration import build_integration
 from dualasr_lib.model.model_config import BRANCHES, Branch, ModelConfig
-from dualasr_lib.model.scheduled import set_step
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.training_aids import PUBLISHED_WARM_UP
+from dualasr_lib.model.zipformer.scheduled import set_step
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.training_aids import PUBLISHED_WARM_UP
 
 __all__ = [
     "BRANCHES",

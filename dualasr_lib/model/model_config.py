@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dualasr_lib.model.attention_decoder import DecoderConfig
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig
+from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 
 __all__ = ["BRANCHES", "Branch", "IntegrationName", "ModelConfig"]
 

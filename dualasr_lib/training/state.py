@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dualasr_lib.config import flatten
+from dualasr_lib.core.config import flatten
 from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.averaging import RunningAverage
 from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dualasr_lib.memory import is_memory_error
-from dualasr_lib.ranks import AbandonedError, meet
+from dualasr_lib.core.memory import is_memory_error
+from dualasr_lib.core.ranks import AbandonedError, meet
 from dualasr_lib.training.bad_batches import Suspect
 from dualasr_lib.training.contract import Cause, Objective, Term
 from dualasr_lib.training.distributed import gather, send_weights, sum_gradients, sum_over_ranks

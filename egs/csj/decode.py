@@ -15,13 +15,13 @@ import argparse
 from argparse import Namespace
 from itertools import product
 
-from dualasr_lib.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.core.program import Progress, run_program
 from dualasr_lib.decoding.offline import decode_batches
 from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
 from dualasr_lib.decoding.writer import write_nbest, write_results
 from dualasr_lib.model.joint import BRANCHES, Branch
-from dualasr_lib.program import Progress, run_program
-from dualasr_lib.searches import METHODS, NBEST_METHODS, Method
+from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.searches import METHODS, NBEST_METHODS, Method
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -16,13 +16,13 @@ full-two-pass/; the summary has the CER of the first pass and the time that the 
 import argparse
 from pathlib import Path
 
-from dualasr_lib.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.core.program import Progress, run_program
 from dualasr_lib.decoding.hypothesis import Emission
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
 from dualasr_lib.decoding.writer import write_results
-from dualasr_lib.program import Progress, run_program
-from dualasr_lib.searches import ONLINE_METHODS
+from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.searches import ONLINE_METHODS
 
 
 def parse_arguments() -> argparse.Namespace:

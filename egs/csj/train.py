@@ -16,9 +16,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dualasr_lib.config import load
-from dualasr_lib.experiment import Experiment, ExperimentConfig
-from dualasr_lib.program import INTERRUPTED, run_program
+from dualasr_lib.configuration import ExperimentConfig
+from dualasr_lib.core.config import load
+from dualasr_lib.core.program import INTERRUPTED, run_program
+from dualasr_lib.experiment import Experiment
 from dualasr_lib.training.distributed import local_device, process_group
 
 

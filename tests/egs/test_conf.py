@@ -11,11 +11,11 @@ pytest.importorskip("sentencepiece")
 
 import torch
 
-from dualasr_lib.config import flatten, load, read_toml, to_dict
-from dualasr_lib.experiment import ExperimentConfig
+from dualasr_lib.configuration import ExperimentConfig
+from dualasr_lib.core.config import flatten, load, read_toml, to_dict
 from dualasr_lib.model.ctc import torch_ctc_loss
 from dualasr_lib.model.joint import JointModel, Targets
-from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
 BASES = ("demo", "noisy", "small", "csj")

@@ -24,22 +24,22 @@ pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
-from dualasr_lib.config import to_dict
+from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.config import to_dict
+from dualasr_lib.core.program import run_program
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
-from dualasr_lib.experiment import ExperimentConfig, build_model
-from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.joint import JointModel
 from dualasr_lib.model.model_config import ModelConfig
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig
-from dualasr_lib.model.zipformer_layer import LayerConfig
-from dualasr_lib.program import run_program
-from dualasr_lib.searches import METHODS
+from dualasr_lib.model.zipformer.attention import AttentionConfig
+from dualasr_lib.model.zipformer.layer import LayerConfig
+from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
+from dualasr_lib.recognition.searches import METHODS
 from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.training.contract import FitConfig
 from egs.csj import decode, streaming_decode

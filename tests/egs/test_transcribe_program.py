@@ -14,7 +14,7 @@ for library in ("lhotse", "_kaldifeat", "k2", "kaldilm", "kaldingram", "sentence
 
 def transcribe(data: Path, exp: Path, *others: object) -> subprocess.CompletedProcess[str]:
     arguments = ["--exp-dir", exp, "--data-dir", data, "--device", "cpu", *others]
-    command = [sys.executable, "-m", "dualasr_lib.transcribe", *map(str, arguments)]
+    command = [sys.executable, "-m", "dualasr_lib.programs.transcribe", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=ROOT,

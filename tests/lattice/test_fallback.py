@@ -9,10 +9,10 @@ from torch import Tensor
 
 pytest.importorskip("k2")
 
+from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.lattice.fallback import each_utterance, with_fallbacks
 from dualasr_lib.lattice.path import Path, SearchConfig
 from dualasr_lib.lattice.search import one_best
-from dualasr_lib.memory import is_memory_error
 
 
 class Found(NamedTuple):

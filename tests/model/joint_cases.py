@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.model.attention import AttentionConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.joint import JointModel, Targets
 from dualasr_lib.model.model_config import Branch, IntegrationName, ModelConfig
-from dualasr_lib.model.scheduled import set_step
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig
-from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.model.zipformer.attention import AttentionConfig
+from dualasr_lib.model.zipformer.layer import LayerConfig
+from dualasr_lib.model.zipformer.scheduled import set_step
+from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 
 __all__ = [
     "ALL_BRANCHES",

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.zipformer import Zipformer
+from dualasr_lib.model.zipformer.stacks import Zipformer
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 __all__ = ["slow_forward"]
 

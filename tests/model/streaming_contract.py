@@ -1,5 +1,5 @@
 """verify_streaming: the one test that every streaming module must pass (the law of
-dualasr_lib.model.streaming).
+dualasr_lib.model.zipformer.streaming).
 
 Inputs are (N, T, C) frames; a window holds one chunk and the module's declared look-ahead.
 """
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.tree import leaves, split, stack
+from dualasr_lib.core.tree import leaves, split, stack
 
 __all__ = ["Module", "run_chunks", "verify_streaming"]
 

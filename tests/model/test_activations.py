@@ -6,8 +6,15 @@ import torch.nn.functional as F
 from gradients import compare_gradients
 from torch import Tensor
 
-from dualasr_lib.model import activations
-from dualasr_lib.model.activations import SWOOSH_L, SWOOSH_R, Pieces, Swoosh, swoosh, swoosh_linear
+from dualasr_lib.model.zipformer import activations
+from dualasr_lib.model.zipformer.activations import (
+    SWOOSH_L,
+    SWOOSH_R,
+    Pieces,
+    Swoosh,
+    swoosh,
+    swoosh_linear,
+)
 
 KINDS = [(SWOOSH_L, 4.0, 0.035), (SWOOSH_R, 1.0, 0.313261687)]
 

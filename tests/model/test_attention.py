@@ -6,16 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualasr_lib.model.attention import (
+from dualasr_lib.model.zipformer.attention import (
     AttentionConfig,
     AttentionWeights,
     relative_view,
     uniform_weights,
 )
-from dualasr_lib.model.band import MASKED, Window
-from dualasr_lib.model.context import chunk_context, full_context, position_encoding, step_context
-from dualasr_lib.model.streaming import ChunkSpec, keep_last, unfilled
-from dualasr_lib.model.training_aids import Aids
+from dualasr_lib.model.zipformer.band import MASKED, Window
+from dualasr_lib.model.zipformer.context import (
+    chunk_context,
+    full_context,
+    position_encoding,
+    step_context,
+)
+from dualasr_lib.model.zipformer.streaming import ChunkSpec, keep_last, unfilled
+from dualasr_lib.model.zipformer.training_aids import Aids
 
 
 @pytest.mark.parametrize(("block", "left"), [(1, 0), (5, 0), (4, 7)])

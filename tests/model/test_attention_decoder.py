@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualasr_lib.core.tree import leaves, map_tree, split, stack
 from dualasr_lib.model import decoder_layer
 from dualasr_lib.model.attention_decoder import (
     AttentionDecoder,
@@ -15,7 +16,6 @@ from dualasr_lib.model.attention_decoder import (
     DecoderState,
     join,
 )
-from dualasr_lib.tree import leaves, map_tree, split, stack
 
 VOCAB, WIDTH, END = 13, 6, 1
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dualasr_lib.model.band import (
+from dualasr_lib.model.zipformer.band import (
     MASKED,
     Window,
     band_mask,
@@ -12,7 +12,7 @@ from dualasr_lib.model.band import (
     split_keys,
     split_queries,
 )
-from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 
 @pytest.mark.parametrize("window", [Window(1, 12, 12), Window(3, 4, 10), Window(2, 8, 11)])

@@ -5,8 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualasr_lib.model.convolution import ChunkCausalConv, ConvolutionModule, SymmetricConv
-from dualasr_lib.model.training_aids import Aids
+from dualasr_lib.model.zipformer.convolution import (
+    ChunkCausalConv,
+    ConvolutionModule,
+    SymmetricConv,
+)
+from dualasr_lib.model.zipformer.training_aids import Aids
 
 
 def depthwise(x: Tensor, weight: Tensor, left: int, right: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualasr_lib.config import from_dict
+from dualasr_lib.core.config import from_dict
 from dualasr_lib.model.ctc import (
     CtcHead,
     CtcLossConfig,

@@ -20,7 +20,7 @@ from distillation_cases import (
 )
 from torch import Tensor
 
-from dualasr_lib.config import from_dict, to_dict
+from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.model import distillation
 from dualasr_lib.model.distillation import (
     METHODS,
@@ -29,7 +29,7 @@ from dualasr_lib.model.distillation import (
     build_distiller,
     similarity_images,
 )
-from dualasr_lib.model.scheduled import set_step
+from dualasr_lib.model.zipformer.scheduled import set_step
 
 CASES: dict[str, dict[str, Any]] = {
     "sp_kd utterance": {},

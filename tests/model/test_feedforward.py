@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.model import activations
-from dualasr_lib.model.activations import SWOOSH_L
-from dualasr_lib.model.feedforward import FeedForward, feedforward
-from dualasr_lib.model.regularise import Balancer
-from dualasr_lib.model.training_aids import Aids
+from dualasr_lib.model.zipformer import activations
+from dualasr_lib.model.zipformer.activations import SWOOSH_L
+from dualasr_lib.model.zipformer.feedforward import FeedForward, feedforward
+from dualasr_lib.model.zipformer.regularise import Balancer
+from dualasr_lib.model.zipformer.training_aids import Aids
 
 
 def layers(dtype: torch.dtype = torch.float64) -> tuple[nn.Linear, nn.Linear]:

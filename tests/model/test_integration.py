@@ -21,15 +21,15 @@ from joint_cases import (
 from streaming_contract import Module, verify_streaming
 from torch import Tensor
 
-from dualasr_lib.model.attention import AttentionWeights
 from dualasr_lib.model.encoder import EncoderState
 from dualasr_lib.model.integration import build_integration
 from dualasr_lib.model.joint import JointModel
 from dualasr_lib.model.model_config import Branch, IntegrationName
-from dualasr_lib.model.regularise import Whiten
-from dualasr_lib.model.scheduled import set_step
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import SubsamplingConfig
+from dualasr_lib.model.zipformer.attention import AttentionWeights
+from dualasr_lib.model.zipformer.regularise import Whiten
+from dualasr_lib.model.zipformer.scheduled import set_step
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 
 CPU = torch.device("cpu")
 WITH_STREAMING = [

@@ -22,9 +22,9 @@ from dualasr_lib.model.ctc import min_ctc_frames, torch_ctc_loss
 from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.joint import JointModel, LossConfig, Losses
 from dualasr_lib.model.model_config import Branch, IntegrationName
-from dualasr_lib.model.normalisation import BiasNorm, Bypass
-from dualasr_lib.model.scheduled import Scheduled, set_step
-from dualasr_lib.model.training_aids import Aids
+from dualasr_lib.model.zipformer.normalisation import BiasNorm, Bypass
+from dualasr_lib.model.zipformer.scheduled import Scheduled, set_step
+from dualasr_lib.model.zipformer.training_aids import Aids
 
 KD = DistillationConfig(encoder_weight=2.0, decoder_weight=3.0)
 

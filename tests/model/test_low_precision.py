@@ -9,7 +9,7 @@ from joint_cases import joint_model
 from dualasr_lib.model.ctc import torch_ctc_loss
 from dualasr_lib.model.joint import LossConfig, Targets
 from dualasr_lib.model.model_config import IntegrationName
-from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CHUNK = ChunkSpec(frames=8, left=16)
 

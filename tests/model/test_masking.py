@@ -2,7 +2,7 @@
 
 import torch
 
-from dualasr_lib.model.masking import (
+from dualasr_lib.model.zipformer.masking import (
     draw_features,
     feature_mask,
     sequence_dropout,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from gradients import compare_gradients
 
-from dualasr_lib.model.normalisation import BiasNorm, Bypass
-from dualasr_lib.model.scheduled import Scheduled, set_step
-from dualasr_lib.model.training_aids import Aids
+from dualasr_lib.model.zipformer.normalisation import BiasNorm, Bypass
+from dualasr_lib.model.zipformer.scheduled import Scheduled, set_step
+from dualasr_lib.model.zipformer.training_aids import Aids
 
 
 def test_bias_norm_and_its_gradient() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.model.regularise import Balancer, Whiten, limit_value, whiteness
-from dualasr_lib.model.scheduled import Scheduled, set_step
+from dualasr_lib.model.zipformer.regularise import Balancer, Whiten, limit_value, whiteness
+from dualasr_lib.model.zipformer.scheduled import Scheduled, set_step
 
 Regulariser = Callable[[Tensor], Tensor]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dualasr_lib.model.scheduled import Knot, Scheduled, interpolate, set_step
+from dualasr_lib.model.zipformer.scheduled import Knot, Scheduled, interpolate, set_step
 
 
 class Holder(nn.Module):

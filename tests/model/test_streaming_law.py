@@ -7,14 +7,14 @@ import torch
 from joint_cases import stir
 from streaming_contract import Module, verify_streaming
 
-from dualasr_lib.config import from_dict, read_toml
-from dualasr_lib.model.attention import AttentionConfig
+from dualasr_lib.core.config import from_dict, read_toml
 from dualasr_lib.model.encoder import StreamingEncoder
 from dualasr_lib.model.model_config import ModelConfig
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig, Zipformer
-from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.model.zipformer.attention import AttentionConfig
+from dualasr_lib.model.zipformer.layer import LayerConfig
+from dualasr_lib.model.zipformer.stacks import StackConfig, Zipformer
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.subsampling import ConvSubsampling, SubsamplingConfig
 
 CPU = torch.device("cpu")
 SIZES = Path(__file__).parents[2] / "egs/csj/conf/sizes"

@@ -5,7 +5,11 @@ import torch
 import torch.nn.functional as F
 from gradients import compare_gradients
 
-from dualasr_lib.model.subsampling import ConvSubsampling, SubsamplingConfig, depthwise_conv
+from dualasr_lib.model.zipformer.subsampling import (
+    ConvSubsampling,
+    SubsamplingConfig,
+    depthwise_conv,
+)
 
 
 @pytest.mark.parametrize(("frames", "bins"), [(1, 3), (10, 19), (33, 7)])

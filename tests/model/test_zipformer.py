@@ -8,12 +8,12 @@ from joint_cases import stir
 from slow_zipformer import slow_forward
 from torch import Tensor
 
-from dualasr_lib.model import context
-from dualasr_lib.model.attention import AttentionConfig
-from dualasr_lib.model.band import Window
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.zipformer import StackConfig, Zipformer
-from dualasr_lib.model.zipformer_layer import LayerConfig
+from dualasr_lib.model.zipformer import context
+from dualasr_lib.model.zipformer.attention import AttentionConfig
+from dualasr_lib.model.zipformer.band import Window
+from dualasr_lib.model.zipformer.layer import LayerConfig
+from dualasr_lib.model.zipformer.stacks import StackConfig, Zipformer
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 
 def zipformer(causal: bool = True) -> Zipformer:

@@ -16,7 +16,7 @@ from benchmarks.timing import Gemm, Rate, Time
 from benchmarks.workloads import Setting, build_encoder
 from torch import Tensor
 
-from dualasr_lib.model.subsampling import SubsamplingConfig
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 
 
 @pytest.fixture

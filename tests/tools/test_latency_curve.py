@@ -23,19 +23,19 @@ from latency.curve import Curve, Plan, shown_at_the_end
 from latency.emissions import emissions_file, read_emissions, write_emissions
 from latency.report import Point, pool, table
 
-from dualasr_lib.config import from_dict, to_dict
+from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.datamodule import Utterance, Word
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decode_setup import DecodeSetup, add_decode_arguments
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.summary import RunInfo, offline_summary
-from dualasr_lib.experiment import ExperimentConfig, build_model
 from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.metrics.bootstrap import Interval
-from dualasr_lib.recogniser import weights_fingerprint
-from dualasr_lib.searches import ONLINE_METHODS
+from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.recogniser import weights_fingerprint
+from dualasr_lib.recognition.searches import ONLINE_METHODS
 from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
 
 ROOT = Path(__file__).parents[2]

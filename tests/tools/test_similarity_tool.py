@@ -12,11 +12,11 @@ pytest.importorskip("sentencepiece")
 
 from similarity import Measured, draw, measure
 
-from dualasr_lib.config import from_dict
+from dualasr_lib.core.config import from_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.model.distillation import BranchDims, DistillationConfig, Widths, build_distiller
 from dualasr_lib.model.joint import JointModel, ModelConfig, Targets
-from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CHUNK = ChunkSpec(frames=16, left=64)
 

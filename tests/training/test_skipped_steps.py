@@ -10,7 +10,7 @@ import tiny_run
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.memory import is_memory_error
+from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.training import archive
 from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.contract import NonFiniteError, OutOfMemoryError, StepResult

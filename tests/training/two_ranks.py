@@ -13,7 +13,7 @@ import tiny_run
 import torch
 from torch import Tensor, distributed, nn
 
-from dualasr_lib.ranks import meet
+from dualasr_lib.core.ranks import meet
 from dualasr_lib.training.contract import StepResult, Term
 from dualasr_lib.training.distributed import World, process_group
 

@@ -18,8 +18,7 @@ from benchmarks.posteriors import log_probs, write_bigram
 from benchmarks.report import Row
 from benchmarks.timing import measure, median
 from benchmarks.workloads import Setting, features_of
-from dualasr_lib.config import from_dict, override
-from dualasr_lib.decode_setup import SECOND_PASS_OPTIONS
+from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.decoding.contract import OnlineSearch
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
@@ -36,7 +35,8 @@ from dualasr_lib.lattice.topology import dense, full_topology
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import JointModel, NbestTexts
-from dualasr_lib.proposers import propose_nbest
+from dualasr_lib.recognition.decode_setup import SECOND_PASS_OPTIONS
+from dualasr_lib.recognition.proposers import propose_nbest
 
 __all__ = ["hour_rows", "lattice_rows", "online_rows", "random_lm", "second_pass_rows"]
 

@@ -14,10 +14,10 @@ from benchmarks.workloads import (
     ready,
     three_steps,
 )
-from dualasr_lib.config import from_dict
+from dualasr_lib.core.config import from_dict
 from dualasr_lib.model.ctc import torch_ctc_loss
 from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig, Targets
-from dualasr_lib.model.zipformer import Zipformer
+from dualasr_lib.model.zipformer.stacks import Zipformer
 
 __all__ = ["build_joint", "joint_work", "train_joint"]
 

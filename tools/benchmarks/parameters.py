@@ -7,7 +7,7 @@ from torch import nn
 from benchmarks.joint import build_joint
 from benchmarks.workloads import Setting, build_encoder, encoder_config, model_values
 from dualasr_lib.model.ctc import CtcHead
-from dualasr_lib.model.zipformer import Zipformer
+from dualasr_lib.model.zipformer.stacks import Zipformer
 
 __all__ = ["EncoderCounts", "encoder_counts", "joint_counts", "size"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dualasr_lib.files import write_atomically
+from dualasr_lib.core.files import write_atomically
 
 __all__ = ["HEADER", "Row", "announce", "cells", "markdown", "number", "write_json"]
 

@@ -15,7 +15,7 @@ from benchmarks.timing import Gemm, Rate, Time, measure, median
 from benchmarks.workloads import Setting, encoder_config, generator, model_values
 from dualasr_lib.model.encoder import EncoderState, StreamingEncoder
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
-from dualasr_lib.model.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 __all__ = ["Load", "Measured", "measure_loads", "percentile", "target_ms"]
 

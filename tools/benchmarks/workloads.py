@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from benchmarks.breakdown import parts_of
 from benchmarks.timing import Work
-from dualasr_lib.config import from_dict, override, read_toml
+from dualasr_lib.core.config import from_dict, override, read_toml
 from dualasr_lib.model.encoder import StreamingEncoder, encoder_lens
-from dualasr_lib.model.scheduled import set_step
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.model.subsampling import SubsamplingConfig
-from dualasr_lib.model.zipformer import StackConfig, Zipformer
+from dualasr_lib.model.zipformer.scheduled import set_step
+from dualasr_lib.model.zipformer.stacks import StackConfig, Zipformer
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 
 __all__ = [
     "SMALL",

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dualasr_lib.core.program import Progress
 from dualasr_lib.data.datamodule import Utterance
-from dualasr_lib.decode_setup import DecodeSetup
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.offline import OfflineSearch, decode_batches
 from dualasr_lib.decoding.streaming import (
@@ -30,10 +30,10 @@ from dualasr_lib.decoding.summary import (
     offline_summary,
     streaming_summary,
 )
-from dualasr_lib.model.streaming import ChunkSpec
-from dualasr_lib.program import Progress
-from dualasr_lib.recogniser import StreamingPath
-from dualasr_lib.searches import Method
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.recognition.decode_setup import DecodeSetup
+from dualasr_lib.recognition.recogniser import StreamingPath
+from dualasr_lib.recognition.searches import Method
 from latency.cells import Cell, Decode, Made, obtain
 from latency.report import Point, pool
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
-from dualasr_lib.files import write_atomically
 
 __all__ = ["emissions_file", "read_emissions", "write_emissions"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dualasr_lib.config import flatten
-from dualasr_lib.files import file_hash, write_atomically
+from dualasr_lib.core.config import flatten
+from dualasr_lib.core.files import file_hash, write_atomically
 from matrix.plan import Run
 
 __all__ = [

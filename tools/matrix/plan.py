@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.config import from_dict, override, read_toml, to_dict
-from dualasr_lib.experiment import ExperimentConfig
+from dualasr_lib.configuration import ExperimentConfig
+from dualasr_lib.core.config import from_dict, override, read_toml, to_dict
 from dualasr_lib.model.joint import BRANCHES, Branch
-from dualasr_lib.searches import METHODS
+from dualasr_lib.recognition.searches import METHODS
 
 __all__ = ["Cell", "CellConfig", "CorpusConfig", "MatrixConfig", "Run", "plan", "runs"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from compare import Result, read_result
 
-from dualasr_lib.config import from_dict
+from dualasr_lib.core.config import from_dict
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.writer import result_files
-from dualasr_lib.files import write_atomically
 from dualasr_lib.model.joint import BRANCHES
 from matrix.folder import Record, differences, read_record, record_file
 from matrix.plan import Cell, CellConfig, MatrixConfig, Run

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from benchmarks.parameters import size
 
+from dualasr_lib.configuration import build_model
+from dualasr_lib.core.program import INTERRUPTED
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.experiment import build_model
-from dualasr_lib.program import INTERRUPTED
 from dualasr_lib.training.averaging import load_weights
 from matrix.folder import Record, differences, read_record, record_file, write_record
 from matrix.plan import MatrixConfig, Run

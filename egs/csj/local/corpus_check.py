@@ -16,8 +16,8 @@ from typing import NamedTuple
 import soundfile
 from lhotse.recipes import csj as lhotse_csj
 
-from dualasr_lib.data.sdb import Defect, check_sdb
 from egs.csj.local.process import die_with_parent
+from egs.csj.local.sdb import Defect, check_sdb
 from egs.csj.local.stage import PrepareError, progress
 
 __all__ = ["Talk", "TalkReport", "check_corpus", "hard_coded_talks"]

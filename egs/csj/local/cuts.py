@@ -14,7 +14,7 @@ from typing import Any
 
 from lhotse import MonoCut, Recording, SupervisionSegment
 
-from dualasr_lib.files import write_atomically
+from dualasr_lib.core.files import write_atomically
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.stage import Folders, progress, read_jsonl, write_jsonl
 

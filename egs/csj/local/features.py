@@ -27,8 +27,8 @@ from lhotse.features.kaldifeat import (
 from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.files import write_atomically
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.process import die_with_parent
 from egs.csj.local.stage import (

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dualasr_lib.data.csj_text import Mode, parse_surface, raw_surfaces
 from dualasr_lib.data.tokenizer import TOKENS_FILE, Tokenizer
+from egs.csj.local.csj_text import Mode, parse_surface, raw_surfaces
 from egs.csj.local.cuts import join_units
 from egs.csj.local.options import TRAINING, Options
 from egs.csj.local.process import run_program

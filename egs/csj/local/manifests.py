@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dualasr_lib.files import write_atomically
+from dualasr_lib.core.files import write_atomically
 from egs.csj.local.corpus_check import (
     SAMPLE_RATE,
     Talk,

@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.files import write_atomically
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.stage import Folders, read_jsonl
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from dualasr_lib.files import write_atomically
+from dualasr_lib.core.files import write_atomically
 
 __all__ = [
     "Folders",

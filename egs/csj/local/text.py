@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.data.csj_text import ParsedText, parse_surface, raw_surfaces
+from egs.csj.local.csj_text import ParsedText, parse_surface, raw_surfaces
 from egs.csj.local.options import PARTS, Options
 from egs.csj.local.stage import (
     Folders,

@@ -1,0 +1,194 @@
+"""Convolutional front end: 100 Hz features (N, T, F) -> 50 Hz frames (N, ceil(T / 2), C), with
+declared look-ahead.
+
+Three 3x3 convolutions (the second with stride 2 in time, the second and third with stride 2 in
+frequency), a ConvNeXt block and a linear layer, as in Zipformer's public description. There every
+convolution hears the future; here the number of future frames that each hears is a choice, and
+their sum is `lookahead`.
+
+Letters: N batch, T feature frames (100 Hz), F mel bins, E look-ahead frames, C channels.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualasr_lib.model.zipformer.activations import SWOOSH_R, compute_dtype, dropout_mask, swoosh
+from dualasr_lib.model.zipformer.feedforward import feedforward
+from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.normalisation import BiasNorm
+
+__all__ = ["ConvSubsampling", "SubsamplingConfig", "SubsamplingState", "depthwise_conv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsamplingConfig:
+    """Sizes and look-ahead of the front end."""
+
+    channels: tuple[int, ...] = (8, 32, 128)
+    """Channels after the three convolutions."""
+    future: tuple[int, ...] = (0, 0, 0, 0)
+    """Frames that the first and second (100 Hz), third and ConvNeXt (50 Hz) convolution hear of the
+    future: none, or (2, 1, 2, 3) = 130 ms as published.
+    """
+    dropout: float = 0.1
+    """Dropout of the output."""
+    feature_mean: float = -6.0
+    """Subtracted from every feature: about the mean log-mel energy of speech in [-1, 1] (ours)."""
+    feature_std: float = 3.5
+    """Divides every feature after that; learning starts faster on inputs around 0 (ours)."""
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != 3 or len(self.future) != 4:
+            raise ValueError(
+                "channels must have 3 entries and future 4, "
+                f"but are {self.channels} and {self.future}"
+            )
+        if min(self.channels) < 1 or not 0.0 <= self.dropout < 1.0:
+            raise ValueError(
+                "channels must be positive and dropout lie in [0, 1), "
+                f"but are {self.channels} and {self.dropout}"
+            )
+        if self.feature_std <= 0:
+            raise ValueError(f"feature_std must be positive, but is {self.feature_std}")
+        if any(not 0 <= f <= most for f, most in zip(self.future, (2, 1, 2, 6))):
+            raise ValueError(f"future must lie in (0..2, 0..1, 0..2, 0..6), but is {self.future}")
+
+
+class SubsamplingState(NamedTuple):
+    """The frames each convolution still needs of the past, (N, channels, frames, frequencies)."""
+
+    first: Tensor
+    second: Tensor
+    third: Tensor
+    convnext: Tensor
+
+
+class ConvSubsampling(nn.Module):
+    """(N, T, F) -> (N, T / 2, C); streamable with `lookahead` feature frames after each chunk."""
+
+    def __init__(self, config: SubsamplingConfig, num_features: int, dim: int) -> None:
+        super().__init__()
+        a, b, c = config.channels
+        self.config, self.num_features = config, num_features
+        widths = (num_features, (num_features - 1) // 2, (num_features - 3) // 4)
+        self.first = nn.Conv2d(1, a, 3, padding=(0, 1))
+        self.second = nn.Conv2d(a, b, 3, stride=2)
+        self.third = nn.Conv2d(b, c, 3, stride=(1, 2))
+        self.depthwise = nn.Conv2d(c, c, 7, groups=c, padding=(0, 3))
+        self.expand = nn.Linear(c, 3 * c)
+        self.reduce = nn.Linear(3 * c, c)
+        self.out_projection = nn.Linear(c * widths[2], dim)
+        self.norm = BiasNorm(dim)
+        self._cache_shapes = (
+            (1, 2 - config.future[0], num_features),
+            (a, 1 - config.future[1], widths[0]),
+            (b, 2 - config.future[2], widths[1]),
+            (c, 6 - config.future[3], widths[2]),
+        )
+
+    @property
+    def lookahead(self) -> int:
+        """Feature frames (10 ms each) that a chunk needs after its own."""
+        first, second, third, convnext = self.config.future
+        return first + second + 2 * (third + convnext)
+
+    def init_state(self, batch: int, device: torch.device) -> SubsamplingState:
+        """State of streams that start now: before the first frame everything is zero, features
+        after their normalisation too.
+        """
+        kind = self.norm.bias.dtype
+        return SubsamplingState(
+            *(torch.zeros(batch, *shape, device=device, dtype=kind) for shape in self._cache_shapes)
+        )
+
+    def step(self, x: Tensor, state: SubsamplingState) -> tuple[Tensor, SubsamplingState]:
+        """x (N, T + E, F) with T even and E = `lookahead` -> (N, T / 2, C), next state."""
+        frames = x.shape[1] - self.lookahead
+        if frames < 2 or frames % 2:
+            raise ValueError(
+                f"a window must hold an even number of frames plus {self.lookahead}, "
+                f"but holds {x.shape[1]}"
+            )
+        x = (x - self.config.feature_mean) / self.config.feature_std
+        y, first = _past(x[:, None], state.first, frames)
+        y, second = _past(_conv_swoosh(y, self.first), state.second, frames)
+        y, third = _past(_conv_swoosh(y, self.second), state.third, frames // 2)
+        y, convnext = _past(_conv_swoosh(y, self.third), state.convnext, frames // 2)
+        # (N, c, T/2, f) -> (N, T/2, f, c): the pointwise layers are matrix products
+        inner = depthwise_conv(y, self.depthwise.weight, self.depthwise.bias)
+        inner = inner.permute(0, 2, 3, 1).flatten(1, 2)
+        inner = feedforward(inner, self.expand, self.reduce)
+        past = self._cache_shapes[3][1]
+        same = y[:, :, past : past + frames // 2].permute(0, 2, 3, 1)
+        flat = inner.reshape(same.shape) + same
+        out = self.norm(self.out_projection(flat.flatten(2)))
+        if self.training and self.config.dropout:
+            out = out * dropout_mask(out, out.shape[2], self.config.dropout).to(out.dtype)
+        return out, SubsamplingState(first, second, third, convnext)
+
+
+def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """conv2d with one filter per channel, padded in frequency only.
+
+    x (N, C, T + K - 1, F), weight (C, 1, K, K), K odd, bias (C,) -> (N, C, T, F). The gradient of
+    the weight is computed as matrix products; torch's own takes seven times longer on a CPU.
+    """
+    return run(_Depthwise, x, weight, bias)
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        dtype = compute_dtype(x)
+        ctx.types = x.dtype, weight.dtype
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, padding=(0, weight.shape[3] // 2), groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        y = grads[0].to(x.dtype).contiguous()
+        to_x, _, _ = torch.ops.aten.convolution_backward(
+            y, x, weight, None, [1, 1], [0, weight.shape[3] // 2], [1, 1], False, [0, 0],
+            x.shape[1], [True, False, False],
+        )  # fmt: skip
+        to_weight = _depthwise_weight(x, y, weight.shape[3]).to(ctx.types[1])
+        return (
+            to_x.to(ctx.types[0]),
+            to_weight,
+            (y.sum(dim=(0, 2, 3)).to(ctx.types[1]) if ctx.needs_input_grad[2] else None),
+        )
+
+
+def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
+    """Gradient (C, 1, K, K) from x (N, C, T + K - 1, F) and that of the output, y (N, C, T, F).
+
+    Tap (i, j) is the sum over t and f of x[t + i, f + j - K // 2] y[t, f]: with P_i = x[i :]^T y,
+    (F, F), it is the sum of one diagonal of P_i.
+    """
+    batch, channels, frames, bins = y.shape
+    rows = y.flatten(0, 1)
+    taps = []
+    for i in range(kernel):
+        columns = x[:, :, i : i + frames].flatten(0, 1).transpose(1, 2)
+        product = (columns @ rows).reshape(batch, channels, bins, bins).sum(dim=0)
+        diagonals = [product.diagonal(kernel // 2 - j, 1, 2).sum(dim=1) for j in range(kernel)]
+        taps.append(torch.stack(diagonals, dim=1))
+    return torch.stack(taps, dim=1)[:, None]
+
+
+def _conv_swoosh(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    bias = None if conv.bias is None else conv.bias - SWOOSH_R.shift
+    return swoosh(F.conv2d(x, conv.weight, bias, conv.stride, conv.padding), SWOOSH_R)
+
+
+def _past(x: Tensor, cache: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """x (N, c, T + e, f) with its cache in front, and the next cache: what lies before frame T."""
+    joined = torch.cat([cache.to(x.dtype), x], dim=2)
+    return joined, joined[:, :, frames : frames + cache.shape[2]].to(cache.dtype)

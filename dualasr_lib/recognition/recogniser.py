@@ -1,0 +1,245 @@
+"""A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
+chunks.
+
+    Recogniser.hear             batch of features -> CTC log-probabilities of one branch, and its
+                                attention decoder
+    Recogniser.streaming        windows of samples -> the same log-probabilities of the streaming
+                                branch, chunk by chunk (online features, encoder, CTC head)
+    Recogniser.second_pass      a stream's hidden states -> the text of the full branch
+
+Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.config import from_dict
+from dualasr_lib.data.batch import Batch
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
+from dualasr_lib.decoding.offline import Heard, OfflineSearch
+from dualasr_lib.features.online import FbankState, OnlineFbank
+from dualasr_lib.metrics.latency import algorithmic_latency_ms
+from dualasr_lib.model.encoder import Encoded, EncoderState, encoder_lens
+from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
+from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.training.averaging import load_weights
+
+__all__ = [
+    "PathState",
+    "Recogniser",
+    "StreamingPath",
+    "weights_fingerprint",
+]
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Model, tokenizer and configuration of one checkpoint (or of an average of checkpoints)."""
+
+    config: ExperimentConfig
+    model: JointModel
+    tokenizer: Tokenizer
+    device: torch.device
+    source: str
+    """Which weights these are, for reports."""
+
+    @staticmethod
+    def load(
+        exp_dir: Path, data_dir: Path, device: torch.device, epoch: int | None = None, avg: int = 0
+    ) -> "Recogniser":
+        """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs.
+
+        Raises:
+            ValueError: no such checkpoint, a damaged one, or one trained with other tokens than
+                those of `data_dir`.
+        """
+        weights = load_weights(exp_dir, epoch, avg)
+        config = from_dict(ExperimentConfig, weights.config)
+        tokenizer = Tokenizer.load(data_dir / "lang")
+        trained_with = weights.fingerprints.get("tokenizer")
+        if trained_with != tokenizer.fingerprint:
+            raise ValueError(
+                f"{exp_dir} was trained with other tokens than those in {data_dir / 'lang'}: "
+                f"hash {str(trained_with)[:12]} against {tokenizer.fingerprint[:12]}"
+            )
+        model = build_model(config, tokenizer)
+        model.load_state_dict(weights.state_dict)
+        model = model.to(device).eval()
+        prepare_for_inference(model)
+        return Recogniser(config, model, tokenizer, device, weights.source)
+
+    def detokenise(self, tokens: Sequence[int]) -> str:
+        """Text of token ids."""
+        return self.tokenizer.decode(list(tokens))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the weights: a checkpoint may be trained anew under the same name."""
+        return weights_fingerprint(self.model)
+
+    def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
+        """CTC log-probabilities of one branch, and its attention decoder to ask.
+
+        Raises:
+            ValueError: the checkpoint has no such branch.
+        """
+        features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
+        with _inference():
+            encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
+        return self._heard(encoded, branch, batch.texts)
+
+    def second_pass(self, search: OfflineSearch) -> SecondPass:
+        """Full-context stacks on a stream's hidden states, then `search` on the full branch.
+
+        Raises:
+            ValueError: the model is not a cascaded one of both branches.
+        """
+        self.model.encoders.check_second_pass()
+
+        def rewrite(hidden: Tensor) -> Rewritten:
+            lens = torch.tensor([len(hidden)], device=self.device)
+            with _inference():
+                encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
+            found = search(self._heard(encoded, "full", ()))
+            return Rewritten(found.paths[0], found.fallbacks)
+
+        return rewrite
+
+    def _heard(self, encoded: Encoded, branch: Branch, texts: Sequence[str]) -> Heard:
+        def score(lists: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+            flat = [text for texts in lists for text in texts]
+            owners = [owner for owner, texts in enumerate(lists) for _ in texts]
+            with _inference():
+                scores = self.model.score_texts(
+                    encoded, branch, NbestTexts.padded(flat, owners)
+                ).tolist()
+            ends = list(accumulate(map(len, lists)))
+            return [scores[end - len(texts) : end] for end, texts in zip(ends, lists)]
+
+        with _inference():
+            log_probs = self.model.log_probs(encoded.h, branch).cpu()
+        # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
+        return Heard(log_probs.clone(), encoded.lens.cpu().clone(), score, texts)
+
+    def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
+        """The path from running audio to log-probabilities of the streaming branch. The streaming
+        encoder is fast at chunks from then on, and slower at whole utterances.
+
+        Raises:
+            ValueError: the checkpoint has no streaming branch, or its stacks cannot run in such
+                chunks.
+        """
+        return StreamingPath(self, chunk)
+
+    def chunk(self, chunk_ms: int | None = None, left_ms: int | None = None) -> ChunkSpec:
+        """A chunk in milliseconds; None: what the configuration says.
+
+        Raises:
+            ValueError: a chunk that cannot be.
+        """
+        default = self.config.chunk
+        return ChunkSpec.from_ms(
+            default.ms if chunk_ms is None else chunk_ms,
+            default.left_ms if left_ms is None else left_ms,
+        )
+
+    def describe(self, branch: Branch, chunk: ChunkSpec) -> dict[str, Any]:
+        """For reports: which weights; the chunk if the branch depends on one; its latency if it
+        streams.
+        """
+        described: dict[str, Any] = {"model": self.source}
+        if branch in self.model.encoders.chunked:
+            described |= {"chunk_ms": chunk.ms, "left_frames": chunk.left}
+        if branch == "streaming":
+            described["algorithmic_ms"] = algorithmic_latency_ms(
+                self.chunk_samples(chunk), self.lookahead_samples, self.config.features.sample_rate
+            )
+        return described
+
+    def chunk_samples(self, chunk: ChunkSpec) -> int:
+        """New samples of a streaming step."""
+        return 2 * chunk.frames * self.config.features.shift
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples that a step hears beyond its chunk: by the features, and by the front end."""
+        features = self.config.features
+        ahead = self.model.streaming.lookahead * features.shift
+        return OnlineFbank(features).lookahead_samples + ahead
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A hash of all weights, whatever their layout in memory."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class PathState(NamedTuple):
+    """Everything a stream remembers between chunks."""
+
+    features: FbankState
+    encoder: EncoderState
+
+
+class StreamingPath:
+    """Satisfies `decoding.streaming.StreamingModel`: see there for the windows it is given."""
+
+    def __init__(self, recogniser: Recogniser, chunk: ChunkSpec) -> None:
+        self._model, self._device = recogniser.model, recogniser.device
+        self._encoder = recogniser.model.streaming
+        self._fbank = OnlineFbank(recogniser.config.features)
+        self._features, self._chunk = recogniser.config.features, chunk
+        prepare_for_steps(self._encoder)
+        with _inference():
+            self._prepared = self._encoder.prepare(chunk, recogniser.device)
+        self.sample_rate = self._features.sample_rate
+        self.frame_shift_samples = self._features.shift
+        self.chunk_frames = chunk.frames // 2
+        self.chunk_samples = recogniser.chunk_samples(chunk)
+        self.lookahead_samples = recogniser.lookahead_samples
+
+    def init_state(self, batch: int) -> PathState:
+        """State of streams that have not begun."""
+        encoder = self._encoder.init_state(batch, self._chunk, self._device)
+        return PathState(self._fbank.init_state(batch), encoder)
+
+    def num_feature_frames(self, num_samples: int) -> int:
+        """Feature frames (10 ms) of an utterance."""
+        return self._features.num_frames(num_samples)
+
+    def num_output_frames(self, num_samples: int) -> int:
+        """Encoder frames (40 ms) of an utterance."""
+        return int(encoder_lens(torch.tensor(self.num_feature_frames(num_samples))))
+
+    def step(self, window: Tensor, frames_left: Tensor, state: PathState) -> ModelStep:
+        """window (N, P + look-ahead), frames_left (N,) -> log-probabilities (N, S', V)."""
+        features, _ = self._fbank.step(window, state.features)
+        # The look-ahead comes again in the next window: the state moves on by P samples only.
+        new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
+        _, fbank = self._fbank.windows(new, state.features)
+        features, frames_left = features.to(self._device), frames_left.to(self._device)
+        with _inference():
+            h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
+            log_probs = self._model.log_probs(h, "streaming").cpu()
+        # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
+        return ModelStep(log_probs.clone(), PathState(fbank, encoder), hidden=h)
+
+
+def _inference() -> AbstractContextManager[None]:
+    mode: AbstractContextManager[None] = torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
+    return mode

@@ -1,0 +1,96 @@
+"""Strict configuration: what is accepted, and what each mistake is answered with."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from dualasr_lib.core.config import flatten, from_dict, load, override, read_toml, to_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    dim: int = 8
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.dim % 2:
+            raise ValueError(f"dim must be even, but is {self.dim}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str = "a"
+    kind: Literal["x", "y"] = "x"
+    flag: bool = False
+    limit: float | None = None
+    inner: Inner = field(default_factory=Inner)
+    list: tuple[Inner, ...] = ()
+
+
+def test_round_trip() -> None:
+    config = Outer(kind="y", limit=2.0, inner=Inner(dim=4), list=(Inner(), Inner(rate=1.0)))
+    assert from_dict(Outer, to_dict(config)) == config
+    assert from_dict(Outer, to_dict(Outer())) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("innr.dim=2", r"unknown config key 'innr'; did you mean 'inner'\?"),
+        ("inner.foo=2", "unknown config key 'inner.foo'; known keys here: dim, rate"),
+        ("inner.dim=true", "inner.dim must be int, but is True"),
+        ("flag=1", "flag must be bool, but is 1"),
+        ("kind=z", r"kind must be one of \['x', 'y'\], but is 'z'"),
+        ("inner.dim=3", "config section 'inner': dim must be even, but is 3"),
+        ('list=[{"dim": 2}, {"dims": 2}]', r"unknown config key 'list\[1\].dims'"),
+        ("list=3", "list must be an array, but is 3"),
+        ("inner=3", "inner must be a section, but is 3"),
+        ("name.x=3", "'name' is a value, not a section"),
+        ("name", "must look like key=value, but is 'name'"),
+    ],
+)
+def test_mistakes_are_named(change: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_dict(Outer, override({"name": "n"}, [change]))
+
+
+def test_flattened_values_have_dotted_names() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": (1, 2)}, "e": [3], "f": {}}) == {
+        "a.b.c": 1,
+        "a.d": [1, 2],
+        "e": [3],
+    }
+
+
+def test_includes_and_overrides(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('name = "base"\n[inner]\ndim = 4\nrate = 3\n')
+    (tmp_path / "run.toml").write_text('include = "base.toml"\n[inner]\ndim = 6\n')
+    config = load(Outer, tmp_path / "run.toml", ["inner.rate=0.5", "name=x y", "limit=1"])
+    assert config == Outer(name="x y", inner=Inner(dim=6, rate=0.5), limit=1.0)
+
+
+def test_another_base_takes_the_place_of_the_included_file(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('name = "a"\nkind = "y"\n')
+    (tmp_path / "b.toml").write_text('include = "c.toml"\nname = "b"\n')
+    (tmp_path / "c.toml").write_text("flag = true\n")
+    (tmp_path / "run.toml").write_text('include = "a.toml"\n[inner]\ndim = 6\n')
+    run = tmp_path / "run.toml"
+    assert load(Outer, run) == Outer(name="a", kind="y", inner=Inner(dim=6))
+    swapped = load(Outer, run, base=tmp_path / "b.toml")
+    assert swapped == Outer(name="b", flag=True, inner=Inner(dim=6))
+    with pytest.raises(ValueError, match="includes itself"):
+        read_toml(run, base=run)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "loop.toml").write_text('include = "loop.toml"\n')
+    (tmp_path / "bad.toml").write_text("= 3\n")
+    for name, message in (
+        ("none.toml", "cannot read config file"),
+        ("loop.toml", "includes itself"),
+        ("bad.toml", "not valid TOML"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_toml(tmp_path / name)

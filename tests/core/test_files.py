@@ -1,0 +1,66 @@
+"""Atomic writes: whole or not at all, side by side with others, and clean after a kill."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dualasr_lib.core.files import write_atomically
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_and_its_folder_appear(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "new" / "a.json", b"1")
+    write_atomically(tmp_path / "new" / "a.json", b"2")
+    assert (tmp_path / "new" / "a.json").read_bytes() == b"2"
+    assert names(tmp_path / "new") == ["a.json"]
+
+
+def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "a", b"old")
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from dualasr_lib.core.files import write_atomically
+path, how = Path(sys.argv[1]), sys.argv[2]
+if how == "killed":
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+for number in range(300):
+    write_atomically(path, how.encode() * 1000)
+"""
+
+
+def writer(path: Path, how: str) -> subprocess.Popen[bytes]:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.Popen([sys.executable, "-c", _WRITER, str(path), how], env=environment)
+
+
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    processes = [writer(tmp_path / "a", how) for how in ("x", "y")]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert (tmp_path / "a").read_bytes() in (b"x" * 1000, b"y" * 1000)
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    assert writer(tmp_path / "a", "killed").wait(60) == -9
+    assert len(names(tmp_path)) == 1 and names(tmp_path)[0].endswith(".tmp")
+    write_atomically(tmp_path / "a", b"whole")
+    assert names(tmp_path) == ["a"]

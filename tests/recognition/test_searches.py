@@ -1,0 +1,268 @@
+"""Every search by its name, on short log-probabilities; what a method refuses."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("sentencepiece")  # `language` knows tokenizers
+pytest.importorskip("k2")
+
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.greedy import OnlineGreedy
+from dualasr_lib.decoding.offline import Heard
+from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.lattice.graph_search import GraphSearch
+from dualasr_lib.lattice.intersecter import OnlineIntersecter
+from dualasr_lib.lattice.lexicon import LexiconLm
+from dualasr_lib.recognition import searches
+from dualasr_lib.recognition.language import Language, default_lm, load_language
+from dualasr_lib.recognition.searches import (
+    LM_METHODS,
+    METHODS,
+    ONLINE_METHODS,
+    Method,
+    offline_method,
+    online_method,
+)
+
+WEIGHTED = {"hlg", "nbest-lm", "lattice-lm", "attention"}
+TOKENIZER = Tokenizer.train(["あいう"])
+V = TOKENIZER.vocab_size
+A, B, C = (TOKENIZER.tokens.index(token) for token in "あいう")
+
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=2
+
+\\1-grams:
+-99\t<s>\t0
+-1.0\t</s>
+-0.5\tあ\t0
+-0.5\tい\t0
+-0.5\tう\t0
+
+\\2-grams:
+-0.1\tあ う
+-2.0\tあ い
+
+\\end\\
+"""
+
+
+@pytest.fixture
+def arpa(tmp_path: Path) -> Path:
+    path = tmp_path / "lm.arpa"
+    path.write_text(ARPA, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def language(arpa: Path) -> Language:
+    return load_language(TOKENIZER, arpa)
+
+
+def detokenise(tokens: Sequence[int]) -> str:
+    return TOKENIZER.decode(list(tokens))
+
+
+def frames(labels: Sequence[int]) -> Tensor:
+    """(S, V): one label per frame, surely; the last one is い or, a little less likely, う."""
+    log_probs = torch.full((len(labels), V), -30.0)
+    log_probs[range(len(labels)), list(labels)] = 0.0
+    log_probs[-1, C] = -0.5
+    return log_probs
+
+
+LABELS = ((A, A, 0, B), (0, A, 0, A, B))
+
+
+def heard() -> Heard:
+    """Two utterances whose words are あい and ああい by CTC; their reference ends in う."""
+    rows = torch.full((2, 5, V), torch.nan)
+    for row, labels in zip(rows, LABELS):
+        row[: len(labels)] = frames(labels)
+
+    def score(texts: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """An attention decoder that likes う."""
+        return [[2.0 * (text[-1:] == (C,)) for text in own] for own in texts]
+
+    return Heard(rows, torch.tensor([4, 5]), score, ("あう", "ああう"))
+
+
+def merged(labels: Sequence[int]) -> tuple[int, ...]:
+    return tuple(label for label, _ in groupby(labels) if label)
+
+
+BY_CTC = [merged(labels) for labels in LABELS]
+OTHERWISE = [(*text[:-1], C) for text in BY_CTC]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_searches(method: Method, language: Language) -> None:
+    """Scales of 0 give what CTC says; those of others, and the oracle, what they prefer."""
+    made = offline_method(method, [], language, detokenise)
+    paths = made.search(Scales())(heard()).paths
+    wanted = OTHERWISE if method == "nbest-oracle" else BY_CTC
+    assert [path.tokens for path in paths] == wanted
+    first = {tuple(path.frames) for path in paths}
+    assert first == {(0, 3), (1, 3, 4)}
+    assert (made.propose is not None) == bool(made.grid) == (method in WEIGHTED)
+    if method in WEIGHTED:
+        scales = Scales(attention=1.0) if method == "attention" else Scales(lm=1.0)
+        paths = made.search(scales)(heard()).paths
+        assert [path.tokens for path in paths] == OTHERWISE
+    assert Scales() in made.grid or method not in WEIGHTED
+
+
+def test_tables() -> None:
+    assert len(set(METHODS)) == len(METHODS)
+    assert set(ONLINE_METHODS) < set(METHODS)
+    assert set(LM_METHODS) == WEIGHTED - {"attention"}
+    listed = [line.split()[0] for line in _lines(searches.__doc__ or "")]
+    assert listed == [*METHODS, "two-pass"]
+
+
+def _lines(text: str) -> list[str]:
+    """Those of the table in the module's docstring."""
+    return [line for line in text.splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_option_names_the_method(method: Method, language: Language) -> None:
+    with pytest.raises(ValueError, match=rf"method {method}: unknown config key 'beem'"):
+        offline_method(method, ["beem=3"], language, detokenise)
+
+
+@pytest.mark.parametrize("method", ONLINE_METHODS)
+def test_an_unknown_option_names_the_online_method(method: Method, language: Language) -> None:
+    with pytest.raises(ValueError, match=rf"method {method}: unknown config key 'beem'"):
+        online_method(method, ["beem=3"], V, language, Scales())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_a_language_model(method: Method) -> None:
+    if method in LM_METHODS:
+        with pytest.raises(ValueError, match=f"method {method} needs a language model"):
+            offline_method(method, [], Language(), detokenise)
+    else:
+        made = offline_method(method, [], Language(), detokenise)
+        assert len(made.search(Scales())(heard()).paths) == 2
+        assert {scales.lm for scales in made.grid} <= {0.0}
+
+
+def test_attention_with_a_language_model_weighs_both(language: Language) -> None:
+    made = offline_method("attention", [], language, detokenise)
+    assert len(made.grid) == len({s.lm for s in made.grid}) * len({s.attention for s in made.grid})
+    assert len({s.lm for s in made.grid}) > 1 < len({s.attention for s in made.grid})
+    (text, *_), _ = made.search(Scales(lm=0.5, attention=1.0))(heard()).nbest
+    assert text.lm is not None
+    assert text.attention == 2.0
+    with pytest.raises(ValueError, match="attention decoder"):
+        made.search(Scales())(heard()._replace(score=None))
+
+
+def test_only_the_oracle_reads_the_texts(language: Language) -> None:
+    class Forbidden(tuple[str, ...]):
+        """References that fail when somebody looks."""
+
+        __slots__ = ()
+
+        def __iter__(self) -> Any:
+            raise AssertionError("the references were read")
+
+        __getitem__ = __len__ = __iter__
+
+    for method in METHODS:
+        search = offline_method(method, [], language, detokenise).search(Scales())
+        question = heard()._replace(texts=Forbidden(("あう", "ああう")))
+        if method == "nbest-oracle":
+            with pytest.raises(AssertionError, match="were read"):
+                search(question)
+        else:
+            assert [path.tokens for path in search(question).paths] == BY_CTC
+
+
+def test_options_reach_the_search_and_the_report(language: Language) -> None:
+    options = ["num_texts=1", "lattice.output_beam=0.1"]
+    made = offline_method("attention", options, language, detokenise)
+    assert made.params["num_texts"] == 1
+    assert made.params["lattice"]["output_beam"] == 0.1
+    assert made.params["lm"].startswith("lm.arpa ")
+    assert [len(texts) for texts in made.search(Scales())(heard()).nbest] == [1, 1]
+    with pytest.raises(ValueError, match=r"method 1best: .*output_beam"):
+        offline_method("1best", ["output_beam=-1"], language, detokenise)
+    with pytest.raises(ValueError, match=r"method nbest: .*num_texts"):
+        offline_method("nbest", ["num_texts=many"], language, detokenise)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "kind"),
+    [
+        ("greedy", [], OnlineGreedy),
+        ("1best", [], OnlineGreedy),
+        ("1best", ["engine=k2"], OnlineIntersecter),
+        ("1best", ["engine=k2", "output_beam=4"], OnlineIntersecter),
+        ("hlg", ["beam=5"], GraphSearch),
+    ],
+)
+def test_online_methods(
+    method: Method, options: list[str], kind: type[Any], language: Language
+) -> None:
+    """The same text as the whole-utterance search of the same name."""
+    made = online_method(method, options, V, language, Scales(lm=1.0))
+    assert isinstance(made.search, kind)
+    offline = offline_method(method, [], language, detokenise).search(Scales(lm=1.0))
+    expected = [path.tokens for path in offline(heard()).paths]
+    for labels, tokens in zip(LABELS, expected):
+        state = made.search.open()
+        for rows in frames(labels).split(2):
+            state = made.search.step([rows], [state])[0].state
+        assert made.search.finish(state).tokens == tokens
+    for option in options:
+        name, value = option.split("=")
+        assert str(made.params[name]).removesuffix(".0") == value
+
+
+def test_online_refusals(language: Language) -> None:
+    for method in METHODS:
+        if method not in ONLINE_METHODS:
+            with pytest.raises(ValueError, match=rf"{method} needs whole utterances"):
+                online_method(method, [], V, language, Scales())
+    with pytest.raises(ValueError, match="method hlg needs a language model"):
+        online_method("hlg", [], V, Language(), Scales())
+    with pytest.raises(ValueError, match="max_vocab=512, but is 3000"):
+        online_method("1best", ["engine=k2"], 3000, language, Scales())
+    with pytest.raises(ValueError, match="method 1best: unknown config key 'engine'"):
+        online_method("1best", ["engine=rerun"], V, language, Scales())
+
+
+def test_the_language_model_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no G_<order>gram\.arpa"):
+        default_lm(tmp_path, words=False, highest=True)
+    for name in ("G_3gram.arpa", "G_10gram.arpa", "G_5gram.arpa", "words_3gram.arpa"):
+        (tmp_path / name).write_text(ARPA, encoding="utf-8")
+    names = [
+        default_lm(tmp_path, words, highest).name
+        for words, highest in ((False, False), (False, True), (True, False), (True, True))
+    ]
+    assert names == ["G_3gram.arpa", "G_10gram.arpa", "words_3gram.arpa", "words_3gram.arpa"]
+
+
+def test_language_names_its_files_and_their_content(arpa: Path, tmp_path: Path) -> None:
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("あ い う\n", encoding="utf-8")
+    tokens, words = load_language(TOKENIZER, arpa), load_language(TOKENIZER, arpa, lexicon)
+    assert isinstance(words.lm, LexiconLm) and not isinstance(tokens.lm, LexiconLm)
+    assert words.params["lm"] == tokens.params["lm"]
+    assert words.params["lexicon"].startswith("lexicon.txt ")
+    assert load_language(TOKENIZER, arpa).params == tokens.params
+    arpa.write_text(ARPA.replace("-2.0", "-2.1"), encoding="utf-8")
+    assert load_language(TOKENIZER, arpa).params != tokens.params
+    for missing in ((tmp_path / "no.arpa",), (arpa, tmp_path / "no.txt")):
+        with pytest.raises(ValueError, match=r"no\.\w+' .*is missing"):
+            load_language(TOKENIZER, *missing)
