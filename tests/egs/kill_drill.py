@@ -12,8 +12,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from egs.csj.local.options import Options
-from egs.csj.local.prepare import prepare
+from dualasr_lib.recipe.options import Options
+from dualasr_lib.recipe.prepare import prepare
 
 MOMENTS = {"building": 2, "moving": 2, "marking": 1}
 """Kind of renaming that is not survived, and its number."""

@@ -29,11 +29,11 @@ from dualasr_lib.features.fbank import Fbank, FbankConfig
 from dualasr_lib.lattice.lexicon import LexiconLm
 from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.lattice.ngram import NgramLm
-from egs.csj.local.cuts import join_units
-from egs.csj.local.lang import training_words, words_of
-from egs.csj.local.options import SPLITS, Options
-from egs.csj.local.prepare import prepare
-from egs.csj.local.stage import PrepareError, lock, read_jsonl, write_jsonl
+from dualasr_lib.recipe.language import training_words, words_of
+from dualasr_lib.recipe.options import SPLITS, Options
+from dualasr_lib.recipe.prepare import prepare
+from dualasr_lib.recipe.stage import PrepareError, lock, read_jsonl, write_jsonl
+from dualasr_lib.recipe.utterances import join_units
 
 
 @pytest.fixture(scope="module")

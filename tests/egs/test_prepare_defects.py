@@ -18,11 +18,11 @@ pytest.importorskip("soundfile")
 
 import soundfile
 
+from dualasr_lib.recipe.options import Options
+from dualasr_lib.recipe.prepare import main
+from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl
 from egs.csj.local.corpus_check import check_corpus
 from egs.csj.local.manifests import run
-from egs.csj.local.options import Options
-from egs.csj.local.prepare import main
-from egs.csj.local.stage import Folders, PrepareError, read_jsonl
 
 ROOT = Path(__file__).parents[2]
 

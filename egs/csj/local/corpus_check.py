@@ -16,9 +16,9 @@ from typing import NamedTuple
 import soundfile
 from lhotse.recipes import csj as lhotse_csj
 
-from egs.csj.local.process import die_with_parent
+from dualasr_lib.recipe.process import die_with_parent
+from dualasr_lib.recipe.stage import PrepareError, progress
 from egs.csj.local.sdb import Defect, check_sdb
-from egs.csj.local.stage import PrepareError, progress
 
 __all__ = ["Talk", "TalkReport", "check_corpus", "hard_coded_talks"]
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.recipe.options import PARTS, Options
+from dualasr_lib.recipe.process import run_program
+from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl, write_jsonl
 from egs.csj.local.corpus_check import (
     SAMPLE_RATE,
     Talk,
@@ -21,9 +24,6 @@ from egs.csj.local.corpus_check import (
     duplicated,
     hard_coded_talks,
 )
-from egs.csj.local.options import PARTS, Options
-from egs.csj.local.process import run_program
-from egs.csj.local.stage import Folders, PrepareError, read_jsonl, write_jsonl
 
 __all__ = ["run"]
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from egs.csj.local.csj_text import ParsedText, parse_surface, raw_surfaces
-from egs.csj.local.options import PARTS, Options
-from egs.csj.local.stage import (
+from dualasr_lib.recipe.options import PARTS, Options
+from dualasr_lib.recipe.stage import (
     Folders,
     PrepareError,
     count_jsonl,
@@ -18,6 +17,7 @@ from egs.csj.local.stage import (
     read_jsonl,
     write_jsonl,
 )
+from egs.csj.local.csj_text import ParsedText, parse_surface, raw_surfaces
 
 __all__ = ["run"]
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.tokenizer import Tokenizer
-from egs.csj.local.options import SPLITS, Options
-from egs.csj.local.stage import Folders, read_jsonl
+from dualasr_lib.recipe.options import SPLITS, Options
+from dualasr_lib.recipe.stage import Folders, read_jsonl
 
 __all__ = ["run"]
 

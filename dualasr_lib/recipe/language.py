@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dualasr_lib.data.tokenizer import TOKENS_FILE, Tokenizer
+from dualasr_lib.recipe.options import TRAINING, Options
+from dualasr_lib.recipe.process import run_program
+from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl
+from dualasr_lib.recipe.utterances import join_units
 from egs.csj.local.csj_text import Mode, parse_surface, raw_surfaces
-from egs.csj.local.cuts import join_units
-from egs.csj.local.options import TRAINING, Options
-from egs.csj.local.process import run_program
-from egs.csj.local.stage import Folders, PrepareError, read_jsonl
 
 __all__ = ["run_lm", "run_tokenizer", "training_words", "words_of"]
 

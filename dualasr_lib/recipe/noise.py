@@ -1,6 +1,6 @@
 """Noise to mix into training utterances: a folder of audio -> cut manifest with features.
 
-Usage (from the repository's root): python -m egs.csj.local.noise --noise-dir DIR --data-dir DATA
+Usage: python -m dualasr_lib.recipe.noise --noise-dir DIR --data-dir DATA
 
 Writes DATA/noise/{noise.lca,noise_cuts.jsonl.gz}; train with `data.augment.noise_cuts =
 "noise/noise_cuts.jsonl.gz"`. Audio is cut into windows of 10 s, the rest is kept if it is longer
@@ -15,8 +15,8 @@ from pathlib import Path
 from lhotse import LilcomChunkyWriter, MonoCut, Recording
 
 from dualasr_lib.features.fbank import FbankConfig
-from egs.csj.local.features import compute_features, make_extractor
-from egs.csj.local.stage import PrepareError, progress, write_jsonl
+from dualasr_lib.recipe.features import compute_features, make_extractor
+from dualasr_lib.recipe.stage import PrepareError, progress, write_jsonl
 
 __all__ = ["main", "make_noise"]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from egs.csj.local.stage import PrepareError
+from dualasr_lib.recipe.stage import PrepareError
 
 __all__ = ["die_with_parent", "run_program"]
 

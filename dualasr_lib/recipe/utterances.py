@@ -15,8 +15,8 @@ from typing import Any
 from lhotse import MonoCut, Recording, SupervisionSegment
 
 from dualasr_lib.core.files import write_atomically
-from egs.csj.local.options import SPLITS, Options
-from egs.csj.local.stage import Folders, progress, read_jsonl, write_jsonl
+from dualasr_lib.recipe.options import SPLITS, Options
+from dualasr_lib.recipe.stage import Folders, progress, read_jsonl, write_jsonl
 
 __all__ = ["GAP", "SPEEDS", "join_units", "run"]
 

@@ -14,7 +14,7 @@ import soundfile
 from lhotse import CutSet
 
 from dualasr_lib.data.augment import AugmentConfig, Augmenter
-from egs.csj.local.noise import main
+from dualasr_lib.recipe.noise import main
 
 
 def _write(path: Path, seconds: float, rate: int = 16000) -> None:

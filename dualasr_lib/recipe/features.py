@@ -29,9 +29,9 @@ from lhotse.utils import fastcopy
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
-from egs.csj.local.options import SPLITS, Options
-from egs.csj.local.process import die_with_parent
-from egs.csj.local.stage import (
+from dualasr_lib.recipe.options import SPLITS, Options
+from dualasr_lib.recipe.process import die_with_parent
+from dualasr_lib.recipe.stage import (
     Folders,
     PrepareError,
     count_jsonl,

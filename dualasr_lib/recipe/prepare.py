@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from egs.csj.local import cuts, features, lang, manifests, report, text
-from egs.csj.local.options import Options
-from egs.csj.local.stage import Folders, PrepareError, Stage, lock
+from dualasr_lib.recipe import features, language, report, utterances
+from dualasr_lib.recipe.options import Options
+from dualasr_lib.recipe.stage import Folders, PrepareError, Stage, lock
+from egs.csj.local import manifests, text
 
 __all__ = ["main", "prepare"]
 
@@ -28,7 +29,7 @@ def _steps(options: Options) -> list[_Step]:
     """The seven stages: what each runs, the parameters that decide its result, the stages it
     reads.
     """
-    utterances = {"mode": options.mode, "gap": cuts.GAP, "max_length": options.max_length}
+    joining = {"mode": options.mode, "gap": utterances.GAP, "max_length": options.max_length}
     tokens: dict[str, Any] = {"vocab_type": options.vocab_type}
     if options.vocab_type != "char":
         tokens |= {"vocab_size": options.vocab_size}
@@ -37,10 +38,10 @@ def _steps(options: Options) -> list[_Step]:
     return [
         _Step("check the corpus, manifests by lhotse", manifests.run, corpus, ()),
         _Step("text in both modes", text.run, {}, (1,)),
-        _Step("utterances", cuts.run, utterances | {"speeds": list(cuts.SPEEDS)}, (1, 2)),
+        _Step("utterances", utterances.run, joining | {"speeds": list(utterances.SPEEDS)}, (1, 2)),
         _Step("features", features.run, features.parameters(), (3,)),
-        _Step("tokens", lang.run_tokenizer, tokens, (3,)),
-        _Step("n-gram language models", lang.run_lm, orders, (2, 3, 5)),
+        _Step("tokens", language.run_tokenizer, tokens, (3,)),
+        _Step("n-gram language models", language.run_lm, orders, (2, 3, 5)),
         _Step("report", report.run, {}, (1, 3, 4, 5, 6)),
     ]
 
