@@ -231,7 +231,7 @@ def test_a_planted_violation_is_found(
     [
         ("dualasr_lib/model/a.py", "import torch\nfrom dualasr_lib.core.tree import leaves"),
         ("dualasr_lib/model/a.py", "from dualasr_lib.model import b"),
-        ("dualasr_lib/decoding/a.py", "from dualasr_lib.metrics.cer import cer"),
+        ("dualasr_lib/decoding/a.py", "from dualasr_lib.metrics.error_rate import ErrorCounts"),
         (
             "dualasr_lib/serving/a.py",
             "import dualasr_lib.recognition.a\nimport websockets",

@@ -13,11 +13,12 @@ from typing import Any, Literal
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import write_atomically
 
-__all__ = ["DATA_FILE", "DataFolder", "SplitInfo", "SplitUse", "TokensInfo"]
+__all__ = ["DATA_FILE", "DataFolder", "SplitInfo", "SplitUse", "TokensInfo", "UnitName"]
 
 DATA_FILE = "data.json"
 _FORMAT = 1
 
+UnitName = Literal["character", "word"]
 SplitUse = Literal["train", "valid", "eval", "other"]
 """What a split is for; all tuning is done on `valid`."""
 
@@ -53,7 +54,7 @@ class DataFolder:
     """Code of ISO 639-1."""
     normaliser: str
     """What the texts were normalised by."""
-    units: tuple[Literal["character", "word"], ...]
+    units: tuple[UnitName, ...]
     """What errors are counted in; the first one is the main one."""
     features: Mapping[str, Any]
     """The configuration of the stored features."""

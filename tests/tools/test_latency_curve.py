@@ -128,7 +128,7 @@ def test_an_interrupted_cell_is_not_whole(tmp_path: Path) -> None:
     cell(tmp_path)
 
     def stop(_: RunInfo) -> Made:
-        return Made([*hypotheses(), *hypotheses()], {"split": "eval1"})  # the writer refuses twins
+        return Made([*hypotheses(), *hypotheses()], {"split": "eval1", "unit": "character"})  # the writer refuses twins
 
     with pytest.raises(ValueError, match="came twice"):
         obtain(tmp_path, INFO._replace(method="online-greedy"), REFS, stop)
