@@ -5,7 +5,6 @@
 It composes; the mechanisms are below. What a trained checkpoint is used for is in recogniser.py.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -20,6 +19,7 @@ from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.features.fbank import FbankConfig
@@ -63,8 +63,9 @@ class Experiment:
     def __init__(self, config: ExperimentConfig, data_dir: Path) -> None:
         self.config = config
         self.tokenizer = Tokenizer.load(data_dir / "lang")
-        _check_features(config.features, data_dir)
         self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
+        _check_features(config.features, self.data.folder, data_dir)
+        self._unit = UNITS[self.data.folder.units[0]]
         self._ctc_loss = _ctc_loss(config.ctc_loss, delay_penalty=0.0)
         self._streaming_ctc_loss = _ctc_loss(config.ctc_loss, config.ctc_loss.delay_penalty)
         self._unalignable: set[str] = set()
@@ -183,16 +184,12 @@ class Experiment:
         return [self.tokenizer.decode(list(path.tokens)) for path in greedy(log_probs, lens)]
 
 
-def _check_features(config: FbankConfig, data_dir: Path) -> None:
+def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> None:
     """The features that prepare.sh stored must be those that streaming will compute."""
-    marker = data_dir / "done" / "stage-4"
-    if not marker.is_file():
-        raise ValueError(f"{marker} is missing: run prepare.sh up to stage 4 first")
-    stored = json.loads(marker.read_text(encoding="utf-8"))["parameters"]["fbank"]
-    if stored != to_dict(config):
+    stored, wanted = folder.features, to_dict(config)
+    if stored != wanted:
         raise ValueError(
-            f"the features in {data_dir} were made with {stored}, but the config says "
-            f"{to_dict(config)}"
+            f"the features in {data_dir} were made with {stored}, but the config says {wanted}"
         )
 
 

@@ -152,9 +152,11 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         return _sequence(hint, value, path)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or origin is Mapping:
         if not isinstance(value, Mapping):
             raise ValueError(f"{path} must be a section, but is {value!r}")
+        if origin is Mapping:  # of any keys
+            return dict(value)
         return from_dict(typing.cast(type, hint), value, f"{path}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -25,6 +25,7 @@ from torch import Tensor
 from dualasr_lib.core.files import file_hash
 from dualasr_lib.data.augment import AugmentConfig, Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
+from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
 
@@ -81,7 +82,10 @@ class Utterance(NamedTuple):
 
 
 class DataModule:
-    """Reads `DATA/cuts/csj_cuts_<split>.jsonl.gz` and the features these name.
+    """Reads the utterances of the splits that `DATA/data.json` lists, and their features.
+
+    Attributes:
+        folder: what the data folder says of itself.
 
     Args:
         config: how batches are made.
@@ -101,6 +105,7 @@ class DataModule:
     ) -> None:
         self._config = config
         self._data_dir = Path(data_dir)
+        self.folder = DataFolder.read(self._data_dir)
         self._tokenizer = tokenizer
         self._subsampled_lens = subsampled_lens
         self._known_lens: dict[int, int] = {}
@@ -109,11 +114,11 @@ class DataModule:
     def train_batches(
         self, seed: int, rank: int | None = None, world_size: int | None = None
     ) -> TrainBatches:
-        """Augmented, shuffled batches of split `train`; rank and world size default to
+        """Augmented, shuffled batches of the split for training; rank and world size default to
         torchrun's.
         """
         refused = frozenset(item.id for item in self.refused())
-        cuts = self._cuts("train").filter(partial(_is_kept, refused))
+        cuts = self._cuts(self.folder.used_for("train").name).filter(partial(_is_kept, refused))
         noise = self._config.augment.noise_cuts
         augmenter = Augmenter(
             self._config.augment, self._manifest(self._data_dir / noise) if noise else None
@@ -132,14 +137,14 @@ class DataModule:
         return TrainBatches(sampler, make_batch, self._config.num_workers, fingerprint)
 
     def refused(self) -> tuple[Refused, ...]:
-        """The utterances of split `train` that training leaves out, and why."""
+        """The utterances of the split for training that are left out, and why."""
         if self._refused is None:
             self._refused = {item.id: item for item in self._find_refused()}
         return tuple(self._refused.values())
 
     def valid_batches(self) -> Iterator[Batch]:
-        """Batches of split `valid`: see `split_batches`."""
-        return self.split_batches("valid")
+        """Batches of the split for validation: see `split_batches`."""
+        return self.split_batches(self.folder.used_for("valid").name)
 
     def split_batches(self, split: str) -> Iterator[Batch]:
         """All utterances of a split, longest first, without augmentation, always the same
@@ -159,10 +164,13 @@ class DataModule:
     def fingerprint(self, split: str) -> str:
         """Of a split's manifest: ids, texts, times."""
         self._cuts(split)  # or the message for a missing file
-        return file_hash(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
+        return file_hash(self._file(split))
+
+    def _file(self, split: str) -> Path:
+        return self._data_dir / self.folder.split(split).cuts
 
     def _cuts(self, split: str) -> CutSet:
-        return self._manifest(self._data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz")
+        return self._manifest(self._file(split))
 
     def _manifest(self, path: Path) -> CutSet:
         if not path.is_file():
@@ -171,7 +179,7 @@ class DataModule:
 
     def _fingerprint(self, seed: int, world_size: int) -> str:
         """Of everything that decides which utterances make a batch."""
-        manifest = self.fingerprint("train")
+        manifest = self.fingerprint(self.folder.used_for("train").name)
         config = self._config
         options = (config.max_duration, config.num_buckets, config.buffer_size, config.augment)
         options_hash = hashlib.sha256(repr(options).encode()).hexdigest()
@@ -180,10 +188,9 @@ class DataModule:
 
     def _find_refused(self) -> Iterator[Refused]:
         """One pass over the manifest's JSON lines (building cut objects would take much longer)."""
-        self._cuts("train")  # or the message for a missing file
-        with gzip.open(
-            self._data_dir / "cuts" / "csj_cuts_train.jsonl.gz", "rt", encoding="utf-8"
-        ) as lines:
+        split = self.folder.used_for("train").name
+        self._cuts(split)  # or the message for a missing file
+        with gzip.open(self._file(split), "rt", encoding="utf-8") as lines:
             for line in lines:
                 cut = json.loads(line)
                 text = cut["supervisions"][0]["text"]

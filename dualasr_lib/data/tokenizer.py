@@ -1,9 +1,10 @@
 """Text <-> token ids by sentencepiece: characters by default, unigram or BPE pieces by option.
 
-Japanese has no spaces: nothing is split at spaces, no dummy prefix is added, no normalisation is
-applied. Ids 0, 1, 2 are `<blk>`, `<sos/eos>`, `<unk>`. A lang folder holds `sentencepiece.model`
-and `tokens.txt` ("token id" lines, in the order of the ids). Training is deterministic and leaves
-no paths in the model, so the same text gives the same bytes everywhere.
+Japanese has no spaces: nothing is split at spaces, no dummy prefix is added. For a language with
+spaces words are told apart: each begins with `▁`, and no piece reaches over two words. No
+normalisation is applied. Ids 0, 1, 2 are `<blk>`, `<sos/eos>`, `<unk>`. A lang folder holds
+`sentencepiece.model` and `tokens.txt` ("token id" lines, in the order of the ids). Training is
+deterministic and leaves no paths in the model, so the same text gives the same bytes everywhere.
 """
 
 import hashlib
@@ -47,14 +48,22 @@ class Tokenizer:
         )
         if self.tokens[:3] != _SPECIAL:
             raise ValueError(f"the first tokens must be {_SPECIAL}, are {self.tokens[:3]}")
+        self._prefixed = bool(self._pieces.encode("a", out_type=str)[0].startswith(_META_SPACE))
         table = self.tokens_txt().encode()
         self.fingerprint: str = hashlib.sha256(model + table).hexdigest()
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], kind: PieceType = "char", vocab_size: int = 500
+        cls,
+        texts: Iterable[str],
+        kind: PieceType = "char",
+        vocab_size: int = 500,
+        spaces: bool = False,
     ) -> "Tokenizer":
         """Trains on `texts` (one utterance each); `vocab_size` counts for unigram and bpe only.
+
+        Args:
+            spaces: the language parts its words by spaces.
 
         Raises:
             ValueError: no text, or not enough text for `vocab_size` pieces.
@@ -63,14 +72,16 @@ class Tokenizer:
         if not lines:
             raise ValueError("a tokenizer needs training text, got none")
         model = io.BytesIO()
-        size = len(set("".join(lines))) + len(_SPECIAL) if kind == "char" else vocab_size
+        size = vocab_size
+        if kind == "char":
+            size = len({*"".join(lines), *(" " if spaces else "")}) + len(_SPECIAL)
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=model,
                 model_type=kind,
                 vocab_size=size,
-                **_TRAINING,
+                **_TRAINING | (_WITH_SPACES if spaces else {}),
             )
         except RuntimeError as error:
             raise ValueError(f"sentencepiece ({kind}, {size} pieces): {error}") from error
@@ -108,8 +119,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; `<blk>` and `<sos/eos>` give nothing, `<unk>` gives one `⁇`."""
         words = {self.blank_id: "", self.sos_eos_id: "", self.unk_id: _UNKNOWN_TEXT}
-        text = "".join(words.get(i, self.tokens[i]) for i in ids)
-        return text.replace(_META_SPACE, " ")
+        text = "".join(words.get(i, self.tokens[i]) for i in ids).replace(_META_SPACE, " ")
+        return text.removeprefix(" ") if self._prefixed else text
 
     def __getstate__(self) -> bytes:
         return self._model
@@ -138,4 +149,9 @@ _TRAINING: dict[str, Any] = {
     "unk_piece": UNK,
     "eos_id": -1,
     "minloglevel": 2,
+}
+_WITH_SPACES: dict[str, Any] = {
+    "add_dummy_prefix": True,
+    "remove_extra_whitespaces": True,
+    "split_by_whitespace": True,
 }

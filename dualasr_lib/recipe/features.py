@@ -29,8 +29,9 @@ from lhotse.utils import fastcopy
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.recipe.options import SPLITS, Options
-from dualasr_lib.recipe.process import die_with_parent
+from dualasr_lib.recipe.corpus import Corpus, O
+from dualasr_lib.recipe.options import Options
+from dualasr_lib.recipe.process import die_with_parent, one_line
 from dualasr_lib.recipe.stage import (
     Folders,
     PrepareError,
@@ -60,14 +61,15 @@ def parameters() -> dict[str, Any]:
     return {"fbank": asdict(FbankConfig()), "storage": "lilcom_chunky", "shard_size": SHARD_SIZE}
 
 
-def run(options: Options, folders: Folders) -> None:
-    """Writes `features/<split>-<shard>.lca` and `cuts/csj_cuts_<split>.jsonl.gz`."""
-    sources = {s: options.data_dir / "utterances" / f"csj_cuts_{s}.jsonl.gz" for s in SPLITS}
+def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
+    """Writes `features/<split>-<shard>.lca` and `cuts/<corpus>_cuts_<split>.jsonl.gz`."""
+    splits = [split.name for split in corpus.splits(options)]
+    sources = {s: options.data_dir / "utterances" / corpus.cuts_file(s) for s in splits}
     sizes = {split: count_jsonl(source) for split, source in sources.items()}
     shards = (shard for split, source in sources.items() for shard in _shards(source, split))
     num_shards = sum(-(-size // SHARD_SIZE) for size in sizes.values())
     work = partial(_compute_shard, folder=folders.scratch)
-    done: dict[str, list[str]] = {split: [] for split in SPLITS}
+    done: dict[str, list[str]] = {split: [] for split in splits}
     for name in progress(_map(work, shards, options.jobs), num_shards, "features, shards"):
         done[name.rpartition("-")[0]].append(name)
     _report([name for names in done.values() for name in names], folders.scratch, options)
@@ -116,7 +118,7 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
             try:
                 done.append(compute_features(cut, extractor, writer, path).to_dict())
             except Exception as error:  # whatever reads or decodes audio: reported, never dropped
-                bad.append({"id": cut.id, "reason": " ".join(str(error).split())})
+                bad.append({"id": cut.id, "reason": one_line(str(error))})
     write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
     write_jsonl(manifest, done)
     return shard.name

@@ -3,47 +3,46 @@
 All see the training text only (each utterance once, not its speed copies). N-grams are trained by
 kaldingram (ARPA). kaldilm turns that of tokens into the text form of an FST as well, which
 `k2.Fsa.from_openfst` reads; its labels are the ids of tokens.txt, `#0` on back-off arcs is the next
-id (`symbols.txt` lists all). Words are CSJ's short units, one to a row of an SDB file, so none
-need a morphological analyser.
+id (`symbols.txt` lists all). The lexicon and the n-gram of words need a corpus that knows its
+words.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from dualasr_lib.data.tokenizer import TOKENS_FILE, Tokenizer
-from dualasr_lib.recipe.options import TRAINING, Options
+from dualasr_lib.recipe.corpus import Corpus, O, Split
+from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.process import run_program
-from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl
-from dualasr_lib.recipe.utterances import join_units
-from egs.csj.local.csj_text import Mode, parse_surface, raw_surfaces
+from dualasr_lib.recipe.stage import Folders, read_jsonl
+from dualasr_lib.recipe.utterances import read_units, utterances
 
-__all__ = ["run_lm", "run_tokenizer", "training_words", "words_of"]
-
-_BOUNDARY = "\uffff"
-"""Stands between words while their tags are read; Unicode promises that no text has it."""
+__all__ = ["run_lm", "run_tokenizer", "training_split", "training_words"]
 
 
-def run_tokenizer(options: Options, folders: Folders) -> None:
+def run_tokenizer(corpus: Corpus[O], options: O, folders: Folders) -> None:
     """Writes `lang/{sentencepiece.model,tokens.txt,text.txt}`."""
+    split = training_split(corpus, options)
+    copies = tuple(f"_sp{speed}" for speed in corpus.speeds)
     texts = {
         cut["id"]: cut["supervisions"][0]["text"]
-        for cut in read_jsonl(options.data_dir / "utterances" / "csj_cuts_train.jsonl.gz")
-        if "_sp" not in cut["id"]
+        for cut in read_jsonl(options.data_dir / "utterances" / corpus.cuts_file(split.name))
+        if not cut["id"].endswith(copies)
     }
     lines = [texts[key] for key in sorted(texts)]
-    tokenizer = Tokenizer.train(lines, options.vocab_type, options.vocab_size)
+    kind, size = options.vocab_type, options.vocab_size
+    tokenizer = Tokenizer.train(lines, kind, size, spaces=corpus.has_spaces)
     tokenizer.save(folders.out / "lang")
     text = "".join(f"{line}\n" for line in lines)
     (folders.out / "lang" / "text.txt").write_text(text, encoding="utf-8")
     print(f"  {len(lines)} utterances, {tokenizer.vocab_size} tokens")
 
 
-def run_lm(options: Options, folders: Folders) -> None:
+def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
     """Writes n-grams of tokens, `lang/G_<order>gram.{arpa,fst.txt}`, `lang/symbols.txt` and
-    `lang/G_<rescoring order>gram.arpa`, and of words, `lang/words_<order>gram.arpa` and
-    `lang/lexicon.txt`.
+    `lang/G_<rescoring order>gram.arpa`, and, if the corpus knows its words, of words,
+    `lang/words_<order>gram.arpa` and `lang/lexicon.txt`.
     """
     lang = options.data_dir / "lang"
     tokenizer = Tokenizer.load(lang)
@@ -56,56 +55,49 @@ def run_lm(options: Options, folders: Folders) -> None:
     with open(lang / "text.txt", encoding="utf-8") as lines:
         _write_lines(pieces, (_spell(line.rstrip("\n"), tokenizer) for line in lines))
     for order in sorted({options.order, options.rescoring_order}):
-        _train(pieces, order, target / f"G_{order}gram.arpa")
-    _write_fst(target / f"G_{options.order}gram.arpa", target / "symbols.txt")
-    _write_words(options, tokenizer, target, folders.scratch / "words.txt")
+        _train(pieces, order, target / f"G_{order}gram.arpa", options)
+    _write_fst(target / f"G_{options.order}gram.arpa", target / "symbols.txt", options)
+    text = folders.scratch / "words.txt"
+    if vocabulary := _write_words_text(training_words(corpus, options), text):
+        _write_lexicon(vocabulary, tokenizer, target / "lexicon.txt")
+        _train(text, options.order, target / f"words_{options.order}gram.arpa", options)
 
 
-def training_words(data_dir: Path, mode: Mode, max_length: float) -> Iterator[list[str]]:
+def training_split(corpus: Corpus[O], options: O) -> Split:
+    """The split for training."""
+    return next(split for split in corpus.splits(options) if split.use == "train")
+
+
+def training_words(corpus: Corpus[O], options: O) -> Iterator[list[str]]:
     """The words of each training utterance, in the order of `lang/text.txt`: the units of stage 2,
-    joined as in stage 3, without those that stage 3 leaves out.
+    joined as in stage 3, without those that stage 3 leaves out. None if the corpus does not know
+    words.
     """
-    units = [
-        {key: unit[key] for key in ("id", "speaker", "start", "duration", "custom")}
-        for part in TRAINING
-        for unit in read_jsonl(data_dir / "text" / f"csj_supervisions_{part}.jsonl.gz")
-    ]
-    units.sort(key=lambda unit: str(unit["id"]))
-    for utterance in join_units(units, max_length):
-        if words := words_of(utterance, mode):
+    words_of = corpus.words_of(options)
+    if words_of is None:
+        return
+    units = read_units(corpus, options.data_dir, training_split(corpus, options).parts)
+    for utterance in utterances(corpus, options, units):
+        if words := words_of(utterance):
             yield words
 
 
-def words_of(unit: dict[str, Any], mode: Mode) -> list[str]:
-    """The words of a unit or utterance in a mode, by the surfaces in `custom.raw`.
-
-    Tags may reach over several words, so all are read at once. Where a tag has alternatives, the
-    one that is kept has the boundaries that stand in it. Words of which nothing is left are
-    skipped.
-
-    Raises:
-        PrepareError: together they are not the unit's text.
-    """
-    surface = raw_surfaces(unit["custom"]["raw"]).replace(" ", _BOUNDARY)
-    words = [word for word in parse_surface(surface, mode).text.split(_BOUNDARY) if word]
-    spelt, text = "".join(words), unit["custom"][mode]
-    if spelt != text:
-        raise PrepareError(f"unit {unit['id']}: its words spell '{spelt}', its text is '{text}'")
-    return words
-
-
-def _write_words(options: Options, tokenizer: Tokenizer, target: Path, text: Path) -> None:
+def _write_words_text(utterances: Iterable[list[str]], path: Path) -> set[str]:
+    """A line of words for each utterance; the words."""
     vocabulary: set[str] = set()
 
     def lines() -> Iterator[str]:
-        for words in training_words(options.data_dir, options.mode, options.max_length):
+        for words in utterances:
             vocabulary.update(words)
             yield " ".join(words)
 
-    _write_lines(text, lines())
+    _write_lines(path, lines())
+    return vocabulary
+
+
+def _write_lexicon(vocabulary: set[str], tokenizer: Tokenizer, path: Path) -> None:
     known = [w for w in sorted(vocabulary) if tokenizer.unk_id not in tokenizer.encode(w)]
-    _write_lines(target / "lexicon.txt", (f"{word} {_spell(word, tokenizer)}" for word in known))
-    _train(text, options.order, target / f"words_{options.order}gram.arpa")
+    _write_lines(path, (f"{word} {_spell(word, tokenizer)}" for word in known))
     print(f"  lexicon with {len(known)} of {len(vocabulary)} words")
 
 
@@ -119,13 +111,15 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
             print(line, file=file)
 
 
-def _train(text: Path, order: int, arpa: Path) -> None:
+def _train(text: Path, order: int, arpa: Path, options: Options) -> None:
     train = ["kaldingram.cli", "train", "--ngram-order", str(order)]
-    run_program([sys.executable, "-m", *train, "--text", str(text), "--lm", str(arpa)])
+    command = [sys.executable, "-m", *train, "--text", str(text), "--lm", str(arpa)]
+    run_program(command, options.data_dir / "report" / "kaldingram.log")
 
 
-def _write_fst(arpa: Path, symbols: Path) -> None:
+def _write_fst(arpa: Path, symbols: Path, options: Options) -> None:
     convert = ["kaldilm", "--disambig-symbol=#0", f"--read-symbol-table={symbols}"]
-    fst = run_program([sys.executable, "-m", *convert, str(arpa)])
+    command = [sys.executable, "-m", *convert, str(arpa)]
+    fst = run_program(command, options.data_dir / "report" / "kaldilm.log")
     arpa.with_suffix(".fst.txt").write_text(fst, encoding="utf-8")
     print(f"  {arpa.stem} with {fst.count(chr(10))} arcs and final states")

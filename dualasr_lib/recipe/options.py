@@ -1,55 +1,134 @@
-"""The options of prepare.sh, and the names of parts and splits."""
+"""The options of every prepare.sh: fields of a dataclass, from which the command line is made.
 
+A corpus adds its own in a subclass. `stage` of a field says which stage's result it decides: that
+stage's marker holds the value, and another value is refused until the stage is made again.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-__all__ = ["PARTS", "SPLITS", "TRAINING", "Options"]
+from dualasr_lib.data.tokenizer import PieceType
 
-EVALUATION = ("valid", "eval1", "eval2", "eval3", "excluded")
-TRAINING = ("core", "noncore")
-PARTS = (*TRAINING, *EVALUATION)
-"""As lhotse's recipe names them; core and noncore together are the training talks."""
-SPLITS = ("train", *EVALUATION)
+__all__ = ["Options", "Wanted", "option", "read_options"]
+
+O = TypeVar("O", bound="Options")  # noqa: E741
+NUM_STAGES = 7
+
+
+def option(
+    default: Any = dataclasses.MISSING, *, what: str, metavar: str | None = None, stage: int = 0
+) -> Any:
+    """A field of `Options`; without a default it must be given.
+
+    Args:
+        what: the line of --help.
+        metavar: how --help calls the value.
+        stage: number of the stage whose result it decides; 0 for none.
+    """
+    told = {"what": what, "metavar": metavar, "stage": stage}
+    return dataclasses.field(default=default, metadata=told)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What prepare.sh was called with."""
+    """What every prepare.sh is called with."""
 
-    csj_dir: Path
-    """The corpus: the folder that holds MORPH/ and WAV/."""
-    data_dir: Path
-    """Where everything is written."""
-    mode: Literal["disfluent", "fluent"] = "disfluent"
-    """Which text to train on: with fillers and fragments, or without."""
-    open: bool = False
-    """The corpus is our open one: attach the word times of its folder WORDS/."""
-    allow_bad: int = 0
-    """Talks (stage 1) or utterances (stage 4) with defects that may be left out."""
-    max_length: float = 10.0
-    """Seconds that joined units may last together; a single unit may be longer."""
-    jobs: int = 2
-    """Processes."""
-    vocab_type: Literal["char", "unigram", "bpe"] = "char"
-    """Kind of sentencepiece model."""
-    vocab_size: int = 500
-    """Pieces, for unigram and bpe."""
-    order: int = 3
-    """Order of the n-gram language models of tokens and of words that a search uses."""
-    rescoring_order: int = 5
-    """Order of a second one of tokens, for rescoring."""
+    data_dir: Path = option(what="where everything is written")
+    allow_bad: int = option(0, metavar="N", what="leave out up to N defective recordings")
+    jobs: int = option(2, metavar="N", what="processes (default 2)")
+    vocab_type: PieceType = option("char", what="kind of tokens", stage=5)
+    vocab_size: int = option(500, metavar="V", what="tokens, for unigram and bpe")
+    order: int = option(3, metavar="N", what="order of the n-grams (default 3)", stage=6)
+    rescoring_order: int = option(
+        5, metavar="N", what="order of a longer one of tokens (default 5)", stage=6
+    )
 
     def __post_init__(self) -> None:
         # kaldingram trains a 1-gram on the first word of each line only
         for name, least in (("allow_bad", 0), ("jobs", 1), ("vocab_size", 1), ("order", 2)):
             if getattr(self, name) < least:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} must be at least {least}, is {getattr(self, name)}")
-        if self.max_length <= 0:
-            raise ValueError(f"--max-length must be positive, is {self.max_length}")
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be at least {least}, is {getattr(self, name)}")
         if not self.order <= self.rescoring_order <= 5:  # kaldingram's limit
             raise ValueError(
                 f"--rescoring-order must be at least --order ({self.order}) and at most 5,"
                 f" is {self.rescoring_order}"
             )
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the corpus; None if there is no such folder, or it must not move."""
+        return None
+
+    def of_stage(self, number: int) -> dict[str, Any]:
+        """The options that decide the result of a stage, as plain values."""
+        values: dict[str, Any] = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.metadata.get("stage") == number
+        }
+        if number == 5 and self.vocab_type != "char":
+            values["vocab_size"] = self.vocab_size
+        return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
+
+
+class Wanted(typing.NamedTuple, typing.Generic[O]):
+    """What the command line asks for."""
+
+    options: O
+    first: int
+    """Number of the first stage to run."""
+    last: int
+
+
+def read_options(
+    kind: type[O], description: str, arguments: Sequence[str] | None = None
+) -> Wanted[O]:
+    """Options of `kind` from a command line (default: the program's); paths become absolute.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
+    parser = argparse.ArgumentParser(prog="prepare.sh", description=description, allow_abbrev=False)
+    base = {field.name for field in dataclasses.fields(Options)}
+    hints = typing.get_type_hints(kind)
+    fields = sorted(dataclasses.fields(kind), key=lambda field: field.name in base)
+    for field in fields:  # the corpus's own options first
+        _add(parser, field, hints[field.name])
+    add = parser.add_argument
+    add("--stage", type=int, default=1, metavar="A", help="first stage (default 1)")
+    add("--stop-stage", type=int, default=NUM_STAGES, metavar="B",
+        help=f"last stage (default {NUM_STAGES})")  # fmt: skip
+    values = vars(parser.parse_args(arguments))
+    first, last = values.pop("stage"), values.pop("stop_stage")
+    if not 1 <= first <= last <= NUM_STAGES:
+        raise ValueError(
+            f"--stage and --stop-stage must be in 1..{NUM_STAGES}, are {first} and {last}"
+        )
+    paths = {name: v.resolve() for name, v in values.items() if isinstance(v, Path)}
+    return Wanted(kind(**values | paths), first, last)
+
+
+def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint: Any) -> None:
+    told: dict[str, Any] = {"help": field.metadata["what"]}
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = typing.get_args(hint)[0]
+    if field.default is dataclasses.MISSING:
+        told["required"] = True
+    else:
+        told["default"] = field.default
+    if hint is bool:
+        told["action"] = "store_true"
+    elif typing.get_origin(hint) is Literal:
+        told["choices"] = typing.get_args(hint)
+    elif typing.get_origin(hint) is tuple:
+        told |= {"type": typing.get_args(hint)[0], "nargs": "+"}
+    else:
+        told |= {"type": hint, "metavar": field.metadata["metavar"]}
+    parser.add_argument(f"--{field.name.replace('_', '-')}", **told)

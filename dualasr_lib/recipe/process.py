@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,12 +11,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dualasr_lib.core.files import write_atomically
 from dualasr_lib.recipe.stage import PrepareError
 
-__all__ = ["die_with_parent", "run_program"]
+__all__ = ["die_with_parent", "one_line", "run_lhotse", "run_program"]
 
 _HEARTBEAT = 10.0
 """Seconds between two lines that say that a program is still at work."""
+_LONGEST = 300
+"""Characters of a message; libraries put whole file listings into theirs."""
+_NAMED_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Warning)\b")
 
 
 def die_with_parent() -> None:
@@ -27,11 +33,24 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-def run_program(arguments: Sequence[str]) -> str:
+def one_line(message: str) -> str:
+    """What a message of any length says, in one line: of a traceback its error, else the last
+    line; shortened if need be.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    named = [line for line in lines if _NAMED_ERROR.match(line)]
+    line = " ".join((named or lines or ["no message"])[-1].split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+
+
+def run_program(arguments: Sequence[str], log: Path) -> str:
     """Runs a program to its end and returns what it printed.
 
+    Args:
+        log: where all that it printed to stderr is written if it fails.
+
     Raises:
-        PrepareError: it failed; the message ends with what it printed to stderr.
+        PrepareError: it failed; the message is one line and names the log.
     """
     process = subprocess.Popen(
         arguments,
@@ -53,5 +72,18 @@ def run_program(arguments: Sequence[str]) -> str:
                 f"  {name} at work, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True
             )
     if process.returncode:
-        raise PrepareError(f"{' '.join(arguments)} failed:\n{errors}")
+        write_atomically(log, f"{shlex.join(arguments)}\n{errors}".encode())
+        name = Path(arguments[0]).name
+        raise PrepareError(f"{name} failed: {one_line(errors)} (all of it: '{log}')")
+    log.unlink(missing_ok=True)  # of a run that failed
     return output
+
+
+def run_lhotse(*arguments: str, data_dir: Path) -> None:
+    """Runs the program `lhotse`, unmodified.
+
+    Raises:
+        PrepareError: as `run_program`; the log is in `DATA/report`.
+    """
+    program = str(Path(sys.executable).with_name("lhotse"))
+    run_program([program, *arguments], data_dir / "report" / "lhotse.log")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.recipe.options import SPLITS, Options
+from dualasr_lib.recipe.corpus import Corpus, O
 from dualasr_lib.recipe.stage import Folders, read_jsonl
 
 __all__ = ["run"]
@@ -21,21 +21,21 @@ _FRAMES_PER_ENCODER_FRAME = 4
 """100 Hz to 25 Hz, as our models; for the count of utterances without a CTC alignment."""
 
 
-def run(options: Options, folders: Folders) -> None:
+def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     """Writes `report/{report.json,report.md,durations.png}`."""
     folder = options.data_dir
     tokenizer = Tokenizer.load(folder / "lang")
-    splits = {split: _Statistics(tokenizer) for split in SPLITS}
+    splits = {split.name: _Statistics(tokenizer) for split in corpus.splits(options)}
     for split, statistics in splits.items():
-        for cut in read_jsonl(folder / "cuts" / f"csj_cuts_{split}.jsonl.gz"):
+        for cut in read_jsonl(folder / "cuts" / corpus.cuts_file(split)):
             statistics.add(cut)
     left_out = json.loads((folder / "utterances" / "left_out.json").read_text(encoding="utf-8"))
     unreadable = json.loads((folder / "report" / "bad_utterances.json").read_text(encoding="utf-8"))
     report = {
-        "mode": options.mode,
+        "text": corpus.normaliser(options),
         "vocabulary": tokenizer.vocab_size,
         "corpus": json.loads((folder / "manifests" / "check.json").read_text(encoding="utf-8")),
-        "splits": {split: splits[split].summary() for split in SPLITS},
+        "splits": {split: statistics.summary() for split, statistics in splits.items()},
         "left_out": left_out,
         "unreadable_utterances": unreadable,
     }
@@ -43,7 +43,7 @@ def run(options: Options, folders: Folders) -> None:
     text = json.dumps(report, indent=1, ensure_ascii=False)
     write_atomically(target / "report.json", text.encode())
     write_atomically(target / "report.md", _markdown(report).encode())
-    _plot({split: splits[split].durations for split in SPLITS}, target)
+    _plot({split: statistics.durations for split, statistics in splits.items()}, target)
     print(_table(report))
 
 
@@ -102,16 +102,15 @@ def _table(report: dict[str, Any]) -> str:
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    corpus = report["corpus"]
     lines = ["# Data report", ""]
     lines += [
-        f"Mode {report['mode']}, {report['vocabulary']} tokens. Train counts speed copies.",
+        f"Text: {report['text']}. {report['vocabulary']} tokens. Train counts speed copies.",
         "",
     ]
-    lines += [_table(report), "", "## Left out", ""]
-    talks = ", ".join(corpus["left_out"]) or "none"
-    lines.append(f"- talks with defects (bad.json says why): {talks}")
-    lines.append(f"- units without any text: {corpus['units_without_text']} of {corpus['units']}")
+    lines += [_table(report), "", "## The corpus, and what was left out", ""]
+    for name, value in report["corpus"].items():
+        shown = (", ".join(value) or "none") if isinstance(value, list) else value
+        lines.append(f"- {name.replace('_', ' ')}: {shown}")
     for split, reasons in report["left_out"].items():
         lines += [f"- {split}: {reason}: {len(ids)}" for reason, ids in reasons.items()]
     lines.append(f"- utterances without readable audio: {len(report['unreadable_utterances'])}")

@@ -3,6 +3,8 @@
 A stage may be killed at any moment: without its marker it is built again from the start (stage 4
 keeps what it has finished), and everything it writes is a function of its input, so the result has
 the same bytes. Markers hold the parameters; a marker made with other parameters stops the program.
+A stage that is made again removes what its former run wrote and this one does not:
+`DATA/written/stage-<n>.json` lists the files of each stage.
 """
 
 import fcntl
@@ -35,6 +37,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+_FORMAT = 2
+"""Of markers; 1 had none, and no lists of files."""
+
 
 class PrepareError(ValueError):
     """Something the user can put right; shown without a traceback."""
@@ -65,18 +70,40 @@ class Stage:
     def _marker(self) -> Path:
         return self._data_dir / "done" / f"stage-{self.number}"
 
+    @property
+    def _list(self) -> Path:
+        return self._data_dir / "written" / f"stage-{self.number}.json"
+
+    def fits(self) -> bool:
+        """Whether the stage has been done with these parameters."""
+        try:
+            return self.is_done()
+        except PrepareError:
+            return False
+
     def is_done(self) -> bool:
         """Whether the marker is there.
 
         Raises:
-            PrepareError: it is there, but was made with other parameters.
+            PrepareError: it is there, but was made with other parameters, or by another version.
         """
         if not self._marker.is_file():
             return False
-        done = json.loads(self._marker.read_text(encoding="utf-8"))
+        try:
+            done = json.loads(self._marker.read_text(encoding="utf-8"))
+            found, old = done.get("format", 1), done["parameters"]
+        except (ValueError, KeyError, AttributeError) as error:
+            raise PrepareError(
+                f"'{self._marker}' is damaged ({error!r}); remove it and all later markers"
+            ) from None
+        if found != _FORMAT:
+            raise PrepareError(
+                f"'{self._data_dir}' was prepared by another version of prepare.sh, which this one"
+                " cannot go on with: use another --data-dir, or remove the folder"
+            )
         if done["hash"] == self.hash:
             return True
-        old, new = done["parameters"], self._parameters
+        new = self._parameters
         changes = [
             f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
             for key in sorted(old.keys() | new.keys())
@@ -110,15 +137,38 @@ class Stage:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         yield folders
-        for file in sorted(path for path in folders.out.rglob("*") if path.is_file()):
-            target = self._data_dir / file.relative_to(folders.out)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
-        marker = {"stage": self.number, "hash": self.hash, "parameters": self._parameters}
-        text = json.dumps(marker, indent=1, ensure_ascii=False)
-        write_atomically(self._marker, text.encode())
+        self._move(folders.out)
+        marker = {
+            "format": _FORMAT,
+            "stage": self.number,
+            "hash": self.hash,
+            "parameters": self._parameters,
+        }
+        _write_json(self._marker, marker)
         for folder in top.parent.glob(f"stage-{self.number}-*"):
             shutil.rmtree(folder)
+
+    def _move(self, built: Path) -> None:
+        """Moves the files into DATA, and removes what a former run of the stage left there.
+
+        Whenever it is killed, the list names all files that this stage has ever put there and not
+        removed.
+        """
+        files = sorted(path for path in built.rglob("*") if path.is_file())
+        names = [str(file.relative_to(built)) for file in files]
+        former = json.loads(self._list.read_text()) if self._list.is_file() else []
+        _write_json(self._list, sorted({*former, *names}))
+        for file, name in zip(files, names, strict=True):
+            target = self._data_dir / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+        for name in sorted(set(former) - set(names)):
+            (self._data_dir / name).unlink(missing_ok=True)
+        _write_json(self._list, names)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 @contextmanager

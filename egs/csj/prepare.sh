@@ -23,4 +23,4 @@ if [ ! -x "$python" ]; then
 fi
 export OMP_NUM_THREADS=1 # each of --jobs processes has one thread
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUTF8=1
-exec "$python" -m dualasr_lib.recipe.prepare "$@"
+exec "$python" -m egs.csj.local.corpus "$@"

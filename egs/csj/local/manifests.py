@@ -1,4 +1,4 @@
-"""Stage 1: the corpus is checked, then `lhotse prepare csj` (unmodified) writes its manifests.
+"""CSJ's stage 1: the corpus is checked, then `lhotse prepare csj` (unmodified) reads it.
 
 Talks with defects that --allow-bad covers are left out: lhotse then reads a view of the corpus
 (links to the good talks). Its recipe insists on 75 talk ids; a bad one of these gets a stand-in
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dualasr_lib.core.files import write_atomically
-from dualasr_lib.recipe.options import PARTS, Options
-from dualasr_lib.recipe.process import run_program
+from dualasr_lib.recipe.process import run_lhotse
 from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl, write_jsonl
 from egs.csj.local.corpus_check import (
     SAMPLE_RATE,
@@ -24,13 +23,17 @@ from egs.csj.local.corpus_check import (
     duplicated,
     hard_coded_talks,
 )
+from egs.csj.local.options import CsjOptions
 
-__all__ = ["run"]
+__all__ = ["PARTS", "run"]
+
+PARTS = ("core", "noncore", "valid", "eval1", "eval2", "eval3", "excluded")
+"""As lhotse's recipe names them."""
 
 _SHOWN_WARNINGS = 10
 
 
-def run(options: Options, folders: Folders) -> None:
+def run(options: CsjOptions, folders: Folders) -> None:
     """Writes `manifests/csj_{recordings,supervisions}_<part>.jsonl.gz` and
     `manifests/check.json`.
     """
@@ -46,7 +49,8 @@ def run(options: Options, folders: Folders) -> None:
     if bad:
         corpus = work / "view"
         _make_view([report.talk for report in reports], bad, corpus)
-    _run_lhotse(corpus, work, options.jobs)
+    paths = [str(corpus), str(work / "manifests"), "-t", str(work / "transcripts")]
+    run_lhotse("prepare", "csj", *paths, "-j", str(options.jobs), data_dir=options.data_dir)
     stand_ins = {f"{talk}{channel}" for talk in bad for channel in ("", "-L", "-R")}
     for part in PARTS:
         for kind, key in (("recordings", "id"), ("supervisions", "recording_id")):
@@ -67,7 +71,7 @@ def run(options: Options, folders: Folders) -> None:
     write_atomically(out / "manifests" / "check.json", json.dumps(summary, indent=1).encode())
 
 
-def _report(reports: list[TalkReport], options: Options) -> set[str]:
+def _report(reports: list[TalkReport], options: CsjOptions) -> set[str]:
     """Prints and writes all defects; returns the bad talks if --allow-bad covers them."""
     defects = [defect for report in reports for defect in report.defects]
     warnings = [warning for report in reports for warning in report.warnings]
@@ -129,12 +133,6 @@ def _write_stand_in(view: Path, talk: str) -> None:
         with wave.open(str(view / "WAV" / "noncore" / name), "wb") as file:
             file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
             file.writeframes(bytes(2 * SAMPLE_RATE))
-
-
-def _run_lhotse(corpus: Path, work: Path, jobs: int) -> None:
-    program = str(Path(sys.executable).with_name("lhotse"))
-    folders = [str(corpus), str(work / "manifests"), "-t", str(work / "transcripts")]
-    run_program([program, "prepare", "csj", *folders, "-j", str(jobs)])
 
 
 def _original(item: dict[str, Any], view: Path, csj_dir: Path) -> dict[str, Any]:

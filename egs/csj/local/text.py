@@ -1,28 +1,26 @@
-"""Stage 2: the text of every unit in both modes, by our own rules; word times of the open corpus.
+"""CSJ's text in both modes, by our own rules; word times of the open corpus.
 
 Our disfluent text must equal lhotse's for every unit; a difference stops the program. Word times
-become lhotse alignments `word` (disfluent) and `word_fluent`.
+become lhotse alignments `word` (disfluent) and `word_fluent`. Words are CSJ's short units, one to a
+row of an SDB file, so none need a morphological analyser.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dualasr_lib.recipe.options import PARTS, Options
-from dualasr_lib.recipe.stage import (
-    Folders,
-    PrepareError,
-    count_jsonl,
-    progress,
-    read_jsonl,
-    write_jsonl,
-)
-from egs.csj.local.csj_text import ParsedText, parse_surface, raw_surfaces
+from dualasr_lib.recipe.corpus import Item
+from dualasr_lib.recipe.stage import PrepareError
+from egs.csj.local.csj_text import Mode, ParsedText, parse_surface, raw_surfaces
+from egs.csj.local.options import CsjOptions
 
-__all__ = ["run"]
+__all__ = ["converter", "words_of"]
 
 _TIME_TOLERANCE = 0.011
 """Seconds by which a word may reach out of its unit (rounding of times in both files)."""
+_BOUNDARY = "\uffff"
+"""Stands between words while their tags are read; Unicode promises that no text has it."""
 
 
 class _Word(NamedTuple):
@@ -31,49 +29,38 @@ class _Word(NamedTuple):
     end: float
 
 
-def run(options: Options, folders: Folders) -> None:
-    """Writes `text/csj_supervisions_<part>.jsonl.gz`."""
-    files = _word_files(options.csj_dir) if options.open else {}
-    for part in PARTS:
-        source = options.data_dir / "manifests" / f"csj_supervisions_{part}.jsonl.gz"
-        items = progress(read_jsonl(source), count_jsonl(source), part)
-        words = _Words(files) if options.open else None
-        converted = (_convert(item, words) for item in items)
-        write_jsonl(folders.out / "text" / source.name, converted)
+def converter(options: CsjOptions) -> Callable[[Item], Item]:
+    """What turns a unit of lhotse's recipe into one with both texts and, with --open, word times.
+
+    Units must come talk by talk, or each talk's words are read again.
+    """
+    words = _Words(_word_files(options.csj_dir)) if options.open else None
+    return partial(_convert, words=words)
 
 
-def _convert(item: dict[str, Any], words: "_Words | None") -> dict[str, Any]:
+def _convert(item: Item, words: "_Words | None") -> Item:
     surface = raw_surfaces(item["custom"]["raw"])
-    try:
-        parsed = parse_surface(surface)
-        fluent = parse_surface(surface, "fluent")
-    except ValueError as error:
-        raise PrepareError(f"unit {item['id']}: {error}") from error
+    parsed = parse_surface(surface)
+    fluent = parse_surface(surface, "fluent")
     if parsed.text != item["custom"]["disfluent"]:
         theirs = item["custom"]["disfluent"]
-        raise PrepareError(
-            f"unit {item['id']}: our text '{parsed.text}' is not lhotse's '{theirs}'"
-        )
+        raise PrepareError(f"our text '{parsed.text}' is not lhotse's '{theirs}'")
     item["custom"]["fluent"] = fluent.text
     if words is not None:
-        item["alignment"] = _alignment(item, words.of_unit(item), parsed, fluent)
+        item["alignment"] = _alignment(words.of_unit(item), parsed, fluent)
     return item
 
 
 def _alignment(
-    item: dict[str, Any], words: list[_Word], parsed: ParsedText, fluent: ParsedText
-) -> dict[str, list[list[Any]]]:
+    words: list[_Word], parsed: ParsedText, fluent: ParsedText
+) -> dict[str, list[list[object]]]:
     """lhotse's plain form: for each tier a list of [symbol, start, duration, score]."""
     spelt = "".join(word.text for word in words)
     if spelt != parsed.text:
-        raise PrepareError(
-            f"unit {item['id']}: its words spell '{spelt}', its text is '{parsed.text}'"
-        )
+        raise PrepareError(f"its words spell '{spelt}', its text is '{parsed.text}'")
     kept = list(_fluent_words(words, parsed))
     if "".join(word.text for word in kept) != fluent.text:
-        raise PrepareError(
-            f"unit {item['id']}: its words do not spell the fluent text '{fluent.text}'"
-        )
+        raise PrepareError(f"its words do not spell the fluent text '{fluent.text}'")
     tiers = {"word": words, "word_fluent": kept}
     return {
         name: [[word.text, word.start, round(word.end - word.start, 6), None] for word in tier]
@@ -98,6 +85,24 @@ def _word_files(csj_dir: Path) -> dict[str, Path]:
     return files
 
 
+def words_of(unit: Item, mode: Mode) -> list[str]:
+    """The words of a unit or utterance in a mode, by the surfaces in `custom.raw`.
+
+    Tags may reach over several words, so all are read at once. Where a tag has alternatives, the
+    one that is kept has the boundaries that stand in it. Words of which nothing is left are
+    skipped.
+
+    Raises:
+        PrepareError: together they are not the unit's text.
+    """
+    surface = raw_surfaces(unit["custom"]["raw"]).replace(" ", _BOUNDARY)
+    words = [word for word in parse_surface(surface, mode).text.split(_BOUNDARY) if word]
+    spelt, text = "".join(words), unit["custom"][mode]
+    if spelt != text:
+        raise PrepareError(f"unit {unit['id']}: its words spell '{spelt}', its text is '{text}'")
+    return words
+
+
 class _Words:
     """The words of each channel of each talk, in time order; each unit takes its own."""
 
@@ -106,7 +111,7 @@ class _Words:
         self._talk = ""
         self._channels: dict[str, list[_Word]] = {}
 
-    def of_unit(self, item: dict[str, Any]) -> list[_Word]:
+    def of_unit(self, item: Item) -> list[_Word]:
         recording = item["recording_id"]
         is_channel = recording.endswith(("-L", "-R"))
         talk, channel = (recording[:-2], recording[-1]) if is_channel else (recording, "L")
