@@ -14,9 +14,13 @@ class CsjOptions(Options):
     """What prepare.sh is called with."""
 
     csj_dir: Path = option(what="the corpus: the folder of MORPH/ and WAV/")
-    mode: Mode = option("disfluent", what="text to train on: with fillers and fragments, or not", stage=3)
+    mode: Mode = option(
+        "disfluent", what="text to train on: with fillers and fragments, or not", stage=3
+    )
     open: bool = option(False, what="the corpus is the open one: attach its word times", stage=1)
-    max_length: float = option(10.0, metavar="S", what="join units up to S seconds (default 10)", stage=3)
+    max_length: float = option(
+        10.0, metavar="S", what="join units up to S seconds (default 10)", stage=3
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
