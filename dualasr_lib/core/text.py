@@ -10,7 +10,7 @@ import gzip
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 __all__ = ["fields", "read_lines", "read_text", "same_text"]
@@ -19,10 +19,11 @@ _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _OTHER_SPACE = re.compile(
-    rb"\xe3\x80\x80|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8b\xa8\xa9\xaf]|\xe2\x81[\x9f\xa0]"
-    rb"|\xef\xbb\xbf"
+    rb"\xe3\x80\x80|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f"
 )
-"""White space of Unicode beyond ASCII, spaces of no width and stray byte order marks, in UTF-8."""
+"""White space of Unicode beyond ASCII, in UTF-8."""
+_NO_WIDTH = re.compile(rb"\xe2\x80\x8b|\xe2\x81\xa0|\xef\xbb\xbf")
+"""Spaces of no width, word joiners and stray byte order marks."""
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -53,9 +54,14 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def _without_bom(lines: "Iterator[bytes] | gzip.GzipFile") -> Iterator[bytes]:
-    for number, line in enumerate(lines):
-        yield line.removeprefix(_BOM) if not number else line
+def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
+    first = True
+    for line in lines:
+        line, first = line.removeprefix(_BOM) if first else line, False
+        if b"\r" in line:  # of Windows, or a line's end of its own
+            yield from line.splitlines(keepends=True)
+        else:
+            yield line
 
 
 def read_text(path: Path) -> str:
@@ -73,19 +79,23 @@ def read_text(path: Path) -> str:
             raise ValueError(
                 f"{path}:{number}: must be UTF-8, but has the bytes {wrong!r}"
             ) from None
-    return "".join(lines).replace("\r\n", "\n")
+    return "".join(lines).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def fields(line: bytes) -> list[bytes]:
-    """What white space parts, full-width and other spaces included; a field that consists of such
-    a space alone is a word of its own (a token may be one).
+    """What white space parts, full-width and other spaces included, without spaces of no width. A
+    field that consists of such a space alone is a word of its own (a token may be one).
     """
     found = line.split()
-    if not _OTHER_SPACE.search(line):
-        return found
+    if not (
+        b"\xe3\x80\x80" in line or b"\xe2\x80" in line or b"\xe2\x81" in line or b"\xc2" in line
+        or b"\xef\xbb\xbf" in line or b"\xe1\x9a\x80" in line
+    ):  # fmt: skip
+        return found  # nearly always, and millions of times
     result: list[bytes] = []
     for field in found:
-        result += [piece for piece in _OTHER_SPACE.split(field) if piece] or [field]
+        seen = _NO_WIDTH.sub(b"", field)
+        result += [piece for piece in _OTHER_SPACE.split(seen) if piece] or [field]
     return result
 
 
