@@ -47,7 +47,7 @@ _PROOF = "tools/check_setup.py"  # uses each library once, to prove that it work
 FENCES: dict[str, tuple[str, ...]] = {
     "lhotse": ("dualasr_lib/data/", "dualasr_lib/recipe/", "egs/*/local/", "tools/"),
     "sentencepiece": ("dualasr_lib/data/", "dualasr_lib/recipe/", "egs/*/local/", "tools/"),
-    "kaldifeat": ("dualasr_lib/features/",),
+    **dict.fromkeys(("kaldifeat", "kaldi_native_fbank"), ("dualasr_lib/features/",)),
     "k2": ("dualasr_lib/lattice/", _PROOF),
     "tensorboard": ("dualasr_lib/training/logbook.py", _PROOF),
     "torch.utils.tensorboard": ("dualasr_lib/training/logbook.py", _PROOF),

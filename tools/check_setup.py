@@ -96,6 +96,20 @@ def _kaldifeat(_: Path) -> str:
     return f"an fbank, {difference:.0e} from lhotse's"
 
 
+def _native_fbank(_: Path) -> str:
+    import kaldi_native_fbank  # noqa: F401
+    import torch
+
+    from dualasr_lib.features.fbank import FbankConfig, FrameComputer
+
+    # A tone of 1 kHz: its energy is in the mel band around it, whichever library computes.
+    config = FbankConfig()
+    tone = 0.1 * torch.sin(2 * math.pi * 1000 / 16000 * torch.arange(config.window))
+    band = int(FrameComputer(config, "kaldi_native_fbank")(tone[None])[0].argmax())
+    assert band == 27, band
+    return f"a tone of 1 kHz in mel band {band}"
+
+
 def _lhotse(folder: Path) -> str:
     import lhotse
     from lhotse.dataset import SimpleCutSampler
@@ -242,6 +256,8 @@ _BOTH: dict[str, Proof] = {
     "tensorboard": _tensorboard,
     "lhotse": _lhotse,
     "sentencepiece": _sentencepiece,
+    "soxr": _soxr,
+    "kaldi-native-fbank": _native_fbank,
     "dualasr": _project,
 }
 PROOFS: dict[str, dict[str, Proof]] = {
@@ -249,7 +265,6 @@ PROOFS: dict[str, dict[str, Proof]] = {
         **_BOTH,
         "k2": _k2,
         "kaldifeat": _kaldifeat,
-        "soxr": _soxr,
         "kaldingram": _kaldingram,
         "kaldilm": _kaldilm,
         "kaldialign": _kaldialign,

@@ -9,12 +9,16 @@ and suggests the nearest known key. A TOML file may start from another one with 
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from dualasr_lib.core.text import read_text
 
 __all__ = ["flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
 
@@ -118,17 +122,36 @@ def _read_toml(path: Path, seen: tuple[Path, ...], base: Path | None = None) -> 
 def _parse_toml(path: Path) -> tuple[dict[str, Any], Path | None]:
     """The values of one file, and the file that it includes."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        values = tomllib.loads(text)
     except OSError as error:
         raise ValueError(f"cannot read config file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"config file {path} is not valid TOML: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        hint = _space_hint(text, str(error))
+        raise ValueError(f"config file {path} is not valid TOML: {error}{hint}") from None
+    except RecursionError:
+        raise ValueError(f"config file {path} is not valid TOML: nested without end") from None
     included = values.pop("include", None)
     if included is None:
         return values, None
     if not isinstance(included, str):
         raise ValueError(f"config file {path}: include must be a file name, but is {included!r}")
     return values, (path.parent / included).resolve()
+
+
+def _space_hint(text: str, error: str) -> str:
+    """What to say of white space that nobody sees, in the line that an error names."""
+    found = re.search(r"at line (\d+)", error)
+    lines = text.splitlines()
+    if not found or int(found[1]) > len(lines):
+        return ""
+    odd = sorted({char for char in lines[int(found[1]) - 1] if char not in " \t" and _hidden(char)})
+    names = ", ".join(f"U+{ord(char):04X}" for char in odd)
+    return f"; the line has white space other than plain spaces: {names}" if odd else ""
+
+
+def _hidden(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char) == "Cf"
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import pickle
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +14,24 @@ from tqdm import tqdm
 
 from dualasr_lib.core.memory import is_memory_error
 
-__all__ = ["INTERRUPTED", "Progress", "run_program"]
+__all__ = ["INTERRUPTED", "USERS_ERRORS", "Progress", "is_users_error", "one_line", "run_program"]
 
 INTERRUPTED = 130
 """Exit code of a program that a signal stopped: what shells give for SIGINT."""
+
+USERS_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,  # a value that cannot be; those of JSON, TOML and Unicode are of this kind
+    OSError,  # a file that cannot be read or written, no space left, a gzip file that is none
+    ImportError,  # an optional library that is not installed
+    EOFError,  # a compressed or pickled file that was cut short
+    zlib.error,  # one that is damaged
+    zipfile.BadZipFile,  # a checkpoint or bundle that is damaged
+    pickle.UnpicklingError,  # a checkpoint that is none
+    RecursionError,  # JSON or TOML nested without end
+)
+"""All that a user's file or option can cause, beside want of memory. Readers make ValueErrors with
+file, line and remedy of them where they can; this is the net below. Libraries that raise others
+(AssertionError, KeyError, RuntimeError) are caught where they are called."""
 
 _TRACEBACK = "DUALASR_TRACEBACK"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -23,7 +40,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 def run_program(main: Callable[[], None]) -> None:
     """Runs `main`; an error of the user's becomes one line on stderr and exit code 1.
 
-    Such errors are ValueError, OSError, a missing optional library (ImportError), and memory.
+    Such errors are `USERS_ERRORS` and memory.
 
     With the environment variable DUALASR_TRACEBACK=1 the traceback is shown instead.
     """
@@ -33,17 +50,24 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
     except Exception as error:
-        if os.environ.get(_TRACEBACK) or not _is_users(error):
+        if os.environ.get(_TRACEBACK) or not is_users_error(error):
             raise
-        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+        print(f"{os.path.basename(sys.argv[0])}: error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _is_users(error: Exception) -> bool:
-    return isinstance(error, (ValueError, OSError, ImportError)) or is_memory_error(error)
+def is_users_error(error: Exception) -> bool:
+    """Whether a file, an option or the machine is to blame, not the program."""
+    return isinstance(error, USERS_ERRORS) or is_memory_error(error)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line; its name where it has none."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line) or type(error).__name__
 
 
 class Progress:

@@ -1,1 +1,1 @@
-"""Waveform to log-mel filterbank features by kaldifeat: whole utterances and streams alike."""
+"""Waveform to log-mel filterbank features: whole utterances and streams alike."""

@@ -1,25 +1,31 @@
-"""Log-mel filterbank features of a whole utterance, computed by kaldifeat.
+"""Log-mel filterbank features of a whole utterance, computed by kaldifeat or kaldi-native-fbank.
 
 One set of options, `FbankConfig`, serves this module and its streaming twin
 `dualasr_lib.features.online`. The defaults are those of lhotse's `Fbank`, so that clients which
 compute their own features agree. Left out: storage, augmentation, resampling and reading of audio
 (lhotse does them).
 
-kaldifeat is imported when the first extractor is built, so configuration and window arithmetic also
-work where it is not installed.
+kaldifeat has to be compiled for one torch; where it is not, kaldi-native-fbank (wheels for every
+Python) computes the same from the same windows, up to the rounding of its FFT. Either is imported
+when the first extractor is built, so configuration and window arithmetic work without both.
 
 Shapes: n samples, T frames (100 Hz), W samples of one analysis window, F mel bins (80).
 """
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PAD_VALUE", "Fbank", "FbankConfig", "FrameComputer"]
+__all__ = ["PAD_VALUE", "Fbank", "FbankConfig", "FrameComputer", "Library"]
+
+Library = Literal["kaldifeat", "kaldi_native_fbank"]
+"""What can compute the features of windows."""
 
 PAD_VALUE = math.log(1.1920929e-07)
 """Feature value of digital silence: Kaldi floors each mel energy at float32's epsilon before the
@@ -113,13 +119,17 @@ class FbankConfig:
 
 
 class FrameComputer:
-    """Analysis windows to log-mel frames: what kaldifeat does, shared by both extractors."""
+    """Analysis windows to log-mel frames, shared by both extractors."""
 
-    def __init__(self, config: FbankConfig) -> None:
-        """Raises:
-        ModuleNotFoundError: kaldifeat is not installed.
+    def __init__(self, config: FbankConfig, library: Library | None = None) -> None:
         """
-        self._computer = _kaldifeat_fbank(config)
+        Args:
+            library: what computes; default: kaldifeat, where it is not built kaldi-native-fbank.
+
+        Raises:
+            ModuleNotFoundError: neither is installed.
+        """
+        self._compute = _computer(config, library)
         self._window = config.window
 
     def __call__(self, windows: Tensor) -> Tensor:
@@ -128,8 +138,7 @@ class FrameComputer:
             raise ValueError(
                 f"`windows` must have shape (M, {self._window}), but has {tuple(windows.shape)}"
             )
-        features: Tensor = self._computer.compute(windows.contiguous())
-        return features
+        return self._compute(windows.contiguous())
 
 
 class Fbank:
@@ -173,23 +182,74 @@ def _check_samples(samples: Tensor, config: FbankConfig) -> None:
         )
 
 
-def _kaldifeat_fbank(config: FbankConfig) -> Any:
+def _computer(config: FbankConfig, library: Library | None) -> Callable[[Tensor], Tensor]:
+    """Windows (M, W) -> log-mel energies (M, F), by a library, or the one that is there."""
+    if library is not None:
+        return _COMPUTERS[library](config)
     # The compiled part is asked for: `import kaldifeat` also finds any folder of that name, such as
     # tools/kaldifeat, and calls it an empty package.
-    if importlib.util.find_spec("_kaldifeat") is None:
-        raise ModuleNotFoundError(
-            "features need kaldifeat, which is not installed here: run tools/setup.sh",
-            name="kaldifeat",
-        )
+    for name, compiled in (("kaldifeat", "_kaldifeat"), ("kaldi_native_fbank",) * 2):
+        if importlib.util.find_spec(compiled) is not None:
+            return _COMPUTERS[name](config)
+    raise ModuleNotFoundError(
+        "features need kaldifeat or kaldi-native-fbank, and neither is installed here: run "
+        "tools/setup.sh, or `pip install kaldi-native-fbank`",
+        name="kaldifeat",
+    )
+
+
+def _kaldifeat_computer(config: FbankConfig) -> Callable[[Tensor], Tensor]:
     import kaldifeat
 
     options = kaldifeat.FbankOptions()
-    options.frame_opts.samp_freq = config.sample_rate
+    _set_options(options, config)
     options.frame_opts.frame_shift_ms = config.frame_shift_ms
+    options.frame_opts.snip_edges = config.snip_edges
+    computer = kaldifeat.Fbank(options)
+
+    def compute(windows: Tensor) -> Tensor:
+        features: Tensor = computer.compute(windows)
+        return features
+
+    return compute
+
+
+def _native_computer(config: FbankConfig) -> Callable[[Tensor], Tensor]:
+    import kaldi_native_fbank as native
+
+    options = native.FbankOptions()
+    _set_options(options, config)
+    # The windows are read one behind the other, as audio whose windows do not overlap.
+    options.frame_opts.frame_shift_ms = config.frame_length_ms
+    options.frame_opts.snip_edges = True
+
+    def compute(windows: Tensor) -> Tensor:
+        if not len(windows):
+            return windows.new_zeros(0, config.num_mel_bins)
+        finite = windows.isfinite().all(
+            dim=1, keepdim=True
+        )  # it stops at a NaN; kaldifeat does not
+        samples = windows.where(finite, torch.zeros_like(windows))
+        computer = native.OnlineFbank(options)
+        computer.accept_waveform(config.sample_rate, samples.detach().cpu().flatten().numpy())
+        frames = [computer.get_frame(i) for i in range(computer.num_frames_ready)]
+        features = torch.from_numpy(np.stack(frames)).to(windows.device)
+        return features.masked_fill(~finite, math.nan)
+
+    return compute
+
+
+def _set_options(options: Any, config: FbankConfig) -> None:
+    """What both libraries call by the same names."""
+    options.frame_opts.samp_freq = config.sample_rate
     options.frame_opts.frame_length_ms = config.frame_length_ms
     options.frame_opts.dither = config.dither
-    options.frame_opts.snip_edges = config.snip_edges
     options.mel_opts.num_bins = config.num_mel_bins
     options.mel_opts.low_freq = config.low_freq
     options.mel_opts.high_freq = config.high_freq
-    return kaldifeat.Fbank(options)
+
+
+_COMPUTERS: dict[str, Callable[[FbankConfig], Callable[[Tensor], Tensor]]] = {
+    "kaldifeat": _kaldifeat_computer,
+    "kaldi_native_fbank": _native_computer,
+}

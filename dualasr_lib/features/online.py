@@ -79,7 +79,7 @@ class OnlineFbank:
         return features.reshape(*windows.shape[:2], -1), state
 
     def windows(self, samples: Tensor, state: FbankState) -> tuple[Tensor, FbankState]:
-        """Analysis windows (N, P / shift, W) of a step, and the next state; needs no kaldifeat."""
+        """Analysis windows (N, P / shift, W) of a step, and the next state; needs no library."""
         self._check(samples, state)
         config = self.config
         new = samples.shape[1] - config.overhang

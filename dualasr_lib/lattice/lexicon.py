@@ -9,16 +9,22 @@ has several answers, and words with one spelling each give their own. A state is
 M questions, E pairs of a question and a word that ends there.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dualasr_lib.core.text import fields, read_lines, same_text
 from dualasr_lib.lattice.lm import Floats, Integers, LmArcs
 from dualasr_lib.lattice.ngram import NgramLm
 
 __all__ = ["LexiconLm"]
 
+_LOG = logging.getLogger(__name__)
+
+_NUM_SHOWN = 5
+"""Words that a warning lists."""
 _LARGEST = np.iinfo(np.int64).max
 
 
@@ -59,7 +65,8 @@ class LexiconLm:
         """Reads a lexicon (lines `word token token ...`) and an ARPA file over its words.
 
         A word may have several lines. A word that the ARPA file lacks has the probability that
-        `NgramLm` gives to unknown words; one that only the ARPA file has is never read.
+        `NgramLm` gives to unknown words, which a warning says; one that only the ARPA file has is
+        never read.
 
         Args:
             symbols: ids of the tokens by name.
@@ -67,24 +74,18 @@ class LexiconLm:
         Raises:
             ValueError: a file cannot be read; names file and line.
         """
-        names: dict[str, int] = {}
-        entries: dict[tuple[int, tuple[int, ...]], None] = {}
         if not Path(lexicon).is_file():
             raise ValueError(f"'{lexicon}' is missing; it must have lines `word token token ...`")
-        lines = Path(lexicon).read_bytes().splitlines()
-        for number, line in enumerate(lines, start=1):
-            try:
-                word, *tokens = (field.decode() for field in line.split() or [b""])
-                entry = names.setdefault(word, len(names)), _ids(word, tokens, symbols)
-                if entry in entries:
-                    raise ValueError(f"'{word}' has this spelling twice")
-            except ValueError as error:
-                raise ValueError(f"{lexicon}:{number}: {error}") from error
-            entries[entry] = None
-        if not entries:
-            raise ValueError(f"'{lexicon}' must have lines `word token token ...`, but has none")
+        names, entries = _read(Path(lexicon), symbols)
         words, spellings = zip(*entries)
-        return cls(NgramLm.load(arpa, names, ignore_other_words=True), spellings, words)
+        ngram = NgramLm.load(arpa, names, ignore_other_words=True)
+        if unknown := [name for name in names if name not in ngram.known]:
+            _LOG.warning(
+                "%s: %d of its %d words are not in %s and are as unlikely as unknown words: %s%s",
+                lexicon, len(unknown), len(names), arpa, ", ".join(unknown[:_NUM_SHOWN]),
+                ", ..." if len(unknown) > _NUM_SHOWN else "",
+            )  # fmt: skip
+        return cls(ngram, spellings, words)
 
     def advance(self, states: Integers, tokens: Integers) -> LmArcs:
         """Reads tokens (M,) in states (M,)."""
@@ -144,10 +145,39 @@ class LexiconLm:
         np.cumsum(np.bincount(ends, minlength=len(children) + 1), out=self._first[1:])
 
 
-def _ids(word: str, tokens: Sequence[str], symbols: Mapping[str, int]) -> tuple[int, ...]:
+def _read(
+    lexicon: Path, symbols: Mapping[str, int]
+) -> tuple[dict[str, int], dict[tuple[int, tuple[int, ...]], None]]:
+    """Numbers of the words, and the entries: a word's number and token ids, each once."""
+    alike = {same_text(name): number for name, number in symbols.items()}
+    names: dict[str, int] = {}
+    entries: dict[tuple[int, tuple[int, ...]], None] = {}
+    for number, line in enumerate(read_lines(lexicon), start=1):
+        try:
+            word, *tokens = (field.decode() for field in fields(line) or [b""])
+            if not word:
+                continue  # a blank line
+            entry = names.setdefault(word, len(names)), _ids(word, tokens, symbols, alike)
+            if entry in entries:
+                raise ValueError(f"'{word}' has this spelling twice")
+        except ValueError as error:
+            raise ValueError(f"{lexicon}:{number}: {error}") from error
+        entries[entry] = None
+    if not entries:
+        raise ValueError(f"'{lexicon}' must have lines `word token token ...`, but has none")
+    return names, entries
+
+
+def _ids(
+    word: str, tokens: Sequence[str], symbols: Mapping[str, int], alike: Mapping[str, int]
+) -> tuple[int, ...]:
+    """Token ids of a spelling; what is no symbol may look like one (be composed otherwise)."""
     if not tokens:
         raise ValueError(f"must be a word and its tokens, is '{word}'")
+    found: list[int] = []
     for token in tokens:
-        if token not in symbols:
+        number = symbols.get(token, alike.get(same_text(token)))
+        if number is None:
             raise ValueError(f"'{token}' in the spelling of '{word}' is not among the symbols")
-    return tuple(symbols[token] for token in tokens)
+        found.append(number)
+    return tuple(found)

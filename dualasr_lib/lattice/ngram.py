@@ -24,6 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dualasr_lib.core.text import fields as split_fields
+from dualasr_lib.core.text import read_lines, same_text
 from dualasr_lib.lattice.lm import Floats, Integers, LmArcs
 
 __all__ = ["NgramLm"]
@@ -64,6 +66,7 @@ class NgramLm:
         order: words in the longest n-grams.
         num_states: states are below it; not each number below it is a state.
         start: the state behind `<s>`.
+        known: those of the symbols that have a 1-gram.
     """
 
     def __init__(self, arpa: _Arpa, symbols: Mapping[str, int]) -> None:
@@ -72,6 +75,7 @@ class NgramLm:
         index = {name: i for i, name in enumerate(arpa.names)}
         self.order = len(arpa.sections)
         self._num_words = len(arpa.names)
+        self.known = frozenset(symbols.keys() & index.keys())
         self._end = index[_END]
         self._words = np.full(max(symbols.values(), default=0) + 1, index[_UNKNOWN], np.int64)
         for name, symbol in symbols.items():
@@ -94,7 +98,7 @@ class NgramLm:
         Raises:
             ValueError: no ARPA file, words that are not in `symbols`; names file and line.
         """
-        arpa = _read(Path(path))
+        arpa = _renamed(_read(Path(path)), symbols)
         if _UNKNOWN not in arpa.names:
             arpa = _with_unknown(arpa)
         kept = symbols.keys() | {_START, _END, _UNKNOWN}
@@ -209,6 +213,18 @@ def _only(arpa: _Arpa, known: _Flags) -> _Arpa:
     return _Arpa(arpa.path, [name for name, keep in zip(arpa.names, known) if keep], sections)
 
 
+def _renamed(arpa: _Arpa, symbols: Mapping[str, int]) -> _Arpa:
+    """With words that only look like a symbol (composed otherwise) by the symbol's name."""
+    alike = {same_text(name): name for name in symbols}
+    taken = set(arpa.names)
+    names = []
+    for name in arpa.names:
+        other = name if name in symbols else alike.get(same_text(name), name)
+        names.append(name if other in taken else other)
+        taken.add(names[-1])
+    return arpa._replace(names=names)
+
+
 def _with_unknown(arpa: _Arpa) -> _Arpa:
     """With a 1-gram `<unk>` as likely as the least likely one."""
     words, scores, backoffs, lines = arpa.sections[0]
@@ -225,17 +241,16 @@ def _with_unknown(arpa: _Arpa) -> _Arpa:
 def _read(path: Path) -> _Arpa:
     if not path.is_file():
         raise ValueError(f"'{path}' is missing; it must be an ARPA file")
-    with open(path, "rb") as file:
-        lines = enumerate(file, start=1)
-        counts = _read_counts(path, lines)
-        index: dict[bytes, int] = {}
-        sections = []
-        for order, count in enumerate(counts, start=1):
-            section = _read_section(path, lines, count, order, index)
-            following = f"\\{order + 1}-grams:" if order < len(counts) else "\\end\\"
-            _expect(path, lines, following, f"after {count} {order}-grams, as \\data\\ counts them")
-            sections.append(section)
-    names = [name.decode(errors="replace") for name in index]
+    lines = enumerate(read_lines(path), start=1)
+    counts = _read_counts(path, lines)
+    index: dict[bytes, int] = {}
+    sections = []
+    for order, count in enumerate(counts, start=1):
+        section = _read_section(path, lines, count, order, index)
+        following = f"\\{order + 1}-grams:" if order < len(counts) else "\\end\\"
+        _expect(path, lines, following, f"after {count} {order}-grams, as \\data\\ counts them")
+        sections.append(section)
+    names = [name.decode() for name in index]
     for special in (_START, _END):
         if special not in names:
             raise ValueError(f"'{path}' must have a 1-gram {special}")
@@ -245,7 +260,7 @@ def _read(path: Path) -> _Arpa:
 def _read_counts(path: Path, lines: Iterator[tuple[int, bytes]]) -> list[int]:
     """Reads `\\data\\` and what follows, the title of the 1-grams included."""
     for _, line in lines:
-        if line.strip() == b"\\data\\":
+        if split_fields(line) == [b"\\data\\"]:
             break
     else:
         raise ValueError(f"'{path}' must be an ARPA file, but has no line \\data\\")
@@ -254,7 +269,7 @@ def _read_counts(path: Path, lines: Iterator[tuple[int, bytes]]) -> list[int]:
         text = line.decode(errors="replace").strip()
         if text == "\\1-grams:" and counts:
             return counts
-        if found := re.fullmatch(rf"ngram\s+{len(counts) + 1}\s*=\s*(\d+)", text):
+        if found := re.fullmatch(rf"ngram\s+{len(counts) + 1}\s*=\s*(\d{{1,15}})", text):
             counts.append(int(found[1]))
         elif text:
             wanted = f"'ngram {len(counts) + 1}=...'" + (" or '\\1-grams:'" if counts else "")
@@ -268,11 +283,12 @@ def _read_section(
     """Reads `count` n-grams; 1-grams give their words a number in `index`."""
     scores, backoffs, words, numbers = array("d"), array("d"), array("q"), array("q")
     for number, line in islice(lines, count):
-        fields = line.split()  # bytes are split at ASCII spaces only
+        fields = split_fields(line)
         try:
             scores.append(float(fields[0]))
             backoffs.append(float(fields[order + 1]) if len(fields) == order + 2 else 0.0)
             if order == 1:
+                fields[1].decode()
                 index.setdefault(fields[1], len(index))
             words.extend([index[word] for word in fields[1 : order + 1]])
             numbers.append(number)
@@ -294,7 +310,9 @@ def _fault(error: Exception, line: bytes, count: int, order: int) -> str:
     text = line.decode(errors="replace").strip()
     if isinstance(error, KeyError):
         return f"'{error.args[0].decode(errors='replace')}' in a {order}-gram has no 1-gram"
-    if isinstance(error, ValueError) and len(line.split()) > order:
+    if isinstance(error, UnicodeDecodeError):
+        return f"must be UTF-8, is '{text}'"
+    if isinstance(error, ValueError) and len(split_fields(line)) > order:
         return f"the weights of a {order}-gram must be finite numbers, in '{text}'"
     return f"must be one of {count} {order}-grams, as \\data\\ counts them, is '{text}'"
 

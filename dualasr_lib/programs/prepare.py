@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from dualasr_lib.core.program import INTERRUPTED
+from dualasr_lib.core.program import INTERRUPTED, is_users_error, one_line
 from dualasr_lib.recipe.corpus import Corpus, O
 from dualasr_lib.recipe.options import read_options
 from dualasr_lib.recipe.prepare import prepare
@@ -16,8 +16,10 @@ def main(corpus: Corpus[O], arguments: Sequence[str] | None = None) -> int:
     try:
         wanted = read_options(corpus.options, corpus.description, arguments)
         prepare(corpus, *wanted)
-    except (ValueError, OSError) as error:
-        print(f"prepare.sh: error: {error}", file=sys.stderr)
+    except Exception as error:
+        if not is_users_error(error):
+            raise
+        print(f"prepare.sh: error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("prepare.sh: interrupted; the same command goes on", file=sys.stderr)

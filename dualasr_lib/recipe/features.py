@@ -8,14 +8,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lhotse import LilcomChunkyWriter, MonoCut
 from lhotse.features.kaldifeat import (
@@ -31,7 +31,7 @@ from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe.corpus import Corpus, O
 from dualasr_lib.recipe.options import Options
-from dualasr_lib.recipe.process import die_with_parent, one_line
+from dualasr_lib.recipe.process import die_with_parent, one_line, worker_pool
 from dualasr_lib.recipe.stage import (
     Folders,
     PrepareError,
@@ -72,13 +72,19 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     done: dict[str, list[str]] = {split: [] for split in splits}
     for name in progress(_map(work, shards, options.jobs), num_shards, "features, shards"):
         done[name.rpartition("-")[0]].append(name)
-    _report([name for names in done.values() for name in names], folders.scratch, options)
+    bad = _report(done, folders.scratch, options)
     (folders.out / "features").mkdir(exist_ok=True)
     for split, names in done.items():
         for name in names:
             _link(folders.scratch / f"{name}.lca", folders.out / "features")
         shown = (read_jsonl(folders.scratch / f"{name}.jsonl.gz") for name in names)
-        write_jsonl(folders.out / "cuts" / sources[split].name, chain.from_iterable(shown))
+        target = folders.out / "cuts" / sources[split].name
+        written = write_jsonl(target, chain.from_iterable(shown))
+        if written + bad[split] != sizes[split]:
+            raise PrepareError(
+                f"stage 4, {split}: {sizes[split]} utterances went in, but {written} came out and"
+                f" {bad[split]} are named as bad; please report this"
+            )
 
 
 def _shards(source: Path, split: str) -> Iterator[_Shard]:
@@ -94,7 +100,7 @@ def _map(work: "partial[str]", shards: Iterator[_Shard], jobs: int) -> Iterator[
     if jobs == 1:
         yield from map(work, shards)
         return
-    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
+    with worker_pool(jobs, _start_worker) as pool:
         while group := list(islice(shards, 4 * jobs)):
             yield from pool.map(work, group)
 
@@ -112,16 +118,46 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
     extractor = make_extractor(FbankConfig())
     path = f"features/{shard.name}.lca"
     done, bad = [], []
-    with LilcomChunkyWriter(folder / f"{shard.name}.lca") as writer:
-        for item in shard.cuts:
-            cut = deserialize_item(item)
-            try:
-                done.append(compute_features(cut, extractor, writer, path).to_dict())
-            except Exception as error:  # whatever reads or decodes audio: reported, never dropped
-                bad.append({"id": cut.id, "reason": one_line(str(error))})
-    write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
-    write_jsonl(manifest, done)
+    try:
+        with LilcomChunkyWriter(folder / f"{shard.name}.lca") as writer:
+            for item in shard.cuts:
+                cut = deserialize_item(item)
+                try:
+                    done.append(compute_features(cut, extractor, writer, path).to_dict())
+                except _WriteError:
+                    raise
+                except Exception as error:  # of whatever reads audio: reported, never dropped
+                    bad.append({"id": cut.id, "reason": one_line(str(error))})
+        write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
+        write_jsonl(manifest, done)
+    except OSError as error:
+        raise PrepareError(
+            f"features cannot be written to '{folder}': {error.strerror or error}; the same command"
+            " goes on when that is put right"
+        ) from error
     return shard.name
+
+
+class _WriteError(OSError):
+    """Features could not be written, which is no fault of the audio."""
+
+
+class _Writer:
+    """Tells errors of the writer from those of the audio, and refuses features that are none."""
+
+    def __init__(self, writer: LilcomChunkyWriter) -> None:
+        self._writer = writer
+        self.name = writer.name
+        self.storage_path = writer.storage_path
+
+    def write(self, key: str, value: Any) -> str:
+        """As lhotse's writers."""
+        if not np.isfinite(value).all():
+            raise ValueError("the audio has samples that are NaN, infinite or far beyond 1")
+        try:
+            return str(self._writer.write(key, value))
+        except OSError as error:
+            raise _WriteError(error.errno, error.strerror or str(error)) from error
 
 
 def _link(file: Path, folder: Path) -> None:
@@ -137,9 +173,13 @@ def _link(file: Path, folder: Path) -> None:
 def compute_features(
     cut: MonoCut, extractor: KaldifeatFbank, writer: LilcomChunkyWriter, storage_path: str
 ) -> MonoCut:
-    """The cut with stored features; its manifest names them by `storage_path`, relative to DATA."""
+    """The cut with stored features; its manifest names them by `storage_path`, relative to DATA.
+
+    Raises:
+        OSError: the features cannot be written. Whatever else is raised is about the audio.
+    """
     with torch.no_grad():
-        cut = cut.compute_and_store_features(extractor, writer)
+        cut = cut.compute_and_store_features(extractor, _Writer(writer))
     if cut.features.num_frames != cut.num_frames:
         raise ValueError(f"{cut.features.num_frames} frames, but {cut.num_frames} were expected")
     return fastcopy(cut, features=fastcopy(cut.features, storage_path=storage_path))
@@ -160,8 +200,11 @@ def make_extractor(config: FbankConfig) -> KaldifeatFbank:
     return KaldifeatFbank(KaldifeatFbankConfig(frame_opts=frames, mel_opts=mel))
 
 
-def _report(shards: list[str], folder: Path, options: Options) -> None:
-    """Names the utterances without readable audio; goes on only if --allow-bad covers them."""
+def _report(done: Mapping[str, list[str]], folder: Path, options: Options) -> dict[str, int]:
+    """Names the utterances without readable audio; goes on only if --allow-bad covers them, and
+    returns how many there are in each split.
+    """
+    shards = [name for names in done.values() for name in names]
     bad = {name: json.loads((folder / f"{name}.bad.json").read_text()) for name in shards}
     items = [item for of_shard in bad.values() for item in of_shard]
     path = options.data_dir / "report" / "bad_utterances.json"
@@ -169,7 +212,7 @@ def _report(shards: list[str], folder: Path, options: Options) -> None:
     for item in items:
         print(f"bad utterance {item['id']}: {item['reason']}", file=sys.stderr)
     if len(items) <= options.allow_bad:
-        return
+        return {split: sum(len(bad[name]) for name in names) for split, names in done.items()}
     for name in shards:  # so that these are tried again when the audio has been repaired
         if bad[name]:
             (folder / f"{name}.jsonl.gz").unlink()

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.recipe.stage import PrepareError
 
-__all__ = ["die_with_parent", "one_line", "run_lhotse", "run_program"]
+__all__ = ["die_with_parent", "one_line", "run_lhotse", "run_program", "worker_pool"]
 
 _HEARTBEAT = 10.0
 """Seconds between two lines that say that a program is still at work."""
@@ -31,6 +34,23 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+@contextmanager
+def worker_pool(jobs: int, initializer: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
+    """Processes to work in.
+
+    Raises:
+        PrepareError: one of them died, most likely killed by the system for its memory.
+    """
+    try:
+        with ProcessPoolExecutor(jobs, initializer=initializer) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise PrepareError(
+            "a worker process died (killed from outside, or for want of memory): use fewer --jobs;"
+            " the same command goes on"
+        ) from None
 
 
 def one_line(message: str) -> str:

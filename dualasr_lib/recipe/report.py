@@ -109,18 +109,29 @@ def _markdown(report: dict[str, Any]) -> str:
     ]
     lines += [_table(report), "", "## The corpus, and what was left out", ""]
     for name, value in report["corpus"].items():
-        shown = (", ".join(value) or "none") if isinstance(value, list) else value
-        lines.append(f"- {name.replace('_', ' ')}: {shown}")
+        title = name.replace("_", " ")
+        if isinstance(value, dict):
+            lines += [f"- {title}: {reason}: {_shown(ids)}" for reason, ids in value.items()]
+        else:
+            shown = (", ".join(value) or "none") if isinstance(value, list) else value
+            lines.append(f"- {title}: {shown}")
     for split, reasons in report["left_out"].items():
-        lines += [f"- {split}: {reason}: {len(ids)}" for reason, ids in reasons.items()]
-    lines.append(f"- utterances without readable audio: {len(report['unreadable_utterances'])}")
+        lines += [f"- {split}: {reason}: {_shown(ids)}" for reason, ids in reasons.items()]
+    unreadable = [item["id"] for item in report["unreadable_utterances"]]
+    lines.append(f"- utterances without readable audio: {_shown(unreadable)}")
     for split, values in report["splits"].items():
         names = values["no_ctc_alignment_at_25hz"]
         if names:
-            shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
-            lines.append(f"- {split}: too short for CTC at 25 Hz (training skips them): {shown}")
+            reason = "too short for CTC at 25 Hz (training skips them)"
+            lines.append(f"- {split}: {reason}: {_shown(names)}")
     lines += ["", "![durations](durations.png)", ""]
     return "\n".join(lines)
+
+
+def _shown(ids: list[str], most: int = 20) -> str:
+    """How many, and the first of them; report.json has all."""
+    names = ", ".join(ids[:most]) + (", ..." if len(ids) > most else "")
+    return f"{len(ids)} ({names})" if ids else "0"
 
 
 def _plot(durations: dict[str, list[float]], folder: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.text import read_lines
 
 __all__ = [
     "Folders",
@@ -210,16 +211,36 @@ def write_jsonl(path: Path, items: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The items of a file that `write_jsonl` (or lhotse) wrote."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
+    """The items of a file that `write_jsonl` (or lhotse) wrote.
+
+    Raises:
+        PrepareError: it was cut short or damaged.
+    """
+    number = 0
+    try:
+        for line in read_lines(path):
+            number += 1
             yield json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, number, error) from error
 
 
 def count_jsonl(path: Path) -> int:
     """How many items a file of JSON lines has."""
-    with gzip.open(path, "rb") as lines:
-        return sum(1 for _ in lines)
+    number = 0
+    try:
+        for _ in read_lines(path):
+            number += 1
+    except ValueError as error:
+        raise _damaged(path, number, error) from error
+    return number
+
+
+def _damaged(path: Path, number: int, error: Exception) -> PrepareError:
+    return PrepareError(
+        f"{path}:{number}: cut short or damaged ({error}); remove the marker in DATA/done of the"
+        " stage that writes it, and all later ones, and run prepare.sh again"
+    )
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

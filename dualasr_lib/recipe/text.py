@@ -20,9 +20,14 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     convert = corpus.convert(options)
     for part in corpus.parts(options):
         source = options.data_dir / "manifests" / corpus.supervisions_file(part)
-        items = progress(read_jsonl(source), count_jsonl(source), part)
+        total = count_jsonl(source)
+        items = progress(read_jsonl(source), total, part)
         converted = (_named(convert, item) for item in items)
-        write_jsonl(folders.out / "text" / source.name, converted)
+        written = write_jsonl(folders.out / "text" / source.name, converted)
+        if written != total:
+            raise PrepareError(
+                f"stage 2, {part}: {total} units went in, {written} came out; please report this"
+            )
 
 
 def _named(convert: Callable[[Item], Item], unit: Item) -> Item:

@@ -1,8 +1,9 @@
 """Stage 3: units -> utterances, as published recipes cut them.
 
-Neighbouring units of one speaker are joined, if the corpus says so, in the order of their ids;
+Neighbouring units of one speaker are joined, if the corpus says so, in the order of their times;
 units that are refused are dropped and break a join. Training utterances also come at the corpus's
-further speeds (ids end in `_sp0.9`, `_sp1.1`).
+further speeds (ids end in `_sp0.9`, `_sp1.1`). What is shorter than the shortest audio that has
+features is left out.
 """
 
 import hashlib
@@ -15,10 +16,15 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
+from dualasr_lib.recipe.balance import check_balance
 from dualasr_lib.recipe.corpus import Corpus, Item, Join, O, Split
 from dualasr_lib.recipe.stage import Folders, progress, read_jsonl, write_jsonl
 
-__all__ = ["join_units", "parameters", "read_units", "run", "utterances"]
+__all__ = ["group_units", "groups", "joined", "parameters", "read_units", "run", "utterances"]
+
+_SHORTEST = FbankConfig().min_samples / FbankConfig().sample_rate
+"""Seconds; shorter audio has no features, and nobody can have said anything in it."""
+_TOO_SHORT = f"shorter than {1000 * _SHORTEST} ms"
 
 
 def parameters(corpus: Corpus[O], options: O) -> dict[str, Any]:
@@ -52,19 +58,35 @@ def _split(corpus: Corpus[O], options: O, split: Split, target: Path) -> dict[st
     }
     units = read_units(corpus, options.data_dir, split.parts)
     left_out: dict[str, list[str]] = {}
+    kept: list[str] = []
     for unit in units:
         if reason := corpus.refuse(options, unit):
             left_out.setdefault(reason, []).append(unit["id"])
-    joined = [corpus.supervision(options, u) for u in utterances(corpus, options, units)]
-    if empty := [unit["id"] for unit in joined if not unit["text"]]:
-        left_out["no text"] = empty
-    wanted = [(unit, 1.0) for unit in joined if unit["text"]]
+    wanted: list[tuple[Item, float]] = []
+    for group in groups(corpus, options, units):
+        unit = corpus.supervision(options, joined(group, corpus.join(options)))
+        ids = [member["id"] for member in group]
+        if not unit["text"]:
+            left_out.setdefault("no text", []).extend(ids)
+        elif unit["duration"] < _SHORTEST:
+            left_out.setdefault(_TOO_SHORT, []).extend(ids)
+        else:
+            wanted.append((unit, 1.0))
+            kept += ids
+    check_balance(f"stage 3, {split.name}", (unit["id"] for unit in units), kept, left_out)
     if split.use == "train":
-        wanted += [(unit, speed) for unit, _ in wanted for speed in corpus.speeds]
+        for unit, speed in [(unit, speed) for unit, _ in wanted for speed in corpus.speeds]:
+            if unit["duration"] / speed < _SHORTEST:
+                left_out.setdefault(_TOO_SHORT, []).append(f"{unit['id']}_sp{speed}")
+            else:
+                wanted.append((unit, speed))
         wanted.sort(key=_shuffled)
     cuts = (_cut(unit, recordings[unit["recording_id"]], speed) for unit, speed in wanted)
     shown = progress(cuts, len(wanted), split.name)
     write_jsonl(target / corpus.cuts_file(split.name), (cut.to_dict() for cut in shown))
+    for reason, ids in left_out.items():
+        print(f"  {split.name}: {len(ids)} left out: {reason} ({', '.join(ids[:3])}"
+              f"{', ...' if len(ids) > 3 else ''})")  # fmt: skip
     return left_out
 
 
@@ -75,56 +97,73 @@ def _shuffled(item: tuple[Item, float]) -> bytes:
 
 
 def read_units(corpus: Corpus[O], data_dir: Path, parts: tuple[str, ...]) -> list[Item]:
-    """The units of some parts as stage 2 wrote them, sorted by id."""
+    """The units of some parts as stage 2 wrote them, speaker by speaker, by their starts."""
     units: list[Item] = []
     for part in parts:
         units += read_jsonl(data_dir / "text" / corpus.supervisions_file(part))
-    return sorted(units, key=lambda unit: str(unit["id"]))
+    return sorted(units, key=_place)
+
+
+def _place(unit: Item) -> tuple[str, str, str, float, str]:
+    """Sorting key: the units of one speaker in one channel stand together, in the order of time."""
+    channel = str(unit.get("channel", 0))
+    return unit["recording_id"], channel, unit["speaker"], unit["start"], str(unit["id"])
 
 
 def utterances(corpus: Corpus[O], options: O, units: Iterable[Item]) -> Iterator[Item]:
-    """Units (sorted by id) joined as the corpus says, without those that it refuses."""
+    """Units (as `read_units` sorts them) joined as the corpus says, without those it refuses and
+    what is too short.
+    """
+    for group in groups(corpus, options, units):
+        utterance = joined(group, corpus.join(options))
+        if utterance["duration"] >= _SHORTEST:
+            yield utterance
+
+
+def groups(corpus: Corpus[O], options: O, units: Iterable[Item]) -> Iterator[list[Item]]:
+    """The units of each utterance."""
     group: list[Item] = []
     for unit in units:
         if corpus.refuse(options, unit):
-            yield from join_units(group, corpus.join(options))
+            yield from group_units(group, corpus.join(options))
             group = []
         else:
             group.append(unit)
-    yield from join_units(group, corpus.join(options))
+    yield from group_units(group, corpus.join(options))
 
 
-def join_units(units: Iterable[Item], join: Join | None) -> Iterator[Item]:
-    """Joins neighbouring units, sorted by id, into utterances; None joins nothing.
+def group_units(units: Iterable[Item], join: Join | None) -> Iterator[list[Item]]:
+    """Neighbouring units, sorted by their starts, that are joined; None joins nothing.
 
-    A joined utterance is shorter than `join.max_length`; a single unit may be longer.
+    Together they are shorter than `join.max_length`; a single unit may be longer.
     """
-    if join is None:
-        yield from units
-        return
     group: list[Item] = []
     for unit in units:
-        if group and not _fits(group, unit, join):
-            yield _joined(group, join)
+        if group and not (join is not None and _fits(group, unit, join)):
+            yield group
             group = []
         group.append(unit)
     if group:
-        yield _joined(group, join)
+        yield group
 
 
-def _end(unit: Item) -> float:
-    return float(round(unit["start"] + unit["duration"], 8))
+def _end(units: Iterable[Item]) -> float:
+    """Where the last of them ends, which need not be the one that begins last."""
+    return max(float(round(unit["start"] + unit["duration"], 8)) for unit in units)
 
 
 def _fits(group: list[Item], unit: Item, join: Join) -> bool:
     same: bool = unit["speaker"] == group[0]["speaker"]
-    length: float = _end(unit) - group[0]["start"]
-    pause: float = unit["start"] - _end(group[-1])
+    length: float = _end([*group, unit]) - group[0]["start"]
+    pause: float = unit["start"] - _end(group)
     return same and length < join.max_length and pause < join.gap
 
 
-def _joined(group: list[Item], join: Join) -> Item:
+def joined(group: list[Item], join: Join | None) -> Item:
+    """One utterance of some units; it begins with the first and ends when all have ended."""
     first = group[0]
+    if join is None:
+        return first
     custom = {
         key: join.between.get(key, "").join(unit["custom"][key] for unit in group)
         for key in first.get("custom") or {}
@@ -134,9 +173,9 @@ def _joined(group: list[Item], join: Join) -> Item:
         for name in first.get("alignment") or {}
     }
     text = join.between_texts.join(unit["text"] for unit in group if unit["text"])
-    duration = round(_end(group[-1]) - first["start"], 8)
-    joined = first | {"duration": duration, "text": text}
-    return joined | ({"custom": custom} if custom else {}) | ({"alignment": tiers} if tiers else {})
+    duration = round(_end(group) - first["start"], 8)
+    whole = first | {"duration": duration, "text": text}
+    return whole | ({"custom": custom} if custom else {}) | ({"alignment": tiers} if tiers else {})
 
 
 def _cut(unit: Item, recording: Recording, speed: float) -> MonoCut:

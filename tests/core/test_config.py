@@ -94,3 +94,28 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_toml(tmp_path / name)
+
+
+@pytest.mark.parametrize("edited", ["\ufeff{}", "{}\r\n", "\ufeff\n\n{}\r\n\r\n"])
+def test_what_editors_do_to_a_file_changes_nothing(tmp_path: Path, edited: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(edited.format("name = 'b'").encode())
+    assert load(Outer, path).name == "b"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name\u3000= 'b'".encode(), "white space other than plain spaces: U\\+3000"),
+        ("flag = true\nname = \u200b'b'".encode(), "white space other than plain spaces: U\\+200B"),
+        ("\ufeffname = 'b'".encode("utf-16-le"), "must be a text file in UTF-8, but is in UTF-16"),
+        (b"name = '\x82\xa0'", r"a.toml:1: must be UTF-8"),
+        (b"a = " + b"[" * 100000, "nested without end"),
+    ],
+)
+def test_what_nobody_sees_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        load(Outer, path)
+    assert str(path) in str(error.value)

@@ -1,5 +1,6 @@
 """The lexicon against a search over all segmentations of a text, and the files that it refuses."""
 
+import gzip
 import itertools
 import math
 import random
@@ -164,7 +165,10 @@ def test_a_word_may_have_several_spellings(tmp_path: Path) -> None:
     [
         ("東 東\n京 凶\n", r"lexicon.txt:2: '凶' in the spelling of '京' is not among the symbols"),
         ("東 東\n京\n", r"lexicon.txt:2: must be a word and its tokens, is '京'"),
-        ("東 東\n\n京 京\n", r"lexicon.txt:2: must be a word and its tokens, is ''"),
+        (
+            "東 東\n\n京 凶\n",
+            r"lexicon.txt:3: '凶' in the spelling of '京' is not among the symbols",
+        ),
         ("東 東\n京 京\n東 東\n", r"lexicon.txt:3: '東' has this spelling twice"),
         ("", r"lexicon.txt' must have lines `word token token ...`, but has none"),
     ],
@@ -172,6 +176,54 @@ def test_a_word_may_have_several_spellings(tmp_path: Path) -> None:
 def test_a_broken_lexicon_is_refused(tmp_path: Path, lexicon: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         _load(tmp_path, lexicon)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "\ufeff東 東\n東京 東 京\n京 京\n",
+        "東 東\r\n東京 東 京\r\n京 京\r\n",
+        "東 東\r東京 東 京\r京 京\r",
+        "東\u3000東\n東京 東\u3000京\n京\u00a0京\n",
+        "東\t東\n\n東京\t東 京\n  京  京  \n\n",
+        "東 東\n東\u200b京 東 京\u2060\n京 京",
+    ],
+)
+def test_what_editors_do_to_a_lexicon_changes_nothing(
+    tmp_path: Path, edited: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a byte order mark in it, the first word was no word of the n-gram."""
+    expected = scores(_load(tmp_path, "東 東\n東京 東 京\n京 京\n"), [3, 4])
+    assert len(expected) == 2
+    assert scores(_load(tmp_path, edited), [3, 4]) == expected
+    packed = gzip.compress(edited.encode())
+    (tmp_path / "lexicon.txt").write_bytes(packed)
+    symbols = {"東": 3, "京": 4, "都": 5}
+    again = LexiconLm.load(tmp_path / "lexicon.txt", tmp_path / "words.arpa", symbols)
+    assert scores(again, [3, 4]) == expected
+    assert not caplog.records
+
+
+def test_a_word_composed_otherwise_is_the_same_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """File systems and editors of Apple's write `が` as two characters."""
+    arpa = BIGRAM.replace("東京", "がく")
+    (tmp_path / "words.arpa").write_text(arpa, encoding="utf-8")
+    (tmp_path / "lexicon.txt").write_text("か\u3099く か\u3099 く\n", encoding="utf-8")
+    files = tmp_path / "lexicon.txt", tmp_path / "words.arpa"
+    lm = LexiconLm.load(*files, {"が": 3, "く": 4})
+    assert scores(lm, [3, 4]) == pytest.approx([math.log(10) * (-0.4 - 0.2 - 1.0)])
+    assert not caplog.records
+
+
+def test_words_that_the_ngram_lacks_are_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _load(tmp_path, "東京 東 京\n都 都\n")
+    (record,) = caplog.records
+    files = f"{tmp_path}/lexicon.txt: 1 of its 2 words are not in {tmp_path}/words.arpa"
+    assert record.getMessage() == f"{files} and are as unlikely as unknown words: 都"
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The n-gram against back-off by recursion over a dict, and the ARPA files that it refuses."""
 
+import gzip
 import math
 import random
 from pathlib import Path
@@ -194,6 +195,56 @@ def test_other_words_can_be_left_out(tmp_path: Path) -> None:
         assert text_score(part, text) == pytest.approx(
             text_score(whole, [{0: 3, 1: 1}[i] for i in text])
         )
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "\ufeff" + SMALL,
+        SMALL.replace("\n", "\r\n"),
+        SMALL.replace("\t", "\u3000"),
+        SMALL.replace("\\data\\", " \u00a0\\data\\\u00a0").replace("<s> a", "<s>\u00a0a"),
+        SMALL.replace("-0.9\tb", "-0.9\tb\u200b"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_editors_do_to_an_arpa_file_changes_nothing(
+    tmp_path: Path, edited: str, packed: bool
+) -> None:
+    """Packed files are known by their content, whatever their name."""
+    path = tmp_path / "g.arpa"
+    content = edited.encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    lm = NgramLm.load(path, {"a": 0, "b": 1})
+    expected = load(tmp_path / "plain.arpa", SMALL, "ab")
+    for text in ([], [0], [0, 1], [1, 1, 0]):
+        assert text_score(lm, text) == text_score(expected, text)
+
+
+def test_a_packed_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "g.arpa.gz"
+    path.write_bytes(gzip.compress(SMALL.encode())[:-20])
+    with pytest.raises(ValueError, match=r"g.arpa.gz: gzip file cut short or damaged"):
+        NgramLm.load(path, {"a": 0, "b": 1})
+
+
+def test_words_composed_otherwise_are_the_tokens(tmp_path: Path) -> None:
+    """But a word that is itself a token keeps its name."""
+    nfd, nfc = "か\u3099", "が"
+    path = tmp_path / "g.arpa"
+    path.write_text(SMALL.replace("a", nfd).replace("\\d" + nfd + "t" + nfd, "\\data"))
+    path.write_text(path.read_text().replace("gr" + nfd + "m", "gram"))
+    lm = NgramLm.load(path, {nfc: 0, "b": 1})
+    assert text_score(lm, [0, 1]) == pytest.approx(math.log(10) * (-0.4 - 0.15 - 0.35))
+    both = NgramLm.load(path, {nfc: 0, "b": 1, nfd: 2}, ignore_other_words=True)
+    assert text_score(both, [2, 1]) == text_score(lm, [0, 1]) > text_score(both, [0, 1])
+
+
+def test_bytes_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "g.arpa"
+    path.write_bytes(SMALL.encode().replace(b"\tb\t", b"\t\x82\xa0\t"))
+    with pytest.raises(ValueError, match=r"g.arpa:10: must be UTF-8"):
+        NgramLm.load(path, {"a": 0, "b": 1})
 
 
 def test_spaces_of_other_scripts_do_not_split_words(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ run.
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,9 @@ from typing import NamedTuple
 import soundfile
 from lhotse.recipes import csj as lhotse_csj
 
-from dualasr_lib.recipe.process import die_with_parent
+from dualasr_lib.recipe.process import die_with_parent, worker_pool
 from dualasr_lib.recipe.stage import PrepareError, progress
-from egs.csj.local.sdb import Defect, check_sdb
+from egs.csj.local.sdb import Defect, Span, check_sdb
 
 __all__ = ["Talk", "TalkReport", "check_corpus", "hard_coded_talks"]
 
@@ -44,8 +43,10 @@ class TalkReport(NamedTuple):
     talk: Talk
     defects: tuple[Defect, ...]
     warnings: tuple[Defect, ...]
-    num_units: int
-    num_empty_units: int
+    spans: tuple[Span, ...] = ()
+    """Its units."""
+    behind: tuple[Span, ...] = ()
+    """Those of them that begin where the audio has ended, or later."""
 
 
 def hard_coded_talks() -> dict[str, str]:
@@ -64,7 +65,7 @@ def check_corpus(csj_dir: Path, jobs: int) -> list[TalkReport]:
         PrepareError: the folder is not laid out like CSJ.
     """
     talks = list(_find_talks(csj_dir))
-    with ProcessPoolExecutor(jobs, initializer=die_with_parent) as pool:
+    with worker_pool(jobs, die_with_parent) as pool:
         results = pool.map(partial(_check_talk, csj_dir=csj_dir), talks, chunksize=8)
         return list(progress(results, len(talks), "checking talks"))
 
@@ -96,7 +97,7 @@ def _check_talk(talk: Talk, csj_dir: Path) -> TalkReport:
         split = hard_coded_talks()[talk.id]
         reason = f"no such file in core/ or noncore/ (lhotse's recipe needs this talk for {split})"
         file = csj_dir / "MORPH" / "SDB" / "*" / f"{talk.id}.sdb"
-        return TalkReport(talk, (Defect(talk.id, str(file), 0, reason),), (), 0, 0)
+        return TalkReport(talk, (Defect(talk.id, str(file), 0, reason),), ())
     text = check_sdb(talk.sdb, talk.id)
     defects = list(text.defects)
     if talk.part not in _PARTS:
@@ -106,7 +107,42 @@ def _check_talk(talk: Talk, csj_dir: Path) -> TalkReport:
         defects += [
             Defect(talk.id, str(wav), 0, why) for why in _audio_problems(wav, text.last_end)
         ]
-    return TalkReport(talk, tuple(defects), text.warnings, text.num_units, text.num_empty)
+    warnings, behind = list(text.warnings), []
+    for wav in talk.wavs if not defects else ():
+        found = _beyond(talk, wav, text.spans)
+        defects += found.defects
+        warnings += found.warnings
+        behind += found.spans
+    return TalkReport(talk, tuple(defects), tuple(warnings), text.spans, tuple(behind))
+
+
+class _Beyond(NamedTuple):
+    defects: list[Defect]
+    warnings: list[Defect]
+    spans: list[Span]
+
+
+def _beyond(talk: Talk, wav: Path, spans: tuple[Span, ...]) -> _Beyond:
+    """Units of one recording that reach beyond its audio: cut short by lhotse, or not there."""
+    end = soundfile.info(wav).duration
+    own = [span for span in spans if span.units[0].id.startswith(f"{wav.stem}_")]
+    result = _Beyond([], [], [])
+    for span in own:
+        late = [unit for unit in span.units if unit.start >= end]
+        if late and len(late) < len(span.units):
+            why = f"a tag ties units across the end of the audio ({end:.3f} s)"
+            result.defects.append(Defect(talk.id, str(talk.sdb), late[0].lines[0], why))
+        elif late:
+            result.spans.append(span)
+        for unit in span.units:
+            at = f"segment at {unit.start}-{unit.end} s, but the audio ends at {end:.3f} s"
+            if unit.end > end:
+                what = "left out" if unit in late else "shortened"
+                why = f"{at}: {what}"
+                result.warnings.append(Defect(talk.id, str(talk.sdb), unit.lines[0], why))
+    if not any(span.text for span in own if span not in result.spans):
+        result.defects.append(Defect(talk.id, str(wav), 0, "no unit with text within the audio"))
+    return result
 
 
 def _audio_problems(wav: Path, last_end: float) -> Iterator[str]:

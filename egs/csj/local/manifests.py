@@ -8,22 +8,23 @@ in the view, one second of silence, which is dropped from the manifests again.
 import json
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.recipe.balance import check_balance
 from dualasr_lib.recipe.process import run_lhotse
 from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl, write_jsonl
 from egs.csj.local.corpus_check import (
     SAMPLE_RATE,
-    Talk,
     TalkReport,
     check_corpus,
     duplicated,
     hard_coded_talks,
 )
 from egs.csj.local.options import CsjOptions
+from egs.csj.local.sdb import Span
 
 __all__ = ["PARTS", "run"]
 
@@ -31,6 +32,7 @@ PARTS = ("core", "noncore", "valid", "eval1", "eval2", "eval3", "excluded")
 """As lhotse's recipe names them."""
 
 _SHOWN_WARNINGS = 10
+_EMPTY, _BEHIND, _TIED = "no text", "behind the end of the audio", "joined to the unit before"
 
 
 def run(options: CsjOptions, folders: Folders) -> None:
@@ -46,12 +48,13 @@ def run(options: CsjOptions, folders: Folders) -> None:
     bad = _report(reports, options)
     corpus = options.csj_dir
     out, work = folders
-    if bad:
+    if bad or any(report.behind for report in reports):
         corpus = work / "view"
-        _make_view([report.talk for report in reports], bad, corpus)
+        _make_view(reports, bad, corpus)
     paths = [str(corpus), str(work / "manifests"), "-t", str(work / "transcripts")]
     run_lhotse("prepare", "csj", *paths, "-j", str(options.jobs), data_dir=options.data_dir)
     stand_ins = {f"{talk}{channel}" for talk in bad for channel in ("", "-L", "-R")}
+    kept: list[str] = []
     for part in PARTS:
         for kind, key in (("recordings", "id"), ("supervisions", "recording_id")):
             name = f"csj_{kind}_{part}.jsonl.gz"
@@ -62,13 +65,45 @@ def run(options: CsjOptions, folders: Folders) -> None:
             items = [item for item in items if item[key] not in stand_ins]
             items.sort(key=lambda item: str(item["id"]))
             write_jsonl(out / "manifests" / name, items)
+            if kind == "supervisions":
+                kept += [item["id"] for item in items]
+    named = _account([report for report in reports if report.talk.id not in bad], kept)
     summary = {
         "talks": len(reports) - len(bad),
         "left_out": sorted(bad),
-        "units": sum(r.num_units for r in reports if r.talk.id not in bad),
-        "units_without_text": sum(r.num_empty_units for r in reports if r.talk.id not in bad),
+        "units": len(kept) + sum(len(ids) for ids in named.values()),
+        "units_without_text": len(named[_EMPTY]),
+        "units_left_out": named,
     }
     write_atomically(out / "manifests" / "check.json", json.dumps(summary, indent=1).encode())
+
+
+def _account(reports: list[TalkReport], kept: list[str]) -> dict[str, list[str]]:
+    """The ids of the units that are not in the manifests, by reason.
+
+    Raises:
+        PrepareError: there are others.
+    """
+    named: dict[str, list[str]] = {_EMPTY: [], _BEHIND: [], _TIED: []}
+    known = frozenset(kept)
+    given: list[str] = []
+    for report in reports:
+        for span in report.spans:
+            ids = [unit.id for unit in span.units]
+            given += ids
+            found = [id_ for id_ in ids if id_ in known]
+            others = [id_ for id_ in ids if id_ not in known]
+            if span in report.behind:
+                named[_BEHIND] += others
+            elif not span.text:
+                named[_EMPTY] += others
+            elif found:  # lhotse made one unit of several
+                named[_TIED] += others
+    check_balance("stage 1", given, kept, named)
+    for reason in (_BEHIND,):
+        for id_ in named[reason]:
+            print(f"left out: unit {id_}: {reason}", file=sys.stderr)
+    return named
 
 
 def _report(reports: list[TalkReport], options: CsjOptions) -> set[str]:
@@ -103,21 +138,38 @@ def _report(reports: list[TalkReport], options: CsjOptions) -> set[str]:
     return bad
 
 
-def _make_view(talks: list[Talk], bad: set[str], view: Path) -> None:
-    """Links to the good talks, and stand-ins for bad ones that lhotse's recipe insists on."""
+def _make_view(reports: list[TalkReport], bad: set[str], view: Path) -> None:
+    """Links to the good talks, and stand-ins for bad ones that lhotse's recipe insists on.
+
+    Units behind the end of the audio are taken out of the text: lhotse drops some without a word
+    and stops at others.
+    """
     for part in ("core", "noncore"):
         (view / "MORPH" / "SDB" / part).mkdir(parents=True)
         (view / "WAV" / part).mkdir(parents=True)
-    for talk in talks:
-        if talk.id not in bad and talk.sdb is not None:
-            for file, kind in ((talk.sdb, "MORPH/SDB"), *((wav, "WAV") for wav in talk.wavs)):
-                (view / kind / talk.part / file.name).symlink_to(file)
+    for report in reports:
+        talk = report.talk
+        if talk.id in bad or talk.sdb is None:
+            continue
+        for file, kind in ((talk.sdb, "MORPH/SDB"), *((wav, "WAV") for wav in talk.wavs)):
+            target = view / kind / talk.part / file.name
+            if file == talk.sdb and report.behind:
+                target.write_bytes(_without(file.read_bytes(), report.behind))
+            else:
+                target.symlink_to(file)
     for talk_id in sorted(bad & hard_coded_talks().keys()):
         _write_stand_in(view, talk_id)
     wanted = hard_coded_talks().keys()
     for part in ("core", "noncore"):
-        if not any(talk.part == part and talk.id not in wanted | bad for talk in talks):
+        if not any(r.talk.part == part and r.talk.id not in wanted | bad for r in reports):
             raise PrepareError(f"no good training talk is left in {part}/ (lhotse needs one)")
+
+
+def _without(sdb: bytes, spans: Iterable[Span]) -> bytes:
+    """The file without the lines of some units."""
+    dropped = {line for span in spans for unit in span.units for line in unit.lines}
+    lines = sdb.split(b"\n")
+    return b"\n".join(line for i, line in enumerate(lines, start=1) if i not in dropped)
 
 
 def _write_stand_in(view: Path, talk: str) -> None:

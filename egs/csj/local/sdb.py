@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from egs.csj.local.csj_text import TextError, clean_surface, parse_surface
 
-__all__ = ["Defect", "SdbReport", "check_sdb"]
+__all__ = ["Defect", "SdbReport", "Span", "Unit", "check_sdb"]
 
 _TALK, _TIME, _SURFACE, _PRON = 2, 3, 5, 10
 _HALF_WIDTH = re.compile(r"[!-'*-:<-^`-~]")  # ASCII but for the signs of tags: ( ) ; , _
@@ -39,18 +39,34 @@ class Defect(NamedTuple):
         return f"{self.talk}: {place}: {self.reason}"
 
 
+class Unit(NamedTuple):
+    """One unit: where it stands, in the file and in the audio."""
+
+    id: str
+    """As lhotse calls it: talk (in dialogues with channel) and segment number."""
+    lines: tuple[int, ...]
+    start: float  # seconds
+    end: float
+
+
+class Span(NamedTuple):
+    """One unit, or several that a tag ties together."""
+
+    units: tuple[Unit, ...]
+    text: str
+
+
 class SdbReport(NamedTuple):
     """Result of `check_sdb`: `defects` make the talk unusable, `warnings` change its text.
 
-    `last_end` is the end of the last unit in seconds, `num_empty` counts the units without any
-    text.
+    `last_end` is the end of the last unit in seconds.
     """
 
     defects: tuple[Defect, ...]
     warnings: tuple[Defect, ...]
     last_end: float
-    num_units: int
-    num_empty: int
+    spans: tuple[Span, ...]
+    """All units that could be read, those without text too."""
 
 
 class _Row(NamedTuple):
@@ -65,6 +81,10 @@ class _Row(NamedTuple):
 
 class _Unit(NamedTuple):
     rows: tuple[_Row, ...]
+
+    @property
+    def first(self) -> _Row:
+        return self.rows[0]
 
     @property
     def end(self) -> float:
@@ -83,25 +103,33 @@ def check_sdb(path: Path, talk: str) -> SdbReport:
     items = list(_read_rows(path.read_bytes(), talk))
     problems = [item for item in items if isinstance(item, _Problem)]
     rows = [item for item in items if isinstance(item, _Row)]
-    units, texts = 0, []  # type: int, list[_SpanText]
+    notes: list[_Problem] = []
+    spans: list[Span] = []
     for channel in ("L", "R") if talk.startswith("D") else ("",):
-        of_channel = _units(row for row in rows if not channel or row.channel == channel)
-        if rows and not of_channel:
+        units = _units(row for row in rows if not channel or row.channel == channel)
+        if rows and not units:
             problems.append(_Problem(0, f"channel {channel} of the dialogue has no row"))
-        problems += [*_order_problems(of_channel), *_bracket_problems(of_channel)]
-        texts += [_span_text(span) for span in _spans(of_channel)]
-        units += len(of_channel)
-    problems += [problem for text in texts for problem in text.problems]
-    if not problems and not any(text.text for text in texts):
+        problems += [*_order_problems(units), *_time_problems(units), *_bracket_problems(units)]
+        notes += _overlaps(units)
+        for tied in _spans(units):
+            text = _span_text(tuple(row for unit in tied for row in unit.rows))
+            problems += [*text.problems, *_tied_problems(tied)]
+            notes += text.notes
+            speaker = f"{talk}-{channel}" if channel else talk
+            spans.append(Span(tuple(_plain(unit, speaker) for unit in tied), text.text))
+    if not problems and not any(span.text for span in spans):
         problems.append(_Problem(0, "the talk is empty: no unit has any text"))
 
     def named(found: Iterable[_Problem]) -> tuple[Defect, ...]:
         return tuple(Defect(talk, str(path), item.line, item.reason) for item in sorted(found))
 
-    notes = named(note for text in texts for note in text.notes)
-    num_empty = sum(not text.text for text in texts)
     last_end = max((row.end for row in rows), default=0.0)
-    return SdbReport(named(problems), notes, last_end, units, num_empty)
+    return SdbReport(named(problems), named(notes), last_end, tuple(spans))
+
+
+def _plain(unit: _Unit, speaker: str) -> Unit:
+    lines = tuple(row.line for row in unit.rows)
+    return Unit(f"{speaker}_{unit.first.segment}", lines, unit.first.start, unit.end)
 
 
 def _read_rows(data: bytes, talk: str) -> Iterator[_Row | _Problem]:
@@ -158,7 +186,7 @@ def _order_problems(units: list[_Unit]) -> Iterator[_Problem]:
     seen: dict[str, int] = {}
     previous = 0.0
     for unit in units:
-        first = unit.rows[0]
+        first = unit.first
         if first.segment in seen:
             line = seen[first.segment]
             yield _Problem(first.line, f"segment {first.segment} came before, in line {line}")
@@ -172,6 +200,38 @@ def _order_problems(units: list[_Unit]) -> Iterator[_Problem]:
             )
         seen.setdefault(first.segment, first.line)
         previous = first.start
+
+
+def _time_problems(units: list[_Unit]) -> Iterator[_Problem]:
+    """All rows of a unit must give its times; a unit must not stand there twice."""
+    seen: dict[tuple[float, float, str], int] = {}
+    for unit in units:
+        first = unit.first
+        for row in unit.rows:
+            if (row.start, row.end) != (first.start, first.end):
+                yield _Problem(
+                    row.line,
+                    f"segment {row.segment} is at {row.start}-{row.end} s here, but at"
+                    f" {first.start}-{first.end} s in line {first.line}",
+                )
+        key = first.start, first.end, "".join(row.surface for row in unit.rows)
+        if key in seen and key[2]:
+            yield _Problem(first.line, f"the same unit as in line {seen[key]}: times and words")
+        seen.setdefault(key, first.line)
+
+
+def _overlaps(units: list[_Unit]) -> Iterator[_Problem]:
+    """Units of one channel that begin before an earlier one ends."""
+    last: _Unit | None = None  # of those before, the one that ends last
+    for unit in units:
+        if last is not None and unit.first.start < last.end:
+            yield _Problem(
+                unit.first.line,
+                f"segment {unit.first.segment} ({unit.first.start}-{unit.end} s) overlaps that of"
+                f" line {last.first.line} ({last.first.start}-{last.end} s)",
+            )
+        if last is None or unit.end > last.end:
+            last = unit
 
 
 def _bracket_problems(units: list[_Unit]) -> Iterator[_Problem]:
@@ -192,18 +252,31 @@ def _bracket_problems(units: list[_Unit]) -> Iterator[_Problem]:
             yield _Problem(line, f"bracket is never closed ({name}); all later units would be lost")
 
 
-def _spans(units: list[_Unit]) -> Iterator[tuple[_Row, ...]]:
-    """The rows of one unit, or of several that a tag ties together."""
-    tied: tuple[_Row, ...] = ()
+def _spans(units: list[_Unit]) -> Iterator[tuple[_Unit, ...]]:
+    """One unit, or several that a tag ties together."""
+    tied: tuple[_Unit, ...] = ()
     for unit in units:
-        tied += unit.rows
-        if _is_balanced("".join(row.surface for row in tied)):
+        tied += (unit,)
+        if _is_balanced("".join(row.surface for unit in tied for row in unit.rows)):
             yield tied
             tied = ()
+    if tied:  # a bracket that is never closed, which `_bracket_problems` has named
+        yield tied
 
 
 def _is_balanced(text: str) -> bool:
     return text.count("(") <= text.count(")")
+
+
+def _tied_problems(tied: tuple[_Unit, ...]) -> Iterator[_Problem]:
+    """lhotse makes one unit of them, which ends where the last one does."""
+    for unit in tied:
+        if unit.end > tied[-1].end:
+            yield _Problem(
+                tied[-1].first.line,
+                f"a tag ties this unit to that of line {unit.first.line}, which ends later"
+                f" ({unit.end} s, not {tied[-1].end} s)",
+            )
 
 
 class _SpanText(NamedTuple):

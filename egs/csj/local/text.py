@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from dualasr_lib.core.text import read_text
 from dualasr_lib.recipe.corpus import Item
 from dualasr_lib.recipe.stage import PrepareError
 from egs.csj.local.csj_text import Mode, ParsedText, parse_surface, raw_surfaces
@@ -127,14 +128,17 @@ class _Words:
     def _read(self, talk: str) -> dict[str, list[_Word]]:
         if talk not in self._files:
             raise PrepareError(f"talk {talk} has no word times (WORDS/*/{talk}.tsv)")
-        lines = self._files[talk].read_text(encoding="utf-8").splitlines()
-        header = lines[0].split("\t")
+        path = self._files[talk]
+        header: list[str] = []
         channels: dict[str, list[_Word]] = {}
-        for number, line in enumerate(lines[1:], start=2):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            if number == 1:
+                header = line.split("\t")
+                continue
             try:
                 row = dict(zip(header, line.split("\t"), strict=True))
                 word = _Word(row["text"], float(row["start"]), float(row["end"]))
+                channels.setdefault(row["channel"], []).append(word)
             except (KeyError, ValueError) as error:
-                raise PrepareError(f"{self._files[talk]}:{number}: {error}") from error
-            channels.setdefault(row["channel"], []).append(word)
+                raise PrepareError(f"{path}:{number}: {error!r}") from error
         return channels
