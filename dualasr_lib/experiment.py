@@ -23,7 +23,8 @@ from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.metrics.cer import ErrorCounts, count_errors
+from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
+from dualasr_lib.metrics.units import UNITS
 from dualasr_lib.model.ctc import CtcLoss, CtcLossConfig, torch_ctc_loss
 from dualasr_lib.model.distillation import BranchView, similarity_gaps, similarity_images
 from dualasr_lib.model.encoder import encoder_lens
@@ -62,10 +63,11 @@ class Experiment:
 
     def __init__(self, config: ExperimentConfig, data_dir: Path) -> None:
         self.config = config
+        folder = DataFolder.read(data_dir)
         self.tokenizer = Tokenizer.load(data_dir / "lang")
+        _check_features(config.features, folder, data_dir)
+        self._unit = UNITS[folder.units[0]]
         self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
-        _check_features(config.features, self.data.folder, data_dir)
-        self._unit = UNITS[self.data.folder.units[0]]
         self._ctc_loss = _ctc_loss(config.ctc_loss, delay_penalty=0.0)
         self._streaming_ctc_loss = _ctc_loss(config.ctc_loss, config.ctc_loss.delay_penalty)
         self._unalignable: set[str] = set()
@@ -107,8 +109,9 @@ class Experiment:
         )
 
     def validate(self, model: nn.Module) -> Validation:
-        """Greedy CER of all branches on split `valid`, a few texts beside their references, and of
-        the batch with the most utterances how unlike the branches are, and similarity matrices.
+        """Greedy error rates of all branches on the split for validation, a few texts beside their
+        references, and of the batch with the most utterances how unlike the branches are, and
+        similarity matrices.
 
         Nothing is random: the same weights give the same numbers.
         """
@@ -123,14 +126,15 @@ class Experiment:
             encoded = joint.encode(on_device.features, on_device.feature_lens, chunk)
             for branch, states in encoded.items():
                 hypotheses = self._texts(joint.log_probs(states.h, branch), states.lens)
-                errors[branch].extend(map(count_errors, batch.texts, hypotheses))
+                pairs = zip(batch.texts, hypotheses, strict=True)
+                errors[branch] += [count_errors(ref, hyp, self._unit) for ref, hyp in pairs]
                 if len(texts) < _EXAMPLES * len(encoded):
                     example = f"ref: {batch.texts[0]}  \nhyp: {hypotheses[0]}"
                     texts[f"{branch}/{batch.ids[0]}"] = example
             if fullest is None or len(batch.ids) > len(fullest.ids):
                 fullest = batch
         scores = {
-            f"cer_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
+            f"{self._unit.rate}_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
             for branch, counts in errors.items()
         }
         if fullest is None or joint.distiller is None:

@@ -17,6 +17,7 @@ from dualasr_lib import experiment
 from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
+from dualasr_lib.data.folder import DataFolder, SplitInfo, SplitUse, TokensInfo, UnitName
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.experiment import Experiment
 from dualasr_lib.features.fbank import FbankConfig
@@ -86,10 +87,20 @@ class Data:
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(experiment, "DataModule", Data)
     Tokenizer.train(["あいうえお", "かきくけこ"]).save(tmp_path / "lang")
-    (tmp_path / "done").mkdir()
-    marker = {"parameters": {"fbank": to_dict(FbankConfig())}}
-    (tmp_path / "done" / "stage-4").write_text(json.dumps(marker))
+    describe(tmp_path, FbankConfig())
     return tmp_path
+
+
+def describe(
+    data_dir: Path, features: FbankConfig, units: tuple[UnitName, ...] = ("character",)
+) -> None:
+    """Writes data.json."""
+    uses: tuple[SplitUse, ...] = ("train", "valid")
+    splits = [SplitInfo(name=use, use=use, cuts="") for use in uses]
+    DataFolder(
+        corpus="tiny", language="ja", normaliser="none", units=units, features=to_dict(features),
+        splits=tuple(splits), tokens=TokensInfo(kind="char", vocab_size=13),
+    ).write(data_dir)  # fmt: skip
 
 
 def config(branches: tuple[Branch, ...]) -> ExperimentConfig:

@@ -5,7 +5,7 @@
         [--keep DIR] [OPTIONS OF dualasr-transcribe]
 
 The files are made anew in a temporary folder (or in DIR, to look at them): speech is the beginning
-of the first eval1 recording of DATA, which the others distort. Each goes through a process of its
+of the first eval recording of DATA, which the others distort. Each goes through a process of its
 own. Exit code 1 if one ended in a traceback or in another way than its row expects.
 """
 
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import lhotse
 import numpy as np
 import soundfile
 import soxr
@@ -26,6 +25,7 @@ from benchmarks.report import markdown
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.audio import open_audio
+from dualasr_lib.data.folder import DataFolder, recording_files
 
 _RATE = 16000
 _SECONDS = 8
@@ -94,12 +94,9 @@ CASES = (
 
 
 def speech_of(data_dir: Path) -> np.ndarray:
-    """The beginning of the first recording of eval1, (n,) at 16 kHz."""
-    manifest = data_dir / "manifests" / "csj_recordings_eval1.jsonl.gz"
-    if not manifest.is_file():
-        raise ValueError(f"{manifest} is missing; prepare.sh writes it")
-    recording = next(iter(lhotse.RecordingSet.from_jsonl_lazy(manifest)))
-    audio = open_audio(Path(recording.sources[0].source), _RATE)
+    """The beginning of the first recording of the first split that is pooled, (n,) at 16 kHz."""
+    split = next(split.name for split in DataFolder.read(data_dir).splits if split.pooled)
+    audio = open_audio(recording_files(data_dir, split)[0], _RATE)
     samples = torch.cat(list(audio.blocks(_RATE)))
     return samples[: _SECONDS * _RATE].numpy()
 

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import lhotse
 import torch
 from benchmarks.report import announce, markdown, write_json
 from benchmarks.streaming import percentile
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.audio import open_audio
+from dualasr_lib.data.folder import recording_files
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.live import Event, Final, listen
 from dualasr_lib.programs.transcribe import add_engine_arguments, load_engine
@@ -173,15 +173,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     write_picture(figure, path, dpi=120)
 
 
-def recordings(data_dir: Path, split: str) -> list[Path]:
-    """The audio files of a split."""
-    manifest = data_dir / "manifests" / f"csj_recordings_{split}.jsonl.gz"
-    if not manifest.is_file():
-        raise ValueError(f"{manifest} is missing; prepare.sh writes it")
-    found = lhotse.RecordingSet.from_jsonl_lazy(manifest)
-    return [Path(recording.sources[0].source) for recording in found]
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -200,7 +191,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    files = recordings(arguments.data_dir, arguments.split)
+    files = recording_files(arguments.data_dir, arguments.split)
     engine = load_engine(arguments)
     model = engine.model
     described = announce(arguments.threads, arguments.device)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Compares two decoding results of the same utterances: relative CERR with a paired-bootstrap
-interval.
+"""Compares two decoding results of the same utterances: relative reduction of the error rate, with
+a paired-bootstrap interval.
 
     python tools/compare.py BASELINE/summary-eval1.json SYSTEM/summary-eval1.json [--json] [--draws
     N] [--seed S]
 
-Relative CERR = (baseline - system) / baseline; above 0 the system is better. Errors per utterance
-come from the `recogs-<split>.txt` beside each summary; ids and references must agree. Differences
-below 0.3 points of CER need several training seeds as well: the interval knows about utterances
-only.
+Relative CERR (of words: WERR) = (baseline - system) / baseline; above 0 the system is better.
+Errors per utterance come from the `recogs-<split>.txt` beside each summary; ids, references and
+units must agree. Differences below 0.3 points of CER need several training seeds as well: the
+interval knows about utterances only.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
+from dualasr_lib.decoding.summary import main_unit
 from dualasr_lib.metrics.alignment import align
 from dualasr_lib.metrics.bootstrap import (
     BootstrapConfig,
@@ -26,7 +27,8 @@ from dualasr_lib.metrics.bootstrap import (
     cer_interval,
     relative_cerr_interval,
 )
-from dualasr_lib.metrics.cer import ErrorCounts, count_pairs
+from dualasr_lib.metrics.error_rate import ErrorCounts, count_pairs
+from dualasr_lib.metrics.units import UNITS, Unit
 
 __all__ = ["Result", "compare", "main", "read_result"]
 
@@ -48,6 +50,11 @@ class Result(NamedTuple):
         """Split, branch and method."""
         return " ".join(str(self.summary.get(key, "?")) for key in ("split", "branch", "method"))
 
+    @property
+    def unit(self) -> Unit:
+        """What errors are counted in."""
+        return main_unit(self.summary)
+
 
 def read_result(path: Path) -> Result:
     """Reads a summary and the recogs file beside it.
@@ -60,6 +67,7 @@ def read_result(path: Path) -> Result:
         split, num_errors = summary["split"], summary["ins"] + summary["del"] + summary["sub"]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} must be a summary-<split>.json of decode.py: {error!r}") from None
+    unit = main_unit(summary)
     items = read_recogs(path.with_name(f"recogs-{split}.txt"))
     counts = {item.id: _count(item) for item in items}
     found = sum(counts.values(), ErrorCounts()).errors
@@ -68,13 +76,13 @@ def read_result(path: Path) -> Result:
             f"recogs-{split}.txt must belong to {path}, but has {found} errors in {len(items)} "
             f"utterances of {len(counts)} ids where the summary says {num_errors} errors"
         )
-    refs = {item.id: "".join(item.ref) for item in items}
-    hyps = {item.id: "".join(item.hyp) for item in items}
+    refs = {item.id: unit.join(item.ref) for item in items}
+    hyps = {item.id: unit.join(item.hyp) for item in items}
     return Result(path, summary, counts, refs, hyps)
 
 
 def compare(baseline: Result, system: Result, config: BootstrapConfig) -> dict[str, Any]:
-    """Both CERs with their intervals and the relative CERR; plain values for JSON.
+    """Both error rates with their intervals and the relative reduction; plain values for JSON.
 
     Raises:
         ValueError: the utterances or the references differ.
@@ -82,14 +90,17 @@ def compare(baseline: Result, system: Result, config: BootstrapConfig) -> dict[s
     _check_same(baseline, system)
     ids = sorted(baseline.counts)
     errors = [[result.counts[id_].errors for id_ in ids] for result in (baseline, system)]
-    lengths = [baseline.counts[id_].num_ref_chars for id_ in ids]
+    lengths = [baseline.counts[id_].num_ref for id_ in ids]
     intervals = [cer_interval(column, lengths, config) for column in errors]
     return {
         "baseline": {"path": str(baseline.path), "name": baseline.name, **_plain(intervals[0])},
         "system": {"path": str(system.path), "name": system.name, **_plain(intervals[1])},
-        "relative_cerr": _plain(relative_cerr_interval(errors[0], errors[1], config)),
+        "unit": baseline.unit.name,
+        f"relative_{baseline.unit.rate}r": _plain(
+            relative_cerr_interval(errors[0], errors[1], config)
+        ),
         "num_utterances": len(ids),
-        "num_ref_chars": sum(lengths),
+        f"num_ref_{baseline.unit.plural}": sum(lengths),
         "num_equal_texts": sum(baseline.hyps[id_] == system.hyps[id_] for id_ in ids),
         "bootstrap": {"draws": config.num_draws, "level": config.level, "seed": config.seed},
     }
@@ -129,6 +140,11 @@ def _count(item: Recognised) -> ErrorCounts:
 
 
 def _check_same(baseline: Result, system: Result) -> None:
+    if baseline.unit != system.unit:
+        raise ValueError(
+            "both results must count the same unit, but count "
+            f"{baseline.unit.name}s and {system.unit.name}s"
+        )
     for a, b in ((baseline, system), (system, baseline)):
         missing = sorted(a.counts.keys() - b.counts.keys())
         if missing:
@@ -150,16 +166,18 @@ def _plain(interval: Interval) -> dict[str, Any]:
 
 
 def _table(report: dict[str, Any]) -> str:
-    rows = [("", "CER %", "95 % interval", "what", "file")]
+    unit = UNITS[report["unit"]]
+    rows = [("", f"{unit.label} %", "95 % interval", "what", "file")]
     rows += [
         (role, *_cells(report[role]), report[role]["name"], report[role]["path"])
         for role in ("baseline", "system")
     ]
-    rows.append(("relative CERR", *_cells(report["relative_cerr"]), "> 0: system is better", ""))
+    relative = _cells(report[f"relative_{unit.rate}r"])
+    rows.append((f"relative {unit.label}R", *relative, "> 0: system is better", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
     lines.append(
-        f"{report['num_utterances']} utterances, {report['num_ref_chars']} characters, "
+        f"{report['num_utterances']} utterances, {report[f'num_ref_{unit.plural}']} {unit.name}s, "
         f"{report['num_equal_texts']} texts equal"
     )
     return "\n".join(line.rstrip() for line in lines)

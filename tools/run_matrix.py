@@ -39,6 +39,7 @@ from matrix.steps import STEPS, Workplace
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
+from dualasr_lib.data.folder import DATA_FILE
 from dualasr_lib.training.distributed import World, local_device
 from dualasr_lib.training.lock import sole_run
 
@@ -129,7 +130,7 @@ def execute(
     """Makes the data if need be, and runs what is not done; what failed."""
     device = local_device(arguments.device)
     data_dir = out / "data" if arguments.data_dir is None else arguments.data_dir.resolve()
-    if arguments.data_dir is None and not (data_dir / "done" / "stage-7").is_file():
+    if arguments.data_dir is None and not (data_dir / DATA_FILE).is_file():
         make_data(matrix, out, arguments.jobs)
     if arguments.jobs > 1:
         share = max(1, (os.cpu_count() or 1) // arguments.jobs)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints one table from all summary files of an experiment: CER with interval, RTF, latency.
+"""Prints one table from all summary files of an experiment: error rate with interval, RTF, latency.
 
 tools/show_results.py EXP [--markdown]
 """
@@ -12,14 +12,17 @@ from typing import Any, NamedTuple
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.decoding.recogs import read_recogs
+from dualasr_lib.decoding.summary import main_unit
+from dualasr_lib.metrics.alignment import align
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
-from dualasr_lib.metrics.cer import ErrorCounts, count_errors
+from dualasr_lib.metrics.error_rate import ErrorCounts, count_pairs
 
 HEADER = (
-    *("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF"),
+    *("branch", "method", "split", "utts", "units", "rate %", "95 %", "RTF"),
     *("fall-backs", "algo ms", "first ms", "emission ms", "chunk ms", "2nd pass ms"),
 )
-FOOTER = """algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
+FOOTER = """rate: {rates};
+algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
 emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99;
 2nd pass: its duration, p50/p90"""
 
@@ -43,21 +46,26 @@ def read_results(exp_dir: Path) -> list[Result]:
 def _read(path: Path) -> Result:
     summary = json.loads(path.read_text(encoding="utf-8"))
     recogs = path.with_name(f"recogs-{summary['split']}.txt")
+    try:
+        main_unit(summary)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     items = read_recogs(recogs)
-    return Result(summary, tuple(count_errors("".join(i.ref), "".join(i.hyp)) for i in items))
+    return Result(summary, tuple(count_pairs(align(item.ref, item.hyp)) for item in items))
 
 
 def row(summary: dict[str, Any]) -> tuple[str, ...]:
     """One line of the table; `FOOTER` says what the columns are."""
     latency = summary.get("latency") or {}
+    unit = main_unit(summary)
     return (
         summary["branch"],
         summary["method"],
         summary["split"],
         str(summary["num_utterances"]),
-        str(summary["num_ref_chars"]),
-        _percent(summary["cer"]),
-        "-".join(map(_percent, summary["cer_ci95"] or (None, None))),
+        str(summary[f"num_ref_{unit.plural}"]),
+        _percent(summary[unit.rate]),
+        "-".join(map(_percent, summary[f"{unit.rate}_ci95"] or (None, None))),
         _number(summary["rtf"], 3),
         str(summary["fallbacks"]),
         _number({**summary.get("params", {}), **latency}.get("algorithmic_ms"), 1),
@@ -69,18 +77,21 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
 
 
 def pooled(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One line per branch and method with several eval splits: all their utterances together."""
-    groups: dict[tuple[str, str], list[Result]] = {}
+    """One line per branch and method with several splits that the data folder says to pool: all
+    their utterances together.
+    """
+    groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         summary = result.summary
-        if summary["split"].startswith("eval"):
-            groups.setdefault((summary["branch"], summary["method"]), []).append(result)
-    return [_pool(*names, group) for names, group in groups.items() if len(group) > 1]
+        if summary["pooled"]:
+            key = (summary["branch"], summary["method"], summary["unit"])
+            groups.setdefault(key, []).append(result)
+    return [_pool(*key[:2], group) for key, group in groups.items() if len(group) > 1]
 
 
 def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
     counts = [count for result in group for count in result.counts]
-    errors, chars = [c.errors for c in counts], [c.num_ref_chars for c in counts]
+    errors, chars = [c.errors for c in counts], [c.num_ref for c in counts]
     interval = cer_interval(errors, chars, BootstrapConfig())
     seconds = sum(result.summary["audio_seconds"] for result in group)
     compute = sum((r.summary["rtf"] or 0.0) * r.summary["audio_seconds"] for r in group)
@@ -130,7 +141,11 @@ def main() -> None:
     results = read_results(arguments.exp_dir)
     lines = [HEADER, *(row(result.summary) for result in results), *pooled(results)]
     print(table(lines, arguments.markdown))
-    print(FOOTER)
+    rates = {
+        f"{main_unit(result.summary).label} ({result.summary['normalisation']})"
+        for result in results
+    }
+    print(FOOTER.format(rates="; ".join(sorted(rates))))
 
 
 if __name__ == "__main__":

@@ -257,5 +257,9 @@ def _load_audio(cut: Cut) -> Tensor:
     try:
         samples = cut.load_audio()
     except Exception as error:  # whatever lhotse's audio back end raises
-        raise ValueError(f"the audio of {cut.id} cannot be read: {error}") from error
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"the audio of {cut.id} cannot be read: {why[-1]}; if the corpus has moved, run"
+            " prepare.sh with its new folder"
+        ) from error
     return torch.from_numpy(samples[0])

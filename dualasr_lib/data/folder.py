@@ -4,6 +4,7 @@ Training, decoding and the tools read it here; nothing is inferred from file nam
 markers of stages.
 """
 
+import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,20 @@ from typing import Any, Literal
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import write_atomically
 
-__all__ = ["DATA_FILE", "DataFolder", "SplitInfo", "SplitUse", "TokensInfo"]
+__all__ = [
+    "DATA_FILE",
+    "DataFolder",
+    "SplitInfo",
+    "SplitUse",
+    "TokensInfo",
+    "UnitName",
+    "recording_files",
+]
 
 DATA_FILE = "data.json"
 _FORMAT = 1
 
+UnitName = Literal["character", "word"]
 SplitUse = Literal["train", "valid", "eval", "other"]
 """What a split is for; all tuning is done on `valid`."""
 
@@ -53,7 +63,7 @@ class DataFolder:
     """Code of ISO 639-1."""
     normaliser: str
     """What the texts were normalised by."""
-    units: tuple[Literal["character", "word"], ...]
+    units: tuple[UnitName, ...]
     """What errors are counted in; the first one is the main one."""
     features: Mapping[str, Any]
     """The configuration of the stored features."""
@@ -119,6 +129,20 @@ class DataFolder:
         """Writes `DATA/data.json`, whole or not at all."""
         text = json.dumps({"format": _FORMAT, **to_dict(self)}, indent=1, ensure_ascii=False)
         write_atomically(Path(data_dir) / DATA_FILE, f"{text}\n".encode())
+
+
+def recording_files(data_dir: Path, split: str) -> list[Path]:
+    """The audio files that the utterances of a split are cut from, each once, in their order.
+
+    Raises:
+        ValueError: the folder has no such split, or its manifest is missing.
+    """
+    path = Path(data_dir) / DataFolder.read(data_dir).split(split).cuts
+    if not path.is_file():
+        raise ValueError(f"'{path}' is missing; prepare.sh writes it")
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        sources = [json.loads(line)["recording"]["sources"][0]["source"] for line in lines]
+    return [Path(source) for source in dict.fromkeys(sources)]
 
 
 def _damaged(path: Path, why: str) -> ValueError:

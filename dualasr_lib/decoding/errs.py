@@ -1,8 +1,8 @@
-"""`errs-<split>.txt`: where the errors are, in icefall's format with characters as units.
+"""`errs-<split>.txt`: where the errors are, in icefall's format; units are characters or words.
 
 Error rate, alignment of each utterance, then counts of substitutions, deletions and insertions,
-and the statistics of each character. The headings say "word" because readers of the format look
-for them.
+and the statistics of each unit. The headings say "word" because readers of the format look for
+them.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from itertools import groupby
 
 from dualasr_lib.decoding.recogs import Recognised
 from dualasr_lib.metrics.alignment import Pair, align
-from dualasr_lib.metrics.cer import ErrorCounts, count_pairs
+from dualasr_lib.metrics.error_rate import ErrorCounts, count_pairs
 
 __all__ = ["format_errs"]
 
@@ -38,7 +38,7 @@ def format_errs(items: Iterable[Recognised]) -> str:
         *_counts(hyp for ref, hyp in pairs if ref is None and hyp is not None),
         "",
         "PER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp",
-        *_per_character(pairs),
+        *_per_unit(pairs),
     ]
     return "\n".join(lines) + "\n"
 
@@ -48,7 +48,7 @@ def _totals(pairs: Sequence[Pair]) -> list[str]:
     return [
         f"%WER = {_percent(errors)}",
         f"Errors: {errors.insertions} insertions, {errors.deletions} deletions, "
-        f"{errors.substitutions} substitutions, over {errors.num_ref_chars} reference words "
+        f"{errors.substitutions} substitutions, over {errors.num_ref} reference words "
         f"({sum(ref == hyp for ref, hyp in pairs)} correct)",
         "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, "
         "INSERTIONS:, PER-WORD STATS:",
@@ -61,7 +61,7 @@ def _percent(errors: ErrorCounts) -> str:
 
 
 def _details(alignment: Sequence[Pair]) -> str:
-    """Correct characters as they are, each run of errors as (ref->hyp)."""
+    """Correct units as they are, each run of errors as (ref->hyp)."""
     parts: list[str] = []
     for correct, run in groupby(alignment, key=lambda pair: pair.ref == pair.hyp):
         columns = list(run)
@@ -80,17 +80,17 @@ def _counts(names: Iterable[str]) -> list[str]:
     return [f"{count}   {name}" for name, count in ordered]
 
 
-def _per_character(pairs: Sequence[Pair]) -> list[str]:
-    """Lines "char   correct errors in_ref in_hyp", most errors first; a substitution counts for
+def _per_unit(pairs: Sequence[Pair]) -> list[str]:
+    """Lines "unit   correct errors in_ref in_hyp", most errors first; a substitution counts for
     both.
     """
     correct = Counter(ref for ref, hyp in pairs if ref is not None and ref == hyp)
     in_ref = Counter(ref for ref, _ in pairs if ref is not None)
     in_hyp = Counter(hyp for _, hyp in pairs if hyp is not None)
     errors = {
-        char: in_ref[char] + in_hyp[char] - 2 * correct[char] for char in in_ref.keys() | in_hyp
+        unit: in_ref[unit] + in_hyp[unit] - 2 * correct[unit] for unit in in_ref.keys() | in_hyp
     }
-    ordered = sorted(errors, key=lambda char: (-errors[char], char))
+    ordered = sorted(errors, key=lambda unit: (-errors[unit], unit))
     return [
-        f"{char}   {correct[char]} {errors[char]} {in_ref[char]} {in_hyp[char]}" for char in ordered
+        f"{unit}   {correct[unit]} {errors[unit]} {in_ref[unit]} {in_hyp[unit]}" for unit in ordered
     ]

@@ -1,6 +1,6 @@
 """`recogs-<split>.txt`: reference and hypothesis of each utterance, in icefall's format.
 
-Two lines per utterance, as Python lists of characters:
+Two lines per utterance, as Python lists of units (characters or words):
 
     id:<TAB>ref=['あ', 'い']
     id:<TAB>hyp=['あ']
@@ -18,7 +18,7 @@ _LINE = re.compile(r"(.*):\t(ref|hyp)=(\[.*\])")
 
 
 class Recognised(NamedTuple):
-    """One utterance: its name and the characters that are compared."""
+    """One utterance: its name and the units that are compared."""
 
     id: str
     ref: list[str]
@@ -54,12 +54,10 @@ def _utterance(path: Path, number: int, ref_line: str, hyp_line: str) -> Recogni
             f"{path}:{number} must hold `id:<TAB>ref=[...]`, then `id:<TAB>hyp=[...]` of one id, "
             f"but holds {ref_line!r} and {hyp_line!r}"
         )
-    return Recognised(
-        ref[1], _characters(path, number, ref[3]), _characters(path, number + 1, hyp[3])
-    )
+    return Recognised(ref[1], _units(path, number, ref[3]), _units(path, number + 1, hyp[3]))
 
 
-def _characters(path: Path, number: int, text: str) -> list[str]:
+def _units(path: Path, number: int, text: str) -> list[str]:
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError) as error:

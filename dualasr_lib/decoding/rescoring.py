@@ -18,7 +18,7 @@ import torch
 
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Detokenise, Heard, OfflineBatch, OfflineSearch, Searched
-from dualasr_lib.metrics.cer import ErrorCounts, count_errors
+from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
 
 __all__ = [
     "Align",
@@ -162,7 +162,7 @@ def tune(
             errors = _Errors(ref, detokenise)
             counts = [errors.of(candidates.best(scales).tokens) for scales in grid]
             totals = [total + count for total, count in zip(totals, counts)]
-    if not totals[0].num_ref_chars:
+    if not totals[0].num_ref:
         raise ValueError("scales cannot be tuned: the data have no reference characters")
     points = [GridPoint(scales, total.rate) for scales, total in zip(grid, totals)]
     best = min(points, key=lambda p: (p.cer, p.scales.lm + p.scales.attention))

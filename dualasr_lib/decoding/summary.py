@@ -1,8 +1,9 @@
 """The numbers of a decoded split, as `summary-<split>.json` holds them.
 
-Every value is computed from the hypotheses and the clocks; what cannot be computed (no reference
-character, no word times) is null. Beside the caller's own, `params` states how the figures were
-made.
+Every value is computed from the hypotheses and the clocks; what cannot be computed (no reference,
+no word times) is null. `unit` says what errors are counted in, and with it the names of the fields
+(`cer`, `num_ref_chars`; `wer`, `num_ref_words`); `also` has those of further units. Beside the
+caller's own, `params` states how the figures were made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dualasr_lib.decoding.hypothesis import Hypothesis
 from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.streaming import StreamingRun
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
-from dualasr_lib.metrics.cer import NORMALISATION, ErrorCounts, count_errors
+from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
 from dualasr_lib.metrics.latency import (
     algorithmic_latency_ms,
     emission_delays,
@@ -21,8 +22,28 @@ from dualasr_lib.metrics.latency import (
     percentiles_ms,
     revised_characters,
 )
+from dualasr_lib.metrics.units import CHARACTER, UNITS, Unit
 
-__all__ = ["RunInfo", "describe", "latency_summary", "offline_summary", "streaming_summary"]
+__all__ = [
+    "RunInfo",
+    "Scoring",
+    "describe",
+    "latency_summary",
+    "main_unit",
+    "offline_summary",
+    "streaming_summary",
+]
+
+
+class Scoring(NamedTuple):
+    """How the texts of a split are compared with its references; its data folder says so."""
+
+    units: tuple[Unit, ...] = (CHARACTER,)
+    """The first one is the main one."""
+    normaliser: str = "none"
+    """What the references were normalised by."""
+    pooled: bool = False
+    """Whether the split goes into the pooled error rate."""
 
 
 class RunInfo(NamedTuple):
@@ -33,6 +54,7 @@ class RunInfo(NamedTuple):
     method: str
     params: Mapping[str, Any]
     """Options of the run: plain values for JSON."""
+    scoring: Scoring = Scoring()
 
 
 def offline_summary(info: RunInfo, decoded: Decoded) -> dict[str, Any]:
@@ -62,8 +84,10 @@ def streaming_summary(info: RunInfo, run: StreamingRun, model: StreamingModel) -
     latency = {**latency_summary(run, model), **_ends(run.hypotheses)}
     if "second_pass_ms" not in latency:
         return {**summary, "latency": latency}
-    first = sum((count_errors(h.ref, h.first_pass_text) for h in run.hypotheses), ErrorCounts())
-    return {**summary, "first_pass_cer": first.rate, "latency": latency}
+    unit = info.scoring.units[0]
+    counts = (count_errors(h.ref, h.first_pass_text, unit) for h in run.hypotheses)
+    first = sum(counts, ErrorCounts())
+    return {**summary, f"first_pass_{unit.rate}": first.rate, "latency": latency}
 
 
 def _ends(hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
@@ -91,7 +115,7 @@ def latency_summary(run: StreamingRun, model: StreamingModel) -> dict[str, Any]:
         onset = first_token_latency(history, hypothesis.words)
         first += [] if onset is None else [onset]
         revised += revised_characters(history)
-        final += count_errors(hypothesis.first_pass_text, "").num_ref_chars
+        final += count_errors(hypothesis.first_pass_text, "").num_ref
     steps = [seconds for hypothesis in run.hypotheses for seconds in hypothesis.step_seconds]
     return {
         "algorithmic_ms": algorithmic_latency_ms(
@@ -111,37 +135,72 @@ def _summary(
     timing: Mapping[str, Any],
     params: Mapping[str, Any],
 ) -> dict[str, Any]:
-    counts = [count_errors(hypothesis.ref, hypothesis.text) for hypothesis in hypotheses]
-    errors = sum(counts, ErrorCounts())
     bootstrap = BootstrapConfig()
-    interval = cer_interval(
-        [count.errors for count in counts], [count.num_ref_chars for count in counts], bootstrap
-    )
+    main, *others = (_errors(hypotheses, unit, bootstrap) for unit in info.scoring.units)
     return {
         "split": info.split,
         "branch": info.branch,
         "method": info.method,
+        "pooled": info.scoring.pooled,
         "num_utterances": len(hypotheses),
-        "num_ref_chars": errors.num_ref_chars,
-        "ins": errors.insertions,
-        "del": errors.deletions,
-        "sub": errors.substitutions,
-        "cer": interval.value,
-        "cer_ci95": None if interval.value is None else [interval.low, interval.high],
+        "normaliser": info.scoring.normaliser,
+        **main,
+        **({"also": others} if others else {}),
         **timing,
         "params": {
             **info.params,
             **params,
-            "normalisation": NORMALISATION,
             "bootstrap": {"draws": bootstrap.num_draws, "seed": bootstrap.seed},
         },
     }
 
 
+def _errors(
+    hypotheses: Sequence[Hypothesis], unit: Unit, bootstrap: BootstrapConfig
+) -> dict[str, Any]:
+    """What was counted in units of `unit`."""
+    counts = [count_errors(hypothesis.ref, hypothesis.text, unit) for hypothesis in hypotheses]
+    errors = sum(counts, ErrorCounts())
+    interval = cer_interval(
+        [count.errors for count in counts], [count.num_ref for count in counts], bootstrap
+    )
+    return {
+        "unit": unit.name,
+        "normalisation": unit.normalisation,
+        f"num_ref_{unit.plural}": errors.num_ref,
+        "ins": errors.insertions,
+        "del": errors.deletions,
+        "sub": errors.substitutions,
+        unit.rate: interval.value,
+        f"{unit.rate}_ci95": None if interval.value is None else [interval.low, interval.high],
+    }
+
+
+def main_unit(summary: Mapping[str, Any]) -> Unit:
+    """The unit that a summary's errors are counted in.
+
+    Raises:
+        ValueError: an older version wrote the summary, without it.
+    """
+    if summary.get("unit") not in UNITS:
+        raise ValueError(
+            f"a summary must say its 'unit', one of {', '.join(UNITS)}, but says"
+            f" {summary.get('unit')!r}: it is of an older version, decode again"
+        )
+    return UNITS[summary["unit"]]
+
+
 def describe(summary: Mapping[str, Any]) -> str:
-    """CER with its interval and RTF in a few words, for the end of a run."""
-    if summary["cer"] is None:
-        return "no reference characters"
-    low, high = (f"{100 * value:.2f}" for value in summary["cer_ci95"])
+    """Error rates, the main one with its interval, and RTF in a few words, for the end of a run."""
+    unit = main_unit(summary)
+    if summary[unit.rate] is None:
+        return "no reference"
+    low, high = (f"{100 * value:.2f}" for value in summary[f"{unit.rate}_ci95"])
     rtf = "-" if summary["rtf"] is None else f"{summary['rtf']:.4f}"
-    return f"CER {100 * summary['cer']:.2f} % ({low}-{high}), RTF {rtf}"
+    also = "".join(
+        f", {other.label} {100 * values[other.rate]:.2f} %"
+        for values in summary.get("also", ())
+        for other in (main_unit(values),)
+        if values[other.rate] is not None
+    )
+    return f"{unit.label} {100 * summary[unit.rate]:.2f} % ({low}-{high}){also}, RTF {rtf}"

@@ -17,7 +17,7 @@ from dualasr_lib.decoding.errs import format_errs
 from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.recogs import Recognised, format_recogs
-from dualasr_lib.metrics.cer import characters
+from dualasr_lib.metrics.units import UNITS
 
 __all__ = ["ResultFiles", "result_files", "write_nbest", "write_results"]
 
@@ -45,15 +45,15 @@ def result_files(directory: Path, split: str) -> ResultFiles:
 def write_results(
     directory: Path, hypotheses: Sequence[Hypothesis], summary: Mapping[str, Any]
 ) -> ResultFiles:
-    """Writes the three files of the summary's split; NaN and infinities become null.
+    """Writes the three files of the summary's split, texts in units of the summary's `unit`; NaN
+    and infinities become null.
 
     Raises:
         ValueError: two hypotheses of the same id.
         OSError: the folder cannot be written.
     """
-    items = sorted(
-        Recognised(item.id, characters(item.ref), characters(item.text)) for item in hypotheses
-    )
+    split = UNITS[summary["unit"]].split
+    items = sorted(Recognised(item.id, split(item.ref), split(item.text)) for item in hypotheses)
     ids = [item.id for item in items]
     if len(set(ids)) != len(ids):
         twice = next(a for a, b in pairwise(ids) if a == b)

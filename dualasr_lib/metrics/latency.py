@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dualasr_lib.metrics.alignment import align
-from dualasr_lib.metrics.cer import characters
+from dualasr_lib.metrics.units import characters
 
 __all__ = [
     "Shown",

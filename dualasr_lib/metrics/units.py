@@ -14,6 +14,8 @@ class Unit(NamedTuple):
     name: UnitName
     rate: str
     """What its error rate is called in results: "cer", "wer"."""
+    plural: str
+    """As results write it: "chars", "words"."""
     normalisation: str
     """For reports: what is done to a text before its units are compared."""
     split: Callable[[str], list[str]]
@@ -44,6 +46,7 @@ def words(text: str) -> list[str]:
 CHARACTER = Unit(
     name="character",
     rate="cer",
+    plural="chars",
     normalisation="white space removed; one Unicode code point = one character",
     split=characters,
     glue="",
@@ -51,6 +54,7 @@ CHARACTER = Unit(
 WORD = Unit(
     name="word",
     rate="wer",
+    plural="words",
     normalisation="words are what white space parts",
     split=words,
     glue=" ",

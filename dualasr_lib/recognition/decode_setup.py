@@ -214,7 +214,7 @@ class DecodeSetup:
     ) -> ChosenScales:
         made_for = described
         if method.propose is not None and given is None:
-            valid = self.data.fingerprint("valid")
+            valid = self.data.fingerprint(self.data.folder.used_for("valid").name)
             made_for = {**described, "weights": self.recogniser.fingerprint, "valid": valid}
         data = TuningData(self._valid_batches, hear, self.recogniser.detokenise)
         return scales_for(method, directory, made_for, data, given)

@@ -14,7 +14,7 @@ from dualasr_lib.lattice.lm import LanguageModel, text_score
 from dualasr_lib.lattice.lm_lattice import LmLattice, LmLatticeConfig, lm_lattices
 from dualasr_lib.lattice.nbest import CtcText, NbestConfig, align, nbest
 from dualasr_lib.metrics.alignment import distance
-from dualasr_lib.metrics.cer import characters
+from dualasr_lib.metrics.units import characters
 
 __all__ = ["propose_graph", "propose_lattice", "propose_nbest", "propose_oracle"]
 

@@ -21,6 +21,7 @@ from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
 from dualasr_lib.decoding.writer import write_nbest, write_results
 from dualasr_lib.model.joint import BRANCHES, Branch
 from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.scoring import scoring_of
 from dualasr_lib.recognition.searches import METHODS, NBEST_METHODS, Method
 
 
@@ -62,7 +63,8 @@ def decode(setup: DecodeSetup, branch: Branch, method: Method, arguments: Namesp
             lambda hypotheses, progress=progress: progress.add(len(hypotheses)),
         )
         name = ready.directory.name.removeprefix(f"{branch}-")
-        summary = offline_summary(RunInfo(split, branch, name, ready.params), decoded)
+        scoring = scoring_of(setup.data.folder, split)
+        summary = offline_summary(RunInfo(split, branch, name, ready.params, scoring), decoded)
         files = write_results(ready.directory, decoded.hypotheses, summary)
         if arguments.write_nbest:
             hypotheses, total = decoded.hypotheses, ready.scales.total

@@ -22,6 +22,7 @@ from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_stre
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
 from dualasr_lib.decoding.writer import write_results
 from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.scoring import scoring_of
 from dualasr_lib.recognition.searches import ONLINE_METHODS
 
 
@@ -71,7 +72,8 @@ def main() -> None:
             second,
             watcher,
         )
-        info = RunInfo(split, branch, method, params)
+        scoring = scoring_of(setup.data.folder, split)
+        info = RunInfo(split, branch, method, params, scoring)
         summary = streaming_summary(info, run, path)
         files = write_results(directory, run.hypotheses, summary)
         progress.close(f"{describe(summary)}, {files.summary}")

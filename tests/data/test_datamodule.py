@@ -22,6 +22,7 @@ from lhotse import LilcomChunkyWriter
 from dualasr_lib.data.augment import AugmentConfig
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataConfig, DataModule
+from dualasr_lib.data.folder import DataFolder, SplitInfo, TokensInfo
 from dualasr_lib.data.tokenizer import Tokenizer
 
 ALPHABET = "あいうえおかきくけこ"
@@ -81,9 +82,22 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 cuts.append(_cut(writer, "repeats", 16, "ああ" + "い"))  # 4 frames = 3 + 1: fits
                 cuts.append(_cut(writer, "too-many", 16, "あああ"))  # 4 frames < 3 + 2
                 cuts.append(_cut(writer, "too-short", 8, "あ"))
-            _write(folder / "cuts" / f"csj_cuts_{split}.jsonl.gz", cuts)
+            _write(folder / "cuts" / f"{split}.jsonl.gz", cuts)
         noise = [_cut(writer, f"noise-{i}", 90, "") for i in range(4)]
         _write(folder / "noise.jsonl.gz", noise)
+    DataFolder(
+        corpus="tiny",
+        language="ja",
+        normaliser="none",
+        units=("character",),
+        features={},
+        splits=(
+            SplitInfo(name="train", use="train", cuts="cuts/train.jsonl.gz"),
+            SplitInfo(name="valid", use="valid", cuts="cuts/valid.jsonl.gz"),
+            SplitInfo(name="eval2", use="eval", cuts="cuts/eval2.jsonl.gz"),
+        ),
+        tokens=TokensInfo(kind="char", vocab_size=len(ALPHABET) + 3),
+    ).write(folder)
     return folder
 
 
@@ -268,8 +282,17 @@ def test_utterances_carry_their_words(data_dir: Path, tokenizer: Tokenizer) -> N
 
 
 def test_a_missing_split_is_a_clear_error(data_dir: Path, tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match=r"csj_cuts_eval9.jsonl.gz' is missing"):
+    with pytest.raises(ValueError, match=r"no split 'eval9' .* it has train, valid, eval2"):
         _module(data_dir, tokenizer).split_cuts("eval9")
+    with pytest.raises(ValueError, match=r"cuts/eval2.jsonl.gz' is missing"):
+        _module(data_dir, tokenizer).split_cuts("eval2")
+
+
+def test_a_folder_that_does_not_say_what_it_is_is_refused(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"data.json' is missing.* Run the recipe's prepare.sh"):
+        _module(tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,19 @@ def test_too_little_text_is_a_clear_error() -> None:
         Tokenizer.train(["", ""])
     with pytest.raises(ValueError, match=r"sentencepiece \(bpe, 500 pieces\)"):
         Tokenizer.train(["あい"], "bpe", 500)
+
+
+ENGLISH = ["the cat sat", "a cat can't", "that hat is the one", "cats and hats sat"] * 4
+
+
+@pytest.mark.parametrize(("kind", "size"), [("char", 0), ("unigram", 20), ("bpe", 30)])
+def test_words_survive_where_there_are_spaces(kind: PieceType, size: int) -> None:
+    tokenizer = Tokenizer.train(ENGLISH, kind, size, spaces=True)
+    for text in ENGLISH:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert sum(tokenizer.tokens[i].startswith("▁") for i in ids) == len(text.split())
+        assert min(ids) > tokenizer.unk_id
+    assert not any("▁" in token[1:] for token in tokenizer.tokens)
+    assert pickle.loads(pickle.dumps(tokenizer)).decode(ids) == text
+    assert tokenizer.decode([]) == ""

@@ -10,13 +10,25 @@ from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
-from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary, streaming_summary
+from dualasr_lib.decoding.summary import (
+    RunInfo,
+    Scoring,
+    describe,
+    main_unit,
+    offline_summary,
+    streaming_summary,
+)
+from dualasr_lib.metrics.units import CHARACTER, WORD
 
 KEYS = [
     "split",
     "branch",
     "method",
+    "pooled",
     "num_utterances",
+    "normaliser",
+    "unit",
+    "normalisation",
     "num_ref_chars",
     "ins",
     "del",
@@ -39,7 +51,10 @@ def test_offline() -> None:
     hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
     summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
     assert list(summary) == KEYS
-    assert [summary[key] for key in KEYS[:9]] == ["eval1", "full", "1best", 2, 7, 1, 1, 1, 3 / 7]
+    values = ["eval1", "full", "1best", False, 2, "none", "character"]
+    assert [summary[key] for key in KEYS[:7]] == values
+    assert [summary[key] for key in KEYS[8:13]] == [7, 1, 1, 1, 3 / 7]
+    assert summary["normalisation"].startswith("white space removed")
     low, high = summary["cer_ci95"]
     assert low <= 3 / 7 <= high
     assert (summary["rtf"], summary["audio_seconds"], summary["fallbacks"]) == (0.25, 4.0, 5)
@@ -48,11 +63,32 @@ def test_offline() -> None:
     assert describe({**summary, "cer_ci95": [0.4, 0.5]}) == "CER 42.86 % (40.00-50.00), RTF 0.2500"
 
 
+def test_words_and_characters() -> None:
+    """The main unit in the fields themselves, the other one beside them."""
+    info = INFO._replace(scoring=Scoring((WORD, CHARACTER), "english", pooled=True))
+    hypotheses = [hypothesis("a", "the cat sat", "the bat sat"), hypothesis("b", "on", "on it")]
+    summary = offline_summary(info, Decoded(hypotheses, 4.0, 1.0, 5, 2))
+    assert (summary["unit"], summary["num_ref_words"], summary["wer"]) == ("word", 4, 2 / 4)
+    assert (summary["ins"], summary["del"], summary["sub"]) == (1, 0, 1)
+    assert "cer" not in summary
+    (also,) = summary["also"]
+    assert (also["unit"], also["num_ref_chars"], also["cer"]) == ("character", 11, 3 / 11)
+    assert (summary["normaliser"], summary["pooled"]) == ("english", True)
+    text = describe({**summary, "wer_ci95": [0.25, 0.75]})
+    assert text == "WER 50.00 % (25.00-75.00), CER 27.27 %, RTF 0.2500"
+
+
+def test_a_summary_without_its_unit_is_refused() -> None:
+    with pytest.raises(ValueError, match="older version, decode again"):
+        main_unit({"split": "eval1", "cer": 0.5})
+    assert main_unit({"unit": "word"}) == WORD
+
+
 def test_nothing_decoded_gives_null_not_zero() -> None:
     summary = offline_summary(INFO, Decoded([], 0.0, 0.0, 0, 1))
     assert (summary["cer"], summary["cer_ci95"], summary["rtf"]) == (None, None, None)
     assert summary["num_utterances"] == 0
-    assert describe(summary) == "no reference characters"
+    assert describe(summary) == "no reference"
 
 
 def test_streaming(

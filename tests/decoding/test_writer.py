@@ -89,6 +89,7 @@ def test_bad_recogs_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_write_results(tmp_path: Path) -> None:
     summary = {"split": "eval1", "cer": math.nan, "params": {"a": (1, math.inf)}, "text": "あ"}
+    summary |= {"unit": "character"}
     hypotheses = [hypothesis("b", "明日", "赤い日"), hypothesis("a", "今 日は", "今日")]
     files = write_results(tmp_path / "new" / "folder", hypotheses, summary)
     assert sorted(path.name for path in files.summary.parent.iterdir()) == [
@@ -99,6 +100,7 @@ def test_write_results(tmp_path: Path) -> None:
     assert json.loads(files.summary.read_text(encoding="utf-8")) == {
         "split": "eval1",
         "cer": None,
+        "unit": "character",
         "params": {"a": [1, None]},
         "text": "あ",
     }
@@ -107,16 +109,27 @@ def test_write_results(tmp_path: Path) -> None:
     assert files.errs.read_text(encoding="utf-8") == format_errs(read_recogs(files.recogs))
 
 
+def test_words_are_written_whole(tmp_path: Path) -> None:
+    summary = {"split": "test", "unit": "word"}
+    files = write_results(tmp_path, [hypothesis("a", "the cat  sat", "the bat")], summary)
+    assert files.recogs.read_text() == "a:\tref=['the', 'cat', 'sat']\na:\thyp=['the', 'bat']\n"
+    errs = files.errs.read_text().splitlines()
+    assert errs[0] == "%WER = 66.67"
+    assert "a:\tthe (cat sat->bat)" in errs
+
+
 def test_a_failed_write_leaves_no_summary(tmp_path: Path) -> None:
-    write_results(tmp_path, [hypothesis("a", "あ", "あ")], {"split": "x", "n": 1})
+    write_results(tmp_path, [hypothesis("a", "あ", "あ")], {"split": "x", "unit": "word", "n": 1})
     with pytest.raises(TypeError):
-        write_results(tmp_path, [hypothesis("a", "い", "い")], {"split": "x", "n": object()})
+        write_results(
+            tmp_path, [hypothesis("a", "い", "い")], {"split": "x", "unit": "word", "n": object()}
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["errs-x.txt", "recogs-x.txt"]
 
 
 def test_twice_the_same_id(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'a' came twice"):
-        write_results(tmp_path, [hypothesis("a", "", "")] * 2, {"split": "x"})
+        write_results(tmp_path, [hypothesis("a", "", "")] * 2, {"split": "x", "unit": "word"})
 
 
 LISTED = (

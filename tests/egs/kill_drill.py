@@ -12,8 +12,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.prepare import prepare
+from egs.csj.local.corpus import CSJ
+from egs.csj.local.options import CsjOptions
 
 MOMENTS = {"building": 2, "moving": 2, "marking": 1}
 """Kind of renaming that is not survived, and its number."""
@@ -22,10 +23,10 @@ MOMENTS = {"building": 2, "moving": 2, "marking": 1}
 def moment_of(target: Path, data: Path) -> str:
     """What a stage is doing when it renames a file to `target`."""
     folder = target.relative_to(data).parts[0]
-    return {"tmp": "building", "done": "marking"}.get(folder, "moving")
+    return {"tmp": "building", "written": "listing", "done": "marking"}.get(folder, "moving")
 
 
-def run_killed(options: Options, stage: int, moment: str) -> bool:
+def run_killed(options: CsjOptions, stage: int, moment: str) -> bool:
     """Runs a stage in a process that dies at a moment; returns whether it was killed."""
     child = os.fork()
     if child == 0:
@@ -39,7 +40,7 @@ def run_killed(options: Options, stage: int, moment: str) -> bool:
             rename(source, target)
 
         os.replace = replace  # type: ignore[assignment]
-        prepare(options, stage, stage)
+        prepare(CSJ, options, stage, stage)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
@@ -47,7 +48,7 @@ def run_killed(options: Options, stage: int, moment: str) -> bool:
 
 def main() -> None:
     corpus, data = (Path(argument) for argument in sys.argv[1:])
-    options = Options(csj_dir=corpus, data_dir=data, open=True, jobs=1)
+    options = CsjOptions(csj_dir=corpus, data_dir=data, open=True, jobs=1)
     for stage in range(1, 8):
         for moment in MOMENTS:
             if (stage, moment) == (6, "building"):  # writes its files without renaming them
@@ -56,7 +57,7 @@ def main() -> None:
             done = (data / "done" / f"stage-{stage}").exists()
             kill = {"stage": stage, "at": moment, "killed": killed, "done": done}
             print(json.dumps(kill), flush=True)  # or the next fork would print it again
-        prepare(options, stage, stage)
+        prepare(CSJ, options, stage, stage)
 
 
 if __name__ == "__main__":

@@ -29,18 +29,22 @@ from dualasr_lib.features.fbank import Fbank, FbankConfig
 from dualasr_lib.lattice.lexicon import LexiconLm
 from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.lattice.ngram import NgramLm
-from dualasr_lib.recipe.language import training_words, words_of
-from dualasr_lib.recipe.options import SPLITS, Options
+from dualasr_lib.recipe.language import training_words
 from dualasr_lib.recipe.prepare import prepare
 from dualasr_lib.recipe.stage import PrepareError, lock, read_jsonl, write_jsonl
-from dualasr_lib.recipe.utterances import join_units
+from dualasr_lib.recipe.utterances import utterances
+from egs.csj.local.corpus import CSJ, SPLITS
+from egs.csj.local.options import CsjOptions
+from egs.csj.local.text import words_of
+
+NAMES = [split.name for split in SPLITS]
 
 
 @pytest.fixture(scope="module")
 def data(tiny_csj: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of the tiny corpus, all stages."""
     folder = tmp_path_factory.mktemp("data")
-    prepare(Options(csj_dir=tiny_csj, data_dir=folder, open=True, jobs=1))
+    prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=folder, open=True, jobs=1))
     return folder
 
 
@@ -51,7 +55,7 @@ def _cuts(data: Path, split: str) -> CutSet:
 
 def test_all_splits_are_there(data: Path) -> None:
     report = json.loads((data / "report" / "report.json").read_text(encoding="utf-8"))
-    speakers = {split: report["splits"][split]["speakers"] for split in SPLITS}
+    speakers = {split: report["splits"][split]["speakers"] for split in NAMES}
     dialogues_in_valid, dialogues_in_excluded = 1, 4
     assert speakers == {
         "train": 4,
@@ -165,10 +169,10 @@ def test_words_are_those_of_the_training_utterances(
 ) -> None:
     """The corpus has nine words; two of them are no fluent ones."""
     _copy(data, tmp_path, "manifests", "text", "done/stage-1", "done/stage-2")
-    options = Options(csj_dir=tiny_csj, data_dir=tmp_path, open=True, mode=mode, max_length=4.0)
-    prepare(options, first=3, last=3)
-    prepare(options, first=5, last=5)
-    words = list(training_words(tmp_path, mode, options.max_length))
+    options = CsjOptions(csj_dir=tiny_csj, data_dir=tmp_path, open=True, mode=mode, max_length=4.0)
+    prepare(CSJ, options, first=3, last=3)
+    prepare(CSJ, options, first=5, last=5)
+    words = list(training_words(CSJ, options))
     lines = (tmp_path / "lang" / "text.txt").read_text(encoding="utf-8").splitlines()
     assert ["".join(utterance) for utterance in words] == lines
     assert len({word for utterance in words for word in utterance}) == {"fluent": 7}.get(mode, 9)
@@ -199,7 +203,7 @@ def test_a_unit_whose_words_are_not_its_text_is_named() -> None:
 
 
 def test_a_second_run_skips_all_stages(data: Path, tiny_csj: Path, capsys: Any) -> None:
-    prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, jobs=2))
+    prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=data, open=True, jobs=2))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7
     assert all(line.endswith("done before") for line in lines)
@@ -207,16 +211,16 @@ def test_a_second_run_skips_all_stages(data: Path, tiny_csj: Path, capsys: Any) 
 
 def test_other_parameters_are_refused_with_the_difference(data: Path, tiny_csj: Path) -> None:
     with pytest.raises(PrepareError, match=r"mode was 'disfluent', is 'fluent'.*remove .*stage-3"):
-        prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, mode="fluent"))
+        prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=data, open=True, mode="fluent"))
     with pytest.raises(PrepareError, match=r"stage 6.*order was 3, is 2"):
-        prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, order=2))
+        prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=data, open=True, order=2))
     with pytest.raises(PrepareError, match=r"stage 6.*rescoring_order was 5, is 4"):
-        prepare(Options(csj_dir=tiny_csj, data_dir=data, open=True, rescoring_order=4))
+        prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=data, open=True, rescoring_order=4))
 
 
 def test_a_stage_needs_its_inputs(tiny_csj: Path, tmp_path: Path) -> None:
     with pytest.raises(PrepareError, match=r"stage 3 needs stage 1.*start with --stage 1"):
-        prepare(Options(csj_dir=tiny_csj, data_dir=tmp_path / "data"), first=3)
+        prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=tmp_path / "data"), first=3)
 
 
 def test_two_programs_cannot_share_a_data_folder(tmp_path: Path) -> None:
@@ -227,7 +231,7 @@ def test_two_programs_cannot_share_a_data_folder(tmp_path: Path) -> None:
 
 def test_fluent_mode_and_pieces(data: Path, tiny_csj: Path, tmp_path: Path) -> None:
     _copy(data, tmp_path, "manifests", "text", "done/stage-1", "done/stage-2")
-    options = Options(
+    options = CsjOptions(
         csj_dir=tiny_csj,
         data_dir=tmp_path,
         open=True,
@@ -236,7 +240,7 @@ def test_fluent_mode_and_pieces(data: Path, tiny_csj: Path, tmp_path: Path) -> N
         vocab_type="bpe",
         vocab_size=30,
     )
-    prepare(options)
+    prepare(CSJ, options)
     spoken = {cut.id: cut.supervisions[0] for cut in _cuts(data, "eval1")}
     fluent = {cut.id: cut.supervisions[0] for cut in _cuts(tmp_path, "eval1")}
     assert fluent.keys() <= spoken.keys()
@@ -293,7 +297,8 @@ def test_joining_is_that_of_the_published_recipe(max_length: float) -> None:
     theirs = concat_csj_supervisions(
         SupervisionSet.from_dicts(json.loads(json.dumps(units))), 1.0, max_length
     )
-    ours = list(join_units(units, max_length))
+    options = CsjOptions(csj_dir=Path(), data_dir=Path(), max_length=max_length)
+    ours = list(utterances(CSJ, options, units))
     assert 10 < len(ours) < len(units)
     assert [(u["id"], u["start"], u["custom"]) for u in ours] == [
         (s.id, s.start, s.custom) for s in theirs
@@ -311,7 +316,7 @@ def test_masked_units_and_empty_ones_are_reported(
     for unit in units[4:8]:  # a whole talk
         unit["custom"]["disfluent"] = ""
     write_jsonl(path, units)
-    prepare(Options(csj_dir=tiny_csj, data_dir=tmp_path, open=True), first=3, last=3)
+    prepare(CSJ, CsjOptions(csj_dir=tiny_csj, data_dir=tmp_path, open=True), first=3, last=3)
     left_out = json.loads((tmp_path / "utterances/left_out.json").read_text(encoding="utf-8"))
     assert left_out["eval1"].pop("units with a masked name (×)") == [units[0]["id"]]
     (empty,) = left_out["eval1"].values()
@@ -330,13 +335,13 @@ def test_utterances_without_readable_audio_are_named(
     source = cuts[3]["recording"]["sources"][0]
     good, source["source"] = source["source"], str(tmp_path / "gone.wav")
     write_jsonl(path, cuts)
-    options = Options(csj_dir=tiny_csj, data_dir=tmp_path, open=True, jobs=1)
+    options = CsjOptions(csj_dir=tiny_csj, data_dir=tmp_path, open=True, jobs=1)
 
     with pytest.raises(PrepareError, match=r"1 utterances have no readable audio.*--allow-bad 1"):
-        prepare(options, first=4, last=4)
+        prepare(CSJ, options, first=4, last=4)
     assert f"bad utterance {cuts[3]['id']}: " in capsys.readouterr().err
 
-    prepare(dataclasses.replace(options, allow_bad=1), first=4, last=4)
+    prepare(CSJ, dataclasses.replace(options, allow_bad=1), first=4, last=4)
     left = [cut["id"] for cut in read_jsonl(tmp_path / "cuts" / path.name)]
     assert left == [cut["id"] for cut in cuts if cut["id"] != cuts[3]["id"]]
     (bad,) = json.loads((tmp_path / "report" / "bad_utterances.json").read_text())
@@ -345,6 +350,6 @@ def test_utterances_without_readable_audio_are_named(
     (tmp_path / "done" / "stage-4").unlink()
     source["source"] = good
     write_jsonl(path, cuts)
-    prepare(options, first=4, last=4)
+    prepare(CSJ, options, first=4, last=4)
     name = Path("cuts") / path.name
     assert (tmp_path / name).read_bytes() == (data / name).read_bytes()

@@ -18,11 +18,12 @@ pytest.importorskip("soundfile")
 
 import soundfile
 
-from dualasr_lib.recipe.options import Options
-from dualasr_lib.recipe.prepare import main
+from dualasr_lib.programs.prepare import main
 from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl
+from egs.csj.local.corpus import CSJ
 from egs.csj.local.corpus_check import check_corpus
 from egs.csj.local.manifests import run
+from egs.csj.local.options import CsjOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +132,7 @@ def test_a_wrong_folder_is_one_clear_line(
     tiny_csj: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_csj / wrong if wrong else tmp_path / "nothing"
-    assert main(["--csj-dir", str(folder), "--data-dir", str(tmp_path / "data")]) == 1
+    assert main(CSJ, ["--csj-dir", str(folder), "--data-dir", str(tmp_path / "data")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("prepare.sh: error: --csj-dir must hold MORPH/SDB/{core,noncore}")
     assert bool(wrong) == (f"did you mean '{tiny_csj}'?" in line)
@@ -141,10 +142,10 @@ def test_wrong_options_are_one_clear_line(
     tiny_csj: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ["--csj-dir", str(tiny_csj), "--data-dir", str(tmp_path)]
-    assert main([*folders, "--jobs", "0"]) == 1
-    assert main([*folders, "--stage", "4", "--stop-stage", "3"]) == 1
-    assert main([*folders, "--order", "4", "--rescoring-order", "3"]) == 1
-    assert main([*folders, "--order", "1"]) == 1
+    assert main(CSJ, [*folders, "--jobs", "0"]) == 1
+    assert main(CSJ, [*folders, "--stage", "4", "--stop-stage", "3"]) == 1
+    assert main(CSJ, [*folders, "--order", "4", "--rescoring-order", "3"]) == 1
+    assert main(CSJ, [*folders, "--order", "1"]) == 1
     first, second, third, fourth = capsys.readouterr().err.splitlines()
     assert first == "prepare.sh: error: --jobs must be at least 1, is 0"
     assert second == "prepare.sh: error: --stage and --stop-stage must be in 1..7, are 4 and 3"
@@ -188,7 +189,7 @@ def test_truncated_flac_under_a_wav_name(own_csj: Path) -> None:
 
 def test_lhotse_needs_a_training_talk_in_each_part(own_csj: Path, tmp_path: Path) -> None:
     (own_csj / "MORPH/SDB/core/A01M2001.sdb").write_bytes(b"")
-    options = Options(csj_dir=own_csj, data_dir=tmp_path, jobs=1, allow_bad=1)
+    options = CsjOptions(csj_dir=own_csj, data_dir=tmp_path, jobs=1, allow_bad=1)
     with pytest.raises(PrepareError, match="no good training talk is left in core/"):
         run(options, Folders(tmp_path / "out", tmp_path / "scratch"))
 
@@ -196,13 +197,13 @@ def test_lhotse_needs_a_training_talk_in_each_part(own_csj: Path, tmp_path: Path
 def test_a_talk_in_both_parts_is_refused(own_csj: Path, tmp_path: Path) -> None:
     shutil.copy(_sdb(own_csj, "A01M0097"), own_csj / "MORPH/SDB/core/A01M0097.sdb")
     shutil.copy(_wav(own_csj, "A01M0097"), own_csj / "WAV/core/A01M0097.wav")
-    options = Options(csj_dir=own_csj, data_dir=tmp_path, jobs=1, allow_bad=9)
+    options = CsjOptions(csj_dir=own_csj, data_dir=tmp_path, jobs=1, allow_bad=9)
     with pytest.raises(PrepareError, match="remove one copy of A01M0097"):
         run(options, Folders(tmp_path / "out", tmp_path / "scratch"))
 
 
 def test_an_unfinished_open_corpus_is_refused(own_csj: Path, tmp_path: Path) -> None:
     (own_csj / ".complete").unlink()
-    options = Options(csj_dir=own_csj, data_dir=tmp_path, jobs=1, open=True)
+    options = CsjOptions(csj_dir=own_csj, data_dir=tmp_path, jobs=1, open=True)
     with pytest.raises(PrepareError, match="no complete open corpus"):
         run(options, Folders(tmp_path / "out", tmp_path / "scratch"))

@@ -9,8 +9,9 @@ import pytest
 
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
-from dualasr_lib.decoding.summary import RunInfo, offline_summary
+from dualasr_lib.decoding.summary import RunInfo, Scoring, offline_summary
 from dualasr_lib.decoding.writer import write_results
+from dualasr_lib.metrics.units import CHARACTER, WORD
 
 REFS = {f"utt{index:02}": "あいうえおかきくけこ" for index in range(20)}
 
@@ -26,12 +27,17 @@ def compare() -> ModuleType:
     return module
 
 
-def write(directory: Path, hyps: dict[str, str], refs: dict[str, str] = REFS) -> Path:
+def write(
+    directory: Path,
+    hyps: dict[str, str],
+    refs: dict[str, str] = REFS,
+    scoring: Scoring = Scoring(),  # noqa: B008
+) -> Path:
     hypotheses = [
         Hypothesis(id_, text, refs[id_], TokenPath((), (), 0.0), 1.0) for id_, text in hyps.items()
     ]
     summary = offline_summary(
-        RunInfo("eval1", "full", "1best", {}), Decoded(hypotheses, 1, 1, 0, 1)
+        RunInfo("eval1", "full", "1best", {}, scoring), Decoded(hypotheses, 1, 1, 0, 1)
     )
     return write_results(directory, hypotheses, summary).summary
 
@@ -81,6 +87,23 @@ def test_table(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path
     assert out.splitlines()[3].split()[2] == "-"  # no error to reduce
 
 
+def test_words(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Word errors are compared as words; not with character errors."""
+    words = Scoring((WORD, CHARACTER))
+    refs = {"a": "the cat sat", "b": "a hat"}
+    first = write(tmp_path / "a", {"a": "the bat sat down", "b": "a hat"}, refs, words)
+    second = write(tmp_path / "b", {"a": "the bat sat", "b": "a hat"}, refs, words)
+    code, out, _ = run(compare, capsys, first, second)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split()[:2] == ["WER", "%"]
+    assert lines[1].split()[:2] == ["baseline", "40.00"]
+    assert lines[3].split()[:3] == ["relative", "WERR", "50.00"]
+    assert lines[4] == "2 utterances, 5 words, 1 texts equal"
+    third = write(tmp_path / "c", {"a": "the bat sat", "b": "a hat"}, refs)
+    fails(compare, capsys, first, third, "the same unit, but count words and characters")
+
+
 def fails(
     compare: ModuleType, capsys: pytest.CaptureFixture[str], a: Path, b: Path, message: str
 ) -> None:
@@ -104,6 +127,10 @@ def test_refusals(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_p
     fails(compare, capsys, a, broken, "KeyError('ins')")
     broken.write_text("[]", encoding="utf-8")
     fails(compare, capsys, a, broken, "broken.json")
+    content = json.loads(a.read_text(encoding="utf-8"))
+    del content["unit"]
+    broken.with_name("summary-eval1.json").write_text(json.dumps(content), encoding="utf-8")
+    fails(compare, capsys, broken.with_name("summary-eval1.json"), a, "decode again")
     other = write(tmp_path / "d", damaged(2))
     (tmp_path / "a" / "recogs-eval1.txt").rename(tmp_path / "d" / "recogs-eval1.txt")
     fails(compare, capsys, other, fewer, "must belong to")

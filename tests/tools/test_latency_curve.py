@@ -27,6 +27,7 @@ from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.datamodule import Utterance, Word
+from dualasr_lib.data.folder import DataFolder, SplitInfo, SplitUse, TokensInfo
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
@@ -128,7 +129,9 @@ def test_an_interrupted_cell_is_not_whole(tmp_path: Path) -> None:
     cell(tmp_path)
 
     def stop(_: RunInfo) -> Made:
-        return Made([*hypotheses(), *hypotheses()], {"split": "eval1"})  # the writer refuses twins
+        return Made(
+            [*hypotheses(), *hypotheses()], {"split": "eval1", "unit": "character"}
+        )  # the writer refuses twins
 
     with pytest.raises(ValueError, match="came twice"):
         obtain(tmp_path, INFO._replace(method="online-greedy"), REFS, stop)
@@ -189,11 +192,20 @@ def test_offline_texts_are_shown_at_the_end() -> None:
     assert second.emissions == ()
 
 
+USES: tuple[SplitUse, ...] = ("train", "valid", "other")
+
+
 class Recordings:
     """A stand-in for the data module: noise of some lengths as every split."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self._fbank = Fbank(config.features)
+        splits = [SplitInfo(name=use, use=use, cuts="") for use in USES]
+        splits.append(SplitInfo(name="eval1", use="eval", cuts="", pooled=True))
+        self.folder = DataFolder(
+            corpus="tiny", language="ja", normaliser="none", units=("character",), features={},
+            splits=tuple(splits), tokens=TokensInfo(kind="char", vocab_size=13),
+        )  # fmt: skip
 
     def split_cuts(self, split: str) -> list[Utterance]:
         generator = torch.Generator().manual_seed(len(split))
@@ -229,10 +241,12 @@ def setup(tmp_path: Path) -> DecodeSetup:
     save(checkpoint, tmp_path / file_name(1, None))
     parser = ArgumentParser()
     add_decode_arguments(parser, ONLINE_METHODS)
+    made_data = Recordings(config)
+    made_data.folder.write(tmp_path)
     folder = str(tmp_path)
     required = ["--exp-dir", folder, "--data-dir", folder, "--split", "eval1", "--device", "cpu"]
     made = DecodeSetup(parser.parse_args(required))
-    made.data = Recordings(config)  # type: ignore[assignment]
+    made.data = made_data  # type: ignore[assignment]
     return made
 
 
@@ -248,7 +262,9 @@ def test_a_curve_goes_on_where_it_was_interrupted(
     assert list(found[0].split_cers) == ["eval1", "other"]
     folders = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert folders == ["full", "streaming-160ms", "streaming-320ms", "streaming-480ms"]
+    pooled = json.loads((tmp_path / "out/streaming-160ms/summary-eval1.json").read_text())
     summary = json.loads((tmp_path / "out/streaming-160ms/summary-other.json").read_text())
+    assert (pooled["pooled"], summary["pooled"], summary["unit"]) == (True, False, "character")
     assert summary["params"]["chunk_ms"] == 160 and summary["params"]["left_frames"] == 128
     monkeypatch.setattr("latency.curve.decode_streams", None)
     monkeypatch.setattr("latency.curve.decode_batches", None)

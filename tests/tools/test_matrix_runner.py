@@ -289,7 +289,7 @@ def test_a_signal_stops_everything_and_what_was_begun_is_known(desk: Desk) -> No
 
 
 def test_missing_data_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"tokens.txt' is missing"):
+    with pytest.raises(ValueError, match=r"data.json' is missing"):
         data_fingerprint(tmp_path, ("eval1",))
 
 

@@ -22,6 +22,7 @@ def write_result(exp: Path, split: str, ref: str, hyp: str) -> None:
     summary = {
         "split": split, "branch": "full", "method": "1best", "num_utterances": 2,
         "num_ref_chars": chars, "ins": 0, "del": errors, "sub": 0, "cer": errors / chars,
+        "unit": "character", "normalisation": "as it is", "pooled": split.startswith("eval"),
         "cer_ci95": [0.0, 0.5], "rtf": 0.25, "audio_seconds": 8.0, "fallbacks": 2,
     }  # fmt: skip
     folder = exp / "decode" / "full-1best"

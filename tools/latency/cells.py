@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from compare import Result, read_result
 
 from dualasr_lib.decoding.hypothesis import Hypothesis
-from dualasr_lib.decoding.summary import RunInfo
+from dualasr_lib.decoding.summary import RunInfo, main_unit
 from dualasr_lib.decoding.writer import result_files, write_results
-from dualasr_lib.metrics.cer import characters
 from latency.emissions import emissions_file, read_emissions, write_emissions
 
 __all__ = ["Cell", "Decode", "Made", "obtain"]
@@ -91,5 +90,6 @@ def _differences(result: Result, info: RunInfo, refs: Mapping[str, str]) -> list
     wanted = json.loads(json.dumps({**info.params, "method": info.method}))
     params = {**result.summary.get("params", {}), "method": result.summary.get("method")}
     other = [name for name, value in wanted.items() if params.get(name, ...) != value]
-    same = result.refs == {id_: "".join(characters(text)) for id_, text in refs.items()}
+    unit = main_unit(result.summary)
+    same = result.refs == {id_: unit.join(unit.split(text)) for id_, text in refs.items()}
     return other if same else [*other, "set of utterances"]

@@ -33,6 +33,7 @@ from dualasr_lib.decoding.summary import (
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.decode_setup import DecodeSetup
 from dualasr_lib.recognition.recogniser import StreamingPath
+from dualasr_lib.recognition.scoring import scoring_of
 from dualasr_lib.recognition.searches import Method
 from latency.cells import Cell, Decode, Made, obtain
 from latency.report import Point, pool
@@ -121,7 +122,7 @@ class Curve:
         return [
             obtain(
                 self._out / name,
-                info._replace(split=split),
+                info._replace(split=split, scoring=scoring_of(self._setup.data.folder, split)),
                 {utterance.id: utterance.text for utterance in self._utterances[split]},
                 decode,
             )

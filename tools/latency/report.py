@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.report import markdown
 
+from dualasr_lib.decoding.summary import main_unit
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval, cer_interval
 from latency.cells import Cell
 
@@ -51,14 +52,14 @@ def pool(
     """The point of some cells, one per split; `latency` is of all of them."""
     summaries = [cell.result.summary for cell in cells]
     counts = [count for cell in cells for count in cell.result.counts.values()]
-    errors, chars = [c.errors for c in counts], [c.num_ref_chars for c in counts]
+    errors, chars = [c.errors for c in counts], [c.num_ref for c in counts]
     seconds = sum(summary["audio_seconds"] for summary in summaries)
     compute = sum((summary["rtf"] or 0.0) * summary["audio_seconds"] for summary in summaries)
     return Point(
         chunk_ms,
         trained,
         cer_interval(errors, chars, BootstrapConfig()),
-        {summary["split"]: summary["cer"] for summary in summaries},
+        {summary["split"]: summary[main_unit(summary).rate] for summary in summaries},
         latency,
         compute / seconds if seconds else None,
     )

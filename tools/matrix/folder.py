@@ -12,6 +12,7 @@ from typing import Any
 
 from dualasr_lib.core.config import flatten
 from dualasr_lib.core.files import file_hash, write_atomically
+from dualasr_lib.data.folder import DataFolder
 from matrix.plan import Run
 
 __all__ = [
@@ -90,9 +91,10 @@ def data_fingerprint(data_dir: Path, splits: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ValueError: one is missing.
     """
+    folder = DataFolder.read(data_dir)
     files = {"tokens": data_dir / "lang" / "tokens.txt"}
     for split in ("train", "valid", *splits):
-        files[split] = data_dir / "cuts" / f"csj_cuts_{split}.jsonl.gz"
+        files[split] = data_dir / folder.split(split).cuts
     for path in files.values():
         if not path.is_file():
             raise ValueError(f"'{path}' is missing; prepare.sh makes it")

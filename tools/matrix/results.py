@@ -81,7 +81,7 @@ class _References:
         found = hashlib.sha256(text.encode()).hexdigest()[:12]
         if self.hashes.setdefault(split, found) != found:
             raise ValueError(f"{result.path} has other utterances than the results of other runs")
-        self.lengths[split] = [result.counts[id_].num_ref_chars for id_ in ids]
+        self.lengths[split] = [result.counts[id_].num_ref for id_ in ids]
         return [result.counts[id_].errors for id_ in ids]
 
 
