@@ -89,6 +89,35 @@ def test_an_empty_file_is_a_defect(tmp_path: Path, content: bytes) -> None:
     assert _found(check_sdb(path, TALK)) == [(0, "the file is empty")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_another_encoding_is_one_defect(tmp_path: Path, encoding: str) -> None:
+    """Not one for each line."""
+    path = tmp_path / f"{TALK}.sdb"
+    rows = ["\t".join(_row(i, i, "それは水です")) for i in range(1, 9)]
+    path.write_bytes(("\n".join(rows) + "\n").encode(encoding))
+    ((line, reason),) = _found(check_sdb(path, TALK))
+    assert (line, reason[:18]) == (0, "the file is in UTF")
+    assert reason.endswith("but must be in Shift_JIS (iconv -t SHIFT_JIS)")
+
+
+def test_line_ends_of_windows_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / f"{TALK}.sdb"
+    _check(tmp_path, [_row(1, 1), _row(2, 2)])
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    report = check_sdb(path, TALK)
+    assert report.defects == report.warnings == ()
+    assert [span.text for span in report.spans] == ["それ", "それ"]
+
+
+def test_other_white_space_is_named(tmp_path: Path) -> None:
+    """In the surface it is a character of the text; anywhere else the row cannot be read."""
+    report = _check(tmp_path, [_row(1, 1, "それ\u3000は")])
+    assert report.defects == ()
+    assert "white space inside" in report.warnings[0].reason
+    (found,) = _found(_check(tmp_path, [_row(1, 1, time="0001\u300000000.100-00000.900 L:-001")]))
+    assert found[1].startswith("column 3 must look like")
+
+
 def test_a_dialogue_needs_rows_of_both_channels(tmp_path: Path) -> None:
     report = _check(tmp_path, [_row(1, 1, talk="D03F0058")], talk="D03F0058")
     assert _found(report) == [(0, "channel R of the dialogue has no row")]

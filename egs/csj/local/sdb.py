@@ -136,6 +136,11 @@ def _read_rows(data: bytes, talk: str) -> Iterator[_Row | _Problem]:
     if not data.strip():
         yield _Problem(0, "the file is empty")
         return
+    if encoding := _other_encoding(data):
+        yield _Problem(
+            0, f"the file is in {encoding}, but must be in Shift_JIS (iconv -t SHIFT_JIS)"
+        )
+        return
     lines = data.split(b"\n")
     if lines[-1].strip():
         yield _Problem(
@@ -152,6 +157,19 @@ def _read_rows(data: bytes, talk: str) -> Iterator[_Row | _Problem]:
             )
             continue
         yield _parse_row(number, text, talk)
+
+
+def _other_encoding(data: bytes) -> str:
+    """UTF-16 or UTF-8, if the file cannot be Shift_JIS but is that; else nothing."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    for encoding, name in (("shift_jis", ""), ("utf-8", "UTF-8")):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return "UTF-8" if data.startswith(b"\xef\xbb\xbf") and "\t" in text else name
+    return ""
 
 
 def _parse_row(number: int, text: str, talk: str) -> _Row | _Problem:
@@ -292,6 +310,11 @@ def _span_text(rows: tuple[_Row, ...]) -> _SpanText:
         _Problem(row.line, f"half-width characters are dropped from '{row.surface}'")
         for row in rows
         if "(" not in row.surface and _HALF_WIDTH.search(row.surface)
+    ]
+    notes += [
+        _Problem(row.line, f"white space inside '{row.surface}' becomes a part of the text")
+        for row in rows
+        if any(char.isspace() for char in row.surface)
     ]
     text = ""
     try:
