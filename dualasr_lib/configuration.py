@@ -5,13 +5,13 @@ It stands apart from experiment.py, so that whoever recognises does not import t
 
 from dataclasses import dataclass, field
 
-from dualasr_lib.data.datamodule import DataConfig
+from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.ctc import CtcLossConfig
 from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.training.fit_config import FitConfig
 
 __all__ = ["ChunkConfig", "ExperimentConfig", "build_model"]
 

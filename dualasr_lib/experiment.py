@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.progress import watched
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
@@ -38,7 +39,6 @@ from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.loop import fit
-from dualasr_lib.training.progress import watched
 
 __all__ = ["Experiment", "draw_chunk"]
 
@@ -117,7 +117,7 @@ class Experiment:
         errors: dict[Branch, list[ErrorCounts]] = {branch: [] for branch in joint.branches}
         texts: dict[str, str] = {}
         fullest: Batch | None = None
-        for batch in watched(self.data.valid_batches(), "validation: batch"):
+        for batch in watched(self.data.valid_batches(), "validation", "batches"):
             on_device = batch.to(device)
             encoded = joint.encode(on_device.features, on_device.feature_lens, chunk)
             for branch, states in encoded.items():

@@ -28,8 +28,8 @@ from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
-from dualasr_lib.training.contract import FitConfig
 from dualasr_lib.training.distributed import World
+from dualasr_lib.training.fit_config import FitConfig
 
 CPU = torch.device("cpu")
 BRANCHES: tuple[tuple[Branch, ...], ...] = (("streaming", "full"), ("streaming",), ("full",))

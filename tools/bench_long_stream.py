@@ -31,7 +31,7 @@ from dualasr_lib.core.program import run_program
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.live import Event, Final, listen
-from dualasr_lib.programs.transcribe import add_engine_arguments, load_engine
+from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
 
 _MINUTES = 5
 _HEADER = (
@@ -201,7 +201,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     files = recordings(arguments.data_dir, arguments.split)
-    engine = load_engine(arguments)
+    engine = load_engine(engine_config(arguments))
     model = engine.model
     described = announce(arguments.threads, arguments.device)
     block_seconds = model.chunk_samples / model.sample_rate

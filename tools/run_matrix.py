@@ -37,9 +37,10 @@ from matrix.runner import Runner
 from matrix.statistics import Table
 from matrix.steps import STEPS, Workplace
 
+from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
-from dualasr_lib.training.distributed import World, local_device
+from dualasr_lib.training.distributed import World
 from dualasr_lib.training.lock import sole_run
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -24,8 +24,10 @@ import torch
 from benchmarks.report import markdown
 from torch import Tensor
 
+from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
-from dualasr_lib.core.program import Progress, run_program
+from dualasr_lib.core.program import run_program
+from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.model.distillation import (
@@ -36,7 +38,6 @@ from dualasr_lib.model.distillation import (
 from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.recogniser import Recogniser
-from dualasr_lib.training.distributed import local_device
 
 
 class Measured(NamedTuple):

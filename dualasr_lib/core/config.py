@@ -158,6 +158,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return from_dict(typing.cast(type, hint), value, f"{path}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and value in ("inf", "-inf"):  # TOML knows them, JSON does not
+        return float(value)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
         raise ValueError(f"{path} must be {hint.__name__}, but is {value!r}")
     return value

@@ -33,6 +33,8 @@ class RunInfo(NamedTuple):
     method: str
     params: Mapping[str, Any]
     """Options of the run: plain values for JSON."""
+    variant: Sequence[str] = ()
+    """What of them is not default, in words that a name can have."""
 
 
 def offline_summary(info: RunInfo, decoded: Decoded) -> dict[str, Any]:
@@ -121,6 +123,7 @@ def _summary(
         "split": info.split,
         "branch": info.branch,
         "method": info.method,
+        "variant": "-".join(info.variant),
         "num_utterances": len(hypotheses),
         "num_ref_chars": errors.num_ref_chars,
         "ins": errors.insertions,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict
+from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
@@ -34,7 +35,6 @@ from dualasr_lib.model.encoder import Encoded, EncoderState, encoder_lens
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.training.averaging import load_weights
 
 __all__ = [
     "PathState",
@@ -159,7 +159,7 @@ class Recogniser:
         """For reports: which weights; the chunk if the branch depends on one; its latency if it
         streams.
         """
-        described: dict[str, Any] = {"model": self.source}
+        described: dict[str, Any] = {"model": self.source, "weights": self.fingerprint}
         if branch in self.model.encoders.chunked:
             described |= {"chunk_ms": chunk.ms, "left_frames": chunk.left}
         if branch == "streaming":

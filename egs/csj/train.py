@@ -18,9 +18,10 @@ from pathlib import Path
 
 from dualasr_lib.configuration import ExperimentConfig
 from dualasr_lib.core.config import load
+from dualasr_lib.core.device import local_device
 from dualasr_lib.core.program import INTERRUPTED, run_program
 from dualasr_lib.experiment import Experiment
-from dualasr_lib.training.distributed import local_device, process_group
+from dualasr_lib.training.distributed import process_group
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -25,6 +25,7 @@ pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.batch import Batch
@@ -39,9 +40,8 @@ from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
-from dualasr_lib.recognition.searches import METHODS
-from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
-from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.recognition.methods.registry import METHODS
+from dualasr_lib.training.fit_config import FitConfig
 from egs.csj import decode, streaming_decode
 
 WEIGHTED = ("hlg", "nbest-lm", "lattice-lm", "attention")

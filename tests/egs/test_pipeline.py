@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_training import ENVIRONMENT, ROOT, run, train_arguments
 
-from dualasr_lib.training.checkpoint import find, load
+from dualasr_lib.core.checkpoint import find, load
 
 for library in (
     "lhotse",

@@ -13,6 +13,7 @@ pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
@@ -36,8 +37,7 @@ from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.recogniser import Recogniser
 from dualasr_lib.recognition.searches import offline_method
-from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
-from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.training.fit_config import FitConfig
 
 LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
 
