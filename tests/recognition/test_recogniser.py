@@ -35,8 +35,9 @@ from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.recognition.language import Language
+from dualasr_lib.recognition.methods.method import Ingredients
+from dualasr_lib.recognition.methods.registry import find
 from dualasr_lib.recognition.recogniser import Recogniser
-from dualasr_lib.recognition.searches import offline_method
 from dualasr_lib.training.fit_config import FitConfig
 
 LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
@@ -212,15 +213,20 @@ def test_a_full_context_checkpoint_cannot_stream() -> None:
 
 def test_reports_name_the_chunk_only_where_it_matters() -> None:
     chunk = ChunkSpec.from_ms(320, 640)
-    sized = {"model": "random", "chunk_ms": 320, "left_frames": 32}
     plain = {"model": "random"}
+    sized = {**plain, "chunk_ms": 320, "left_frames": 32}
+
+    def described(model: Recogniser, branch: Branch) -> dict[str, Any]:
+        found = model.describe(branch, chunk)
+        assert found.pop("weights") == model.fingerprint
+        return found
+
     for integration, full in (("cascaded", sized), ("parallel", plain), ("shared", plain)):
         model = recogniser(integration=integration)
-        assert model.describe("streaming", chunk) == {**sized, "algorithmic_ms": 327.5}
-        assert model.describe("full", chunk) == full
-        assert (
-            recogniser(integration=integration, branches=("full",)).describe("full", chunk) == plain
-        )
+        assert described(model, "streaming") == {**sized, "algorithmic_ms": 327.5}
+        assert described(model, "full") == full
+        alone = recogniser(integration=integration, branches=("full",))
+        assert described(alone, "full") == plain
 
 
 def _recordings() -> list[Recording]:
@@ -284,7 +290,8 @@ def test_a_second_pass_tells_of_its_fall_backs(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(search, "ctc_lattices", limited)
     model = recogniser(integration="cascaded")
-    lattices = offline_method("1best", [], Language(), model.detokenise).search(Scales())
+    given = Ingredients(Language(), model.detokenise, model.tokenizer.vocab_size)
+    lattices = find("1best").offline([], given).search(Scales())
     run = decode_streams(
         _recordings()[:2], model.streaming(ChunkSpec.from_ms(320, 640)), OnlineGreedy(),
         model.detokenise, StreamingConfig(num_streams=1), model.second_pass(lattices),
