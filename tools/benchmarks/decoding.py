@@ -228,7 +228,8 @@ class _Heard:
 
     def second_pass(self, config: NbestConfig) -> object:
         encoded = self.stacks()
-        heard = Heard(self._frames, encoded.lens.clone(), lambda lists: self.score(lists, encoded))
+        score = {"attention": lambda lists: self.score(lists, encoded)}
+        heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
         search = rescored(propose_nbest(config, attention=True), Scales(attention=1.0))
         return search(heard)
 
