@@ -3,7 +3,6 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -182,7 +181,7 @@ class DecodeSetup:
         chosen = self._scales(made, name, described, hear, wanted.scales)
         params = {**described, **made.params}
         if made.propose is not None:
-            params["scales"] = asdict(chosen.scales)
+            params["scales"] = {name: chosen.scales.weight(name) for name in made.weighs}
             params["scales_from"] = chosen.source
         name = name._replace(variant=(*name.variant, *scale_parts(wanted.scales)))
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, name)

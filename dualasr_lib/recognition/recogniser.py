@@ -131,7 +131,8 @@ class Recogniser:
         with _inference():
             log_probs = self.model.log_probs(encoded.h, branch).cpu()
         # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
-        return Heard(log_probs.clone(), encoded.lens.cpu().clone(), score, texts)
+        lens = encoded.lens.cpu().clone()
+        return Heard({"ctc": log_probs.clone()}, lens, {"attention": score}, texts)
 
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
         """The path from running audio to log-probabilities of the streaming branch. The streaming
@@ -237,7 +238,7 @@ class StreamingPath:
             h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
             log_probs = self._model.log_probs(h, "streaming").cpu()
         # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
-        return ModelStep(log_probs.clone(), PathState(fbank, encoder), hidden=h)
+        return ModelStep({"ctc": log_probs.clone()}, PathState(fbank, encoder), hidden=h)
 
 
 def _inference() -> AbstractContextManager[None]:

@@ -6,11 +6,9 @@ Where there is no split `valid`, kept scales are taken without asking what they 
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
@@ -57,7 +55,7 @@ def scales_for(
         ValueError: they must be tuned, but there is no split `valid`.
     """
     if given is not None:
-        return ChosenScales(from_dict(Scales, given), "given")
+        return ChosenScales(Scales(**given), "given")
     if method.propose is None:
         return ChosenScales(Scales(), "none to choose")
     made_for = {**described, **method.params, "valid": data.fingerprint}
@@ -72,12 +70,14 @@ def scales_for(
         )
     _LOG.info("tuning %d points of scales on valid", len(method.grid))
     tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise)
-    _write(path, made_for, tuned)
-    _LOG.info("tuned on valid: %s, kept in %s", asdict(tuned.scales), path)
-    for name, value in asdict(tuned.scales).items():
-        tried = sorted({asdict(point)[name] for point in method.grid})
-        if len(tried) > 1 and value in (tried[0], tried[-1]):
-            _LOG.info("the scale %s=%g lies at the end of its grid", name, value)
+    _write(path, made_for, tuned, method.weighs)
+    _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path)
+    for name in method.weighs:
+        tried = sorted({point.weight(name) for point in method.grid})
+        if tuned.scales.weight(name) in (tried[0], tried[-1]):
+            _LOG.info(
+                "the scale %s=%g lies at the end of its grid", name, tuned.scales.weight(name)
+            )
     return ChosenScales(tuned.scales, "tuned on valid")
 
 
@@ -87,12 +87,12 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        tried = [Scales(lm=point["lm"], attention=point["attention"]) for point in kept["grid"]]
+        tried = [Scales(**{n: v for n, v in p.items() if n != "cer"}) for p in kept["grid"]]
         wanted, found = json.loads(json.dumps(made_for)), dict(kept["made_for"])
         if wanted["valid"] is None:
             wanted["valid"] = found.get("valid")
         same = found == wanted and tried == list(grid)
-        scales = from_dict(Scales, kept["scales"])
+        scales = Scales(**kept["scales"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to tune again") from None
     if not same:
@@ -100,13 +100,16 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
     return scales if same else None
 
 
-def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned) -> None:
+def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned, weighs: Sequence[str]) -> None:
+    def named(scales: Scales) -> dict[str, float]:
+        return {name: scales.weight(name) for name in weighs}
+
     kept = {
-        "scales": asdict(tuned.scales),
+        "scales": named(tuned.scales),
         "tuned_on": "valid",
         "fallbacks": tuned.fallbacks,
         "made_for": made_for,
-        "grid": [{**asdict(point.scales), "cer": point.cer} for point in tuned.grid],
+        "grid": [{**named(point.scales), "cer": point.cer} for point in tuned.grid],
     }
     text = json.dumps(kept, ensure_ascii=False, indent=1)
     write_atomically(path, f"{text}\n".encode())

@@ -18,9 +18,11 @@ from dualasr_lib.core.config import to_dict
 from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.contract import Frames
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy, greedy_search
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Heard, Searched
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.features import fbank
@@ -75,11 +77,12 @@ class RecordingSearch:
         return len(self.seen) - 1, self._greedy.open()
 
     def step(
-        self, log_probs: Sequence[Tensor], states: Sequence[tuple[int, object]]
+        self, frames: Sequence[Frames], states: Sequence[tuple[int, object]]
     ) -> list["RecordingStep"]:
+        log_probs = [each["ctc"] for each in frames]
         steps = self._greedy.step(log_probs, [state for _, state in states])
-        for (stream, _), frames in zip(states, log_probs):
-            self.seen[stream].append(frames)
+        for (stream, _), rows in zip(states, log_probs):
+            self.seen[stream].append(rows)
         return [
             RecordingStep(step.partial, (stream, step.state), step.num_committed)
             for (stream, _), step in zip(states, steps)
@@ -198,8 +201,8 @@ def test_a_checkpoint_gives_the_same_recogniser(
             found = loaded.hear(one, branch, chunk)  # weights lie otherwise: up to rounding
             torch.testing.assert_close(found[:2], expected[:2], rtol=1e-4, atol=1e-5)
             lists = [[[3, 4], [], [5]]]
-            assert found.score is not None and expected.score is not None
-            assert found.score(lists)[0] == pytest.approx(expected.score(lists)[0], rel=1e-4)
+            got, wanted = (side.score["attention"](lists)[0] for side in (found, expected))
+            assert got == pytest.approx(wanted, rel=1e-4)
         else:
             with pytest.raises(ValueError, match=f"needs a model with a {branch} branch"):
                 loaded.hear(one, branch, chunk)
@@ -252,7 +255,7 @@ def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
     chunk = ChunkSpec.from_ms(320, 640)
     audio, listening, ended = _recordings(), Listening(), list[Hypothesis]()
     decode_streams(
-        audio, model.streaming(chunk), OnlineGreedy(), model.detokenise,
+        audio, model.streaming(chunk), OneHead(OnlineGreedy()), model.detokenise,
         StreamingConfig(num_streams=3), model.second_pass(listening),
         Watcher(on_final=ended.append),
     )  # fmt: skip
@@ -262,16 +265,14 @@ def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
     streaming = model.hear(batch, "streaming", chunk)
     assert len(listening.heard) == len(ended) == len(audio)
     lists = [[[3, 4], [], [5, 5, 3]]] * len(audio)
-    assert whole.score is not None
-    scores = whole.score(lists)
+    scores = whole.score["attention"](lists)
     for heard, hypothesis in zip(listening.heard, ended):
         i = int(hypothesis.id)
         n = int(whole.lens[i])
         assert heard.lens.tolist() == [n]
         torch.testing.assert_close(heard.log_probs[0], whole.log_probs[i, :n], rtol=1e-3, atol=1e-3)
         assert not torch.allclose(heard.log_probs[0], streaming.log_probs[i, :n], atol=1e-2)
-        assert heard.score is not None
-        assert heard.score(lists[:1])[0] == pytest.approx(scores[i], abs=1e-2)
+        assert heard.score["attention"](lists[:1])[0] == pytest.approx(scores[i], abs=1e-2)
         assert hypothesis.path.tokens == greedy(whole.log_probs, whole.lens)[i].tokens
 
 
@@ -293,7 +294,7 @@ def test_a_second_pass_tells_of_its_fall_backs(monkeypatch: pytest.MonkeyPatch) 
     given = Ingredients(Language(), model.detokenise, model.tokenizer.vocab_size)
     lattices = find("1best").offline([], given).search(Scales())
     run = decode_streams(
-        _recordings()[:2], model.streaming(ChunkSpec.from_ms(320, 640)), OnlineGreedy(),
+        _recordings()[:2], model.streaming(ChunkSpec.from_ms(320, 640)), OneHead(OnlineGreedy()),
         model.detokenise, StreamingConfig(num_streams=1), model.second_pass(lattices),
     )  # fmt: skip
     assert beams[0] == 2 * beams[1] == beams[2]
@@ -324,12 +325,10 @@ def test_attention_scores_do_not_depend_on_company() -> None:
     lists = [[[3, 4], [5], []], [[6]], [[3] * 7, [4, 4]]]
     for branch in BRANCHES:
         together = model.hear(collate(examples), branch, chunk)
-        assert together.score is not None
-        scores = together.score(lists)
+        scores = together.score["attention"](lists)
         assert [len(row) for row in scores] == [3, 1, 2]
         for example, texts, row in zip(examples, lists, scores):
             alone = model.hear(collate([example]), branch, chunk)
-            assert alone.score is not None
             for text, score in zip(texts, row):
                 assert score < 0
-                assert alone.score([[text]])[0][0] == pytest.approx(score, abs=1e-3)
+                assert alone.score["attention"]([[text]])[0][0] == pytest.approx(score, abs=1e-3)

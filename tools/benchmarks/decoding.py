@@ -228,8 +228,9 @@ class _Heard:
 
     def second_pass(self, config: NbestConfig) -> object:
         encoded = self.stacks()
-        heard = Heard(self._frames, encoded.lens.clone(), lambda lists: self.score(lists, encoded))
-        search = rescored(propose_nbest(config, attention=True), Scales(attention=1.0))
+        score = {"attention": lambda lists: self.score(lists, encoded)}
+        heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
+        search = rescored(propose_nbest(config, heads=("attention",)), Scales(attention=1.0))
         return search(heard)
 
 

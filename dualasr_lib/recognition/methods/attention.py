@@ -21,7 +21,7 @@ def _whole(config: NbestConfig, given: Ingredients) -> Searcher:
 
     from dualasr_lib.decoding.rescoring import rescored
 
-    propose = propose_nbest(config, given.language.lm, attention=True)
+    propose = propose_nbest(config, given.language.lm, heads=("attention",))
     return Searcher(partial(rescored, propose), propose)
 
 

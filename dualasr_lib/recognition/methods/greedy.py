@@ -32,8 +32,9 @@ def _no_options(options: Sequence[str]) -> type[NoOptions]:
 
 def _stream(options: NoOptions, given: Ingredients, scales: "Scales") -> "OnlineSearch":
     from dualasr_lib.decoding.greedy import OnlineGreedy
+    from dualasr_lib.decoding.one_head import OneHead
 
-    return OnlineGreedy()
+    return OneHead(OnlineGreedy())
 
 
 METHOD = SearchMethod(

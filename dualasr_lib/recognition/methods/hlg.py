@@ -38,7 +38,7 @@ class _Graph:
     def best(self, scales: "Scales") -> "PathLike":
         from dualasr_lib.lattice.graph_search import GraphSearch
 
-        return GraphSearch(self.lm, self.config, scales.lm).whole(self.log_probs)
+        return GraphSearch(self.lm, self.config, scales.weight("lm")).whole(self.log_probs)
 
     def ranked(self, scales: "Scales") -> "tuple[ScoredText, ...]":
         return ()
@@ -61,9 +61,11 @@ def _options(options: Sequence[str]) -> type[GraphConfig]:
 
 
 def _stream(config: GraphConfig, given: Ingredients, scales: "Scales") -> "OnlineSearch":
+    from dualasr_lib.decoding.one_head import OneHead
     from dualasr_lib.lattice.graph_search import GraphSearch
 
-    return GraphSearch(given.language.required(METHOD.name), config, scales.lm)
+    lm = given.language.required(METHOD.name)
+    return OneHead(GraphSearch(lm, config, scales.weight("lm")))
 
 
 METHOD = SearchMethod(

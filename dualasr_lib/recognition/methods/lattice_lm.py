@@ -33,7 +33,7 @@ class _Lattice:
 
         if self.lattice is None:
             return TokenPath((), (), 0.0)
-        return self.lattice.best(scales.lm)
+        return self.lattice.best(scales.weight("lm"))
 
     def ranked(self, scales: "Scales") -> "tuple[ScoredText, ...]":
         return ()

@@ -1,5 +1,6 @@
 """n-best lists of CTC lattices with scores of others: what several methods choose from."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dualasr_lib.lattice.options import NbestConfig
@@ -19,9 +20,9 @@ LM_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
 def propose_nbest(
-    config: NbestConfig, lm: "LanguageModel | None" = None, attention: bool = False
+    config: NbestConfig, lm: "LanguageModel | None" = None, heads: Sequence[str] = ()
 ) -> "Propose":
-    """n-best lists with CTC scores; with those of `lm` if given, and of the attention decoder."""
+    """n-best lists with CTC scores; with those of `lm` if given, and of other heads by name."""
     from dualasr_lib.decoding.hypothesis import ScoredText
     from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals
     from dualasr_lib.lattice.lm import text_score
@@ -30,14 +31,13 @@ def propose_nbest(
     def propose(heard: "Heard") -> Proposals:
         found = nbest(heard.log_probs, heard.lens, config)
         lists = [
-            [
-                ScoredText(t.tokens, t.ctc, None if lm is None else text_score(lm, t.tokens))
-                for t in texts
-            ]
+            [ScoredText(text.tokens, {"ctc": text.ctc}) for text in texts]
             for texts in found.results
         ]
-        if attention:
-            lists = _with_attention(heard, lists)
+        if lm is not None:
+            lists = [[t.scored("lm", text_score(lm, t.tokens)) for t in texts] for texts in lists]
+        for head in heads:
+            lists = _with_head(heard, lists, head)
         candidates = [
             NbestCandidates(texts, _aligner(rows[:size]))
             for texts, rows, size in zip(lists, heard.log_probs, heard.lens.tolist())
@@ -63,19 +63,19 @@ def propose_oracle(config: NbestConfig, detokenise: "Detokenise") -> "Propose":
         ):
             wanted = characters(ref)
             best = min(texts, key=lambda t: distance(wanted, characters(detokenise(t.tokens))))
-            chosen = ScoredText(best.tokens, best.ctc)
+            chosen = ScoredText(best.tokens, {"ctc": best.ctc})
             candidates.append(NbestCandidates([chosen], _aligner(rows[:size])))
         return Proposals(candidates, found.fallbacks)
 
     return propose
 
 
-def _with_attention(heard: "Heard", lists: "list[list[ScoredText]]") -> "list[list[ScoredText]]":
-    if heard.score is None:
-        raise ValueError("attention rescoring needs a branch with an attention decoder")
-    scores = heard.score([[text.tokens for text in texts] for texts in lists])
+def _with_head(
+    heard: "Heard", lists: "list[list[ScoredText]]", head: str
+) -> "list[list[ScoredText]]":
+    scores = heard.scorer(head)([[text.tokens for text in texts] for texts in lists])
     return [
-        [text._replace(attention=score) for text, score in zip(texts, row)]
+        [text.scored(head, score) for text, score in zip(texts, row)]
         for texts, row in zip(lists, scores)
     ]
 

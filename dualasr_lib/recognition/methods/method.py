@@ -93,6 +93,12 @@ class OfflineMethod(NamedTuple):
     grid: "tuple[Scales, ...]" = ()
     """The scales to try."""
 
+    @property
+    def weighs(self) -> list[str]:
+        """The scores whose weights are to be chosen."""
+        listed = dict.fromkeys(name for point in self.grid for name in point)
+        return [name for name in listed if len({point.weight(name) for point in self.grid}) > 1]
+
 
 class OnlineMethod(NamedTuple):
     """A search of running streams."""

@@ -56,13 +56,14 @@ def _engine(options: Sequence[str]) -> type[_Frames | _K2]:
 
 
 def _stream(config: _Frames | _K2, given: Ingredients, scales: "Scales") -> "OnlineSearch":
+    from dualasr_lib.decoding.greedy import OnlineGreedy
+    from dualasr_lib.decoding.one_head import OneHead
+
     if isinstance(config, _K2):
         from dualasr_lib.lattice.intersecter import OnlineIntersecter
 
-        return OnlineIntersecter(given.vocab_size, config)
-    from dualasr_lib.decoding.greedy import OnlineGreedy
-
-    return OnlineGreedy()
+        return OneHead(OnlineIntersecter(given.vocab_size, config))
+    return OneHead(OnlineGreedy())
 
 
 METHOD = SearchMethod(
