@@ -141,7 +141,8 @@ def test_streams_equal_whole_utterances(
     audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
     features = Fbank(model.config.features)
     examples = [Example(str(i), "", 0.0, features(x), ()) for i, x in enumerate(audio)]
-    log_probs, lens = model.hear(collate(examples), "streaming", chunk)[:2]
+    heard = model.hear(collate(examples), "streaming", chunk)
+    log_probs, lens = heard.log_probs, heard.lens
 
     search, path = RecordingSearch(), model.streaming(chunk)
     utterances = [Recording(str(i), "", x) for i, x in enumerate(audio)]
