@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 import lhotse
 import torch
-from benchmarks.report import announce, markdown, write_json
+from benchmarks.report import announce, write_json
 from benchmarks.streaming import percentile
 from matplotlib.figure import Figure
 from pictures import write_picture
 from torch import Tensor
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.live import Event, Final, listen

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parameters import EncoderCounts, encoder_counts, joint_counts
-from benchmarks.report import markdown, write_json
+from benchmarks.report import write_json
 from benchmarks.workloads import SMALL, Setting, model_values
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 
 _VOCAB = 500
 PUBLISHED = {

@@ -5,15 +5,15 @@ tools/show_results.py EXP [--markdown]
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.program import run_program
-from dualasr_lib.decoding.recogs import read_recogs
-from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
-from dualasr_lib.metrics.cer import ErrorCounts, count_errors
+from dualasr_lib.core.table import aligned, markdown
+
+if TYPE_CHECKING:
+    from dualasr_lib.decoding.results import Result
 
 HEADER = (
     *("branch", "method", "split", "utts", "chars", "CER %", "95 %", "RTF"),
@@ -24,35 +24,11 @@ emission: a correct word is shown after it ended, p50/p90; chunk: its compute ti
 2nd pass: its duration, p50/p90"""
 
 
-class Result(NamedTuple):
-    """One decoded split."""
-
-    summary: dict[str, Any]
-    counts: tuple[ErrorCounts, ...]
-    """Errors of each utterance."""
-
-
-def read_results(exp_dir: Path) -> list[Result]:
-    """All `decode/*/summary-*.json` of an experiment with their recogs, in the order of names."""
-    paths = sorted((exp_dir / "decode").glob("*/summary-*.json"))
-    if not paths:
-        raise ValueError(f"no decode/*/summary-*.json in {exp_dir}: decode.py writes them")
-    return [_read(path) for path in paths]
-
-
-def _read(path: Path) -> Result:
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    recogs = path.with_name(f"recogs-{summary['split']}.txt")
-    items = read_recogs(recogs)
-    return Result(summary, tuple(count_errors("".join(i.ref), "".join(i.hyp)) for i in items))
-
-
 def row(summary: dict[str, Any]) -> tuple[str, ...]:
     """One line of the table; `FOOTER` says what the columns are."""
     latency = summary.get("latency") or {}
     return (
-        summary["branch"],
-        summary["method"],
+        *_system(summary),
         summary["split"],
         str(summary["num_utterances"]),
         str(summary["num_ref_chars"]),
@@ -68,25 +44,46 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def pooled(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One line per branch and method with several eval splits: all their utterances together."""
-    groups: dict[tuple[str, str], list[Result]] = {}
+class Pooled(NamedTuple):
+    """What became of the eval splits of each system."""
+
+    lines: list[tuple[str, ...]]
+    """One per system with several: all their utterances together."""
+    refused: list[str]
+    """Why those of a system do not make one result, a line each."""
+
+
+def pooled(results: "Sequence[Result]") -> Pooled:
+    """The eval splits of each branch, method and variant together; splits of different models,
+    options, language models or scales are no one system.
+    """
+    from dualasr_lib.decoding.results import differences
+
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        summary = result.summary
-        if summary["split"].startswith("eval"):
-            groups.setdefault((summary["branch"], summary["method"]), []).append(result)
-    return [_pool(*names, group) for names, group in groups.items() if len(group) > 1]
+        if result.summary["split"].startswith("eval"):
+            groups.setdefault(result.system, []).append(result)
+    found = Pooled([], [])
+    for system, group in groups.items():
+        other = differences(group)
+        if other:
+            splits = ", ".join(result.summary["split"] for result in group)
+            found.refused.append(f"{system}: {splits} differ in {'; '.join(other)}")
+        elif len(group) > 1:
+            found.lines.append(_pool(group))
+    return found
 
 
-def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
-    counts = [count for result in group for count in result.counts]
+def _pool(group: "Sequence[Result]") -> tuple[str, ...]:
+    from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
+
+    counts = [count for result in group for count in result.counts.values()]
     errors, chars = [c.errors for c in counts], [c.num_ref_chars for c in counts]
     interval = cer_interval(errors, chars, BootstrapConfig())
     seconds = sum(result.summary["audio_seconds"] for result in group)
     compute = sum((r.summary["rtf"] or 0.0) * r.summary["audio_seconds"] for r in group)
     return (
-        branch,
-        method,
+        *_system(group[0].summary),
         "+".join(result.summary["split"] for result in group),
         str(len(counts)),
         str(sum(chars)),
@@ -98,14 +95,9 @@ def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
     )
 
 
-def table(lines: Sequence[Sequence[str]], markdown: bool) -> str:
-    """Aligned columns, or a Markdown table."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    cells = [[cell.ljust(width) for cell, width in zip(line, widths)] for line in lines]
-    if not markdown:
-        return "\n".join("  ".join(line).rstrip() for line in cells)
-    rule = ["-" * width for width in widths]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [cells[0], rule, *cells[1:]])
+def _system(summary: dict[str, Any]) -> tuple[str, str]:
+    """Branch, and method with what is not default."""
+    return summary["branch"], f"{summary['method']} {summary.get('variant', '')}".rstrip()
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -127,10 +119,17 @@ def main() -> None:
     parser.add_argument("exp_dir", type=Path, help="what train.py and decode.py wrote")
     parser.add_argument("--markdown", action="store_true", help="a Markdown table")
     arguments = parser.parse_args()
+    from dualasr_lib.decoding.results import read_results  # what is heavy, after the options
+
     results = read_results(arguments.exp_dir)
-    lines = [HEADER, *(row(result.summary) for result in results), *pooled(results)]
-    print(table(lines, arguments.markdown))
+    together = pooled(results)
+    lines = [HEADER, *(row(result.summary) for result in results), *together.lines]
+    print((markdown if arguments.markdown else aligned)(lines))
     print(FOOTER)
+    if together.refused:
+        raise ValueError(
+            "not pooled, because the splits are not of one system:\n" + "\n".join(together.refused)
+        )
 
 
 if __name__ == "__main__":

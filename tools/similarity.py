@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from benchmarks.report import markdown
 from torch import Tensor
 
 from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.progress import Progress
+from dualasr_lib.core.table import markdown
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.model.distillation import (

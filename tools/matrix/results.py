@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compare import Result, read_result
-
 from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.decoding.results import Result, read_result
 from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.model.joint import BRANCHES
 from dualasr_lib.recognition.methods.registry import DEFAULT
