@@ -13,6 +13,7 @@ from dualasr_lib.core.config import override
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
+from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.recognition.searches import OfflineMethod
 
 __all__ = ["ChosenScales", "TuningData", "parse_scales", "scales_for"]
@@ -83,10 +84,10 @@ def parse_scales(options: Sequence[str] | None) -> dict[str, float] | None:
     if options is None:
         return None
     values = {name: _number(name, value) for name, value in override({}, options).items()}
-    unknown = values.keys() - {"lm", "attention"}
+    unknown = values.keys() - {"lm", *HEADS}
     if unknown:
         raise ValueError(
-            f"scales have the names attention and lm, but {min(unknown)!r} is none of these"
+            f"scales have the names lm, {', '.join(HEADS)}, but {min(unknown)!r} is none of these"
         )
     Scales(**values)  # its checks
     return values

@@ -173,7 +173,7 @@ def test_parse_scales() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("ml=0.3", "scales have the names attention and lm, but 'ml' is none"),
+        ("ml=0.3", "scales have the names lm, ctc, attention, but 'ml' is none"),
         ("lm=much", "scale lm must be a number, but is 'much'"),
         ("lm=true", "scale lm must be a number, but is True"),
         ("lm=-1", "lm=-1.0"),
