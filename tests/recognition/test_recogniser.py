@@ -30,6 +30,7 @@ from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.model import encoder
 from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
@@ -92,6 +93,7 @@ class RecordingSearch:
         return self._greedy.finish(state[1])
 
 
+SHARED = {"separate": (), "shared": ("ctc", "attention")}
 EVERY_KIND = [
     (integration, branches, sharing)
     for integration in ("cascaded", "parallel", "shared")
@@ -100,17 +102,20 @@ EVERY_KIND = [
 ]
 
 
-def recogniser(future: tuple[int, ...] = (0, 0, 0, 0), **options: Any) -> Recogniser:
+def recogniser(
+    future: tuple[int, ...] = (0, 0, 0, 0), shared: tuple[str, ...] = (), **options: Any
+) -> Recogniser:
     """Random weights; `options` are fields of `ModelConfig`."""
     torch.manual_seed(5)
     attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
     layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
     slow = StackConfig(layers=1, downsampling=4, layer=layer)
+    decoder = DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)
     model = ModelConfig(
         subsampling=SubsamplingConfig(channels=(2, 3, 4), future=future),
         streaming=(StackConfig(layers=1, layer=layer), slow),
         full=(StackConfig(layers=1, layer=layer),),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        heads=HeadsConfig(attention=decoder, shared=shared),
         **options,
     )
     config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
@@ -184,7 +189,7 @@ def test_a_checkpoint_gives_the_same_recogniser(
     integration: IntegrationName, branches: tuple[Branch, ...], sharing: Any, tmp_path: Path
 ) -> None:
     """Written as training does, read by `Recogniser.load`: the same log-probabilities."""
-    made = recogniser(integration=integration, branches=branches, decoder_sharing=sharing)
+    made = recogniser(integration=integration, branches=branches, shared=SHARED[sharing])
     made.tokenizer.save(tmp_path / "lang")
     checkpoint = Checkpoint(
         step=1, epoch=1, model=made.model.state_dict(), average={}, average_count=0,
