@@ -13,7 +13,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING
 
 from dualasr_lib.core.progress import Progress
@@ -41,6 +40,8 @@ class DecodeJob:
 
     def __post_init__(self) -> None:
         able = registry.names(lambda method: method.lists_texts)
+        if self.config.every and self.write_nbest:
+            raise ValueError("--write-nbest is for methods that list texts, not for --method all")
         listless = [method for method in self.config.methods if method not in able]
         if self.write_nbest and listless:
             raise ValueError(f"method {listless[0]} makes no n-best lists; {', '.join(able)} do")
@@ -74,9 +75,8 @@ def run(job: DecodeJob) -> None:
     from dualasr_lib.recognition.decode_setup import DecodeSetup
 
     setup = DecodeSetup(job.config, open_data)
-    for branch in job.branches:
-        setup.recogniser.model.require(branch)
-    for branch, method in product(job.branches, job.config.methods):
+    work = [(branch, method) for branch in job.branches for method in setup.methods(branch)]
+    for branch, method in work:
         _decode(job, setup, branch, method)
 
 

@@ -11,7 +11,10 @@ from typing import Any, Literal, NamedTuple
 from dualasr_lib.recognition.decode_config import DecodeConfig, parse_scales
 from dualasr_lib.recognition.methods import registry
 
-__all__ = ["Program", "add_options", "decode_config", "parser"]
+__all__ = ["ALL", "Program", "add_options", "decode_config", "parser"]
+
+ALL = "all"
+"""In place of a method: every one."""
 
 Program = Literal["decode", "stream", "curve", "transcribe"]
 """Whole utterances of a data folder, the same as simulated streams, streams by chunks of several
@@ -20,6 +23,7 @@ lengths, or audio files.
 
 _ALL: tuple[Program, ...] = ("decode", "stream", "curve", "transcribe")
 _DATA: tuple[Program, ...] = ("decode", "stream", "curve")
+_SEVERAL_METHODS: tuple[Program, ...] = ("decode", "stream")
 _TWO_PASS: tuple[Program, ...] = ("stream", "transcribe")
 
 
@@ -86,11 +90,13 @@ def add_options(into: argparse.ArgumentParser, program: Program) -> None:
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     if program == "transcribe":
         several = {"action": "append"}
-    streams = program != "decode"
-    methods = registry.names(lambda method: not streams or method.stream is not None)
+    methods = _names(program)
+    one_after_the_other = program in _SEVERAL_METHODS
     into.add_argument(
-        "--method", choices=methods, nargs="+" if program == "decode" else None,
-        help=f"search method; default: {registry.DEFAULT}",
+        "--method", choices=(*methods, *((ALL,) if one_after_the_other else ())),
+        nargs="+" if one_after_the_other else None,
+        help=f"search method; default: {registry.DEFAULT}"
+        + ("; all: each that the model has the heads for" if one_after_the_other else ""),
     )  # fmt: skip
     for option in _OPTIONS:
         if program not in option.programs:
@@ -115,9 +121,16 @@ def decode_config(arguments: argparse.Namespace, program: Program) -> DecodeConf
     named = {field.name for field in fields(DecodeConfig)} & values.keys()
     given = {name: values[name] for name in named}
     methods = values["method"] or (registry.DEFAULT,)
-    given["methods"] = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    methods = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    given["every"] = ALL in methods
+    given["methods"] = _names(program) if ALL in methods else methods
     for name in ("beam", "second_beam"):
         given[name] = tuple(values.get(name) or ())
     for name in ("scales", "second_scales"):
         given[name] = parse_scales(values.get(name))
     return DecodeConfig(**given, streams=program != "decode")
+
+
+def _names(program: Program) -> tuple[str, ...]:
+    """The methods that a program can run."""
+    return registry.names(lambda method: program == "decode" or method.stream is not None)

@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.progress import Progress
@@ -26,9 +27,11 @@ from dualasr_lib.recognition.methods import registry
 from dualasr_lib.recognition.naming import ResultName
 
 if TYPE_CHECKING:
-    from dualasr_lib.decoding.contract import OnlineSearch, SecondPass
+    from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, Utterance
     from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
+    from dualasr_lib.decoding.offline import Detokenise
     from dualasr_lib.recognition.decode_setup import DecodeSetup
+    from dualasr_lib.recognition.recogniser import StreamingPath
 
 __all__ = ["StreamJob", "main", "read_job", "run"]
 
@@ -94,35 +97,45 @@ def main() -> None:
 
 def run(job: StreamJob) -> None:
     """Streams everything that the job asks for, and writes the results."""
-    from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
-    from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
-    from dualasr_lib.decoding.writer import write_results
     from dualasr_lib.programs.data import open_data
     from dualasr_lib.recognition.decode_setup import DecodeSetup
 
     setup = DecodeSetup(job.config, open_data)
-    ready = _ready(setup, job)
+    ready = [_ready(setup, job, method) for method in setup.methods("streaming")]
     path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
+    data = open_data(setup.recogniser, job.config.data_dir)
+    for searches, split in product(ready, job.splits):
+        _decode(job, searches, path, setup.recogniser.detokenise, split, data.split_cuts(split))
+
+
+def _decode(
+    job: StreamJob,
+    ready: _Ready,
+    path: "StreamingPath",
+    detokenise: "Detokenise",
+    split: str,
+    utterances: "Sequence[Utterance]",
+) -> None:
+    """One method and one split."""
+    from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
+    from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
+    from dualasr_lib.decoding.writer import write_results
+
+    name = ready.name
+    progress = Progress(f"{split} {name.method}", "utterances", len(utterances))
+    watcher = Watcher(on_final=partial(_count, progress))
+    if job.show:
+        watcher = watcher._replace(on_partial=_print_partial)
     config = StreamingConfig(num_streams=job.num_streams, realtime=job.realtime)
-    data, name = open_data(setup.recogniser, job.config.data_dir), ready.name
-    for split in job.splits:
-        utterances = data.split_cuts(split)
-        progress = Progress(f"{split} {name.method}", "utterances", len(utterances))
-        watcher = Watcher(on_final=partial(_count, progress))
-        if job.show:
-            watcher = watcher._replace(on_partial=_print_partial)
-        found = decode_streams(
-            utterances, path, ready.first, setup.recogniser.detokenise, config, ready.second,
-            watcher,
-        )  # fmt: skip
-        info = RunInfo(split, name.branch, name.method, ready.params, name.variant)
-        summary = streaming_summary(info, found, path)
-        files = write_results(name.directory(job.config.exp_dir), found.hypotheses, summary)
-        progress.close(f"{describe(summary)}, {files.summary}")
+    found = decode_streams(utterances, path, ready.first, detokenise, config, ready.second, watcher)
+    info = RunInfo(split, name.branch, name.method, ready.params, name.variant)
+    summary = streaming_summary(info, found, path)
+    files = write_results(name.directory(job.config.exp_dir), found.hypotheses, summary)
+    progress.close(f"{describe(summary)}, {files.summary}")
 
 
-def _ready(setup: "DecodeSetup", job: StreamJob) -> _Ready:
-    first = setup.online(job.config.methods[0])
+def _ready(setup: "DecodeSetup", job: StreamJob, method: str) -> _Ready:
+    first = setup.online(method)
     second, params, name = None, first.params, first.name
     if job.config.two_pass:
         rewriting = setup.second_pass()

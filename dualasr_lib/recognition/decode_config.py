@@ -32,6 +32,8 @@ class DecodeConfig:
     """What prepare.sh wrote."""
     methods: tuple[str, ...] = (DEFAULT,)
     """Search methods, one after the other."""
+    every: bool = False
+    """Methods that the model has not the heads for are left out, not refused."""
     streams: bool = False
     """The methods search running streams, not whole utterances."""
     beam: tuple[str, ...] = ()
@@ -91,6 +93,10 @@ class DecodeConfig:
         return method.lm == "required" or (method.lm == "optional" and named)
 
     def _check_second_pass(self) -> None:
+        if self.two_pass and len(self.methods) > 1:
+            raise ValueError(
+                f"--two-pass follows one first pass, but {len(self.methods)} methods are given"
+            )
         given = {"--second-beam": self.second_beam, "--second-scales": self.second_scales}
         for name, value in given.items():
             if value and not self.two_pass:

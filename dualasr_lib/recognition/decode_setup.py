@@ -2,6 +2,7 @@
 `DecodeConfig` asks for.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,9 @@ from dualasr_lib.recognition.recogniser import Recogniser
 from dualasr_lib.recognition.tuning import ChosenScales, TuningData, scales_for
 
 __all__ = ["DecodeSetup", "OpenData", "ReadyOnline", "ReadySearch", "ReadySecondPass", "ValidData"]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class ValidData(Protocol):
@@ -100,6 +104,22 @@ class DecodeSetup:
         self.recogniser.model.require(branch)
         return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
 
+    def methods(self, branch: Branch) -> list[str]:
+        """The methods asked for; of all methods, those that the branch has the heads for.
+
+        Raises:
+            ValueError: the model has no such branch.
+        """
+        heads = self.recogniser.model.heads_of(branch)
+        lacking = {name: set(find(name).heads) - heads.keys() for name in self.config.methods}
+        if not self.config.every:
+            return list(lacking)
+        for name, missing in lacking.items():
+            if missing:
+                _LOG.info("%s on the %s branch is left out: it has no %s head", name, branch,
+                          " and no ".join(sorted(missing)))  # fmt: skip
+        return [name for name, missing in lacking.items() if not missing]
+
     def offline(
         self, branch: Branch, method: str, options: Sequence[str] | None = None
     ) -> ReadySearch:
@@ -132,6 +152,7 @@ class DecodeSetup:
         on whole utterances of the streaming branch, which gives the same texts.
         """
         found, config = find(method), self.config
+        self._hear("streaming", found)
         scales, params, language = Scales(), {}, self._language(found)
         if found.grid:
             whole = self.offline("streaming", method)
@@ -152,7 +173,7 @@ class DecodeSetup:
         return ReadyOnline(made.search, {**described, **made.params, **params}, name)
 
     def two_pass_name(self, second: ReadySecondPass) -> ResultName:
-        """The name of what both passes together give."""
+        """The name of what the first pass and `second` give."""
         config = self.config
         method = find(config.methods[0])
         parts = option_parts(method.stream_options(config.beam), method.stream_options(()))
@@ -161,9 +182,15 @@ class DecodeSetup:
         variant = (*second.name.variant, *named, *(f"first.{part}" for part in parts), *given)
         return second.name._replace(variant=variant)
 
+    def _hear(self, branch: Branch, method: SearchMethod) -> Callable[[Batch], Heard]:
+        """`hear`; ValueError unless the branch has the heads that `method` needs."""
+        for head in method.heads:
+            self.recogniser.model.head(head, branch)
+        return self.hear(branch)
+
     def _offline(self, wanted: _Wanted) -> ReadySearch:
         branch, method = wanted.branch, wanted.method
-        hear = self.hear(branch)
+        hear = self._hear(branch, method)
         language = self._language(method)
         made = method.offline(wanted.options, self._ingredients(language))
         name = ResultName(

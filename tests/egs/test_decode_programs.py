@@ -275,8 +275,8 @@ def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Pat
     second = ("--second-beam", "text_beam=8", *NARROW["attention"])
     second = ("--second-scales", "attention=0.6", *second)
     program(streaming_decode, "--method", "greedy", "--two-pass", *second)
-    parts = "num_texts=4-text_beam=8-num_paths=10-first=greedy"
-    folder = exp / "decode" / f"full-two-pass-{parts}-attention_scale=0.6"
+    parts = "num_texts=4-text_beam=8-num_paths=10-attention_scale=0.6"
+    folder = exp / "decode" / f"full-two-pass-{parts}-first=greedy"
     summary = summary_of(folder)
     attention = results(exp, "full", "attention", "-attention_scale=0.6")
     whole = recogs_of(attention)

@@ -14,10 +14,9 @@ from dualasr_lib.recognition.methods.registry import DEFAULT
 from matrix.folder import Record
 from matrix.plan import MatrixConfig, Run
 
-__all__ = ["STEPS", "Step", "Workplace", "steps"]
+__all__ = ["Step", "Workplace", "steps"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-STEPS = ("train", "decode", "stream", "similarity")
 
 
 class Workplace(NamedTuple):
