@@ -19,6 +19,7 @@ KEYS = [
     "split",
     "branch",
     "method",
+    "variant",
     "num_utterances",
     "num_ref_chars",
     "ins",
