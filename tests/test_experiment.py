@@ -236,6 +236,19 @@ def test_left_contexts_in_milliseconds_are_whole_chunks(left_ms: int, expected: 
     assert ChunkConfig(ms=320, left_ms=left_ms).decoding == ChunkSpec(frames=16, left=expected)
 
 
+@pytest.mark.parametrize(("full", "told"), [(["ctc"], True), (["ctc", "attention"], False)])
+def test_a_distillation_of_nothing_is_told(
+    data_dir: Path, caplog: pytest.LogCaptureFixture, full: list[str], told: bool
+) -> None:
+    values = to_dict(config(("streaming", "full")))
+    values["model"]["heads"]["full"] = full
+    values["training"]["max_steps"] = 1
+    found = Experiment(from_dict(ExperimentConfig, values), data_dir)
+    with caplog.at_level(logging.WARNING, logger="dualasr_lib.experiment"):
+        found.fit(found.run(data_dir / "exp", World()), CPU)
+    assert any("head_weights.attention is unused" in m for m in caplog.messages) == told
+
+
 def test_ctc_loss_is_a_section() -> None:
     assert ExperimentConfig(training=FitConfig(max_steps=1)).ctc_loss.implementation == "torch"
     values = {"training": {"max_steps": 1}, "ctc_loss": {"delay_penalty": 0.1}}
