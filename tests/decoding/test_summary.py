@@ -32,7 +32,7 @@ KEYS = [
     "fallbacks",
     "params",
 ]
-INFO = RunInfo("eval1", "full", "1best", {"epoch": 3})
+INFO = RunInfo("eval1", "full", "1best", {"epoch": 3}, ("epoch3", "avg2"))
 
 
 def hypothesis(id_: str, ref: str, text: str) -> Hypothesis:
@@ -43,7 +43,9 @@ def test_offline() -> None:
     hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
     summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
     assert list(summary) == KEYS
-    assert [summary[key] for key in KEYS[:9]] == ["eval1", "full", "1best", 2, 7, 1, 1, 1, 3 / 7]
+    assert [summary[key] for key in KEYS[:10]] == [
+        *("eval1", "full", "1best", "epoch3-avg2", 2, 7, 1, 1, 1, 3 / 7)
+    ]
     low, high = summary["cer_ci95"]
     assert low <= 3 / 7 <= high
     assert (summary["rtf"], summary["audio_seconds"], summary["fallbacks"]) == (0.25, 4.0, 5)
