@@ -5,6 +5,7 @@ It stands apart from experiment.py, so that whoever recognises does not import t
 
 from dataclasses import dataclass, field
 
+from dualasr_lib.core.rates import ENCODER_STRIDE
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.features.fbank import FbankConfig
@@ -80,7 +81,7 @@ class ExperimentConfig:
                 f"{self.features.num_mel_bins}, but is {self.model.num_features}"
             )
         if self.model.has("streaming"):
-            factors = {2, *(stack.downsampling for stack in self.model.streaming)}
+            factors = {ENCODER_STRIDE, *(stack.downsampling for stack in self.model.streaming)}
             for frames in (*self.chunk.train_frames, self.chunk.decoding.frames):
                 for factor in factors:
                     ChunkSpec(frames=frames, left=None).downsampled(factor)

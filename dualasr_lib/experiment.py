@@ -79,6 +79,7 @@ class Experiment:
         batches = self.data.train_batches(self.config.training.seed)
         if run.world.is_main:
             self._report_left_out(run.directory)
+            self._report_unused(model)
         return fit(
             model, self.objective, batches, run, self.config.training,
             validate=self.validate, on_step=model.set_step,
@@ -181,6 +182,17 @@ class Experiment:
         lines = "".join(f"{item.id}\t{item.reason}\n" for item in refused)
         write_atomically(directory / "left_out.tsv", lines.encode())
         _LOG.info("%d training utterances left out (left_out.tsv)", len(refused))
+
+    def _report_unused(self, model: JointModel) -> None:
+        """Names the heads that are to be distilled between branches, but cannot be compared."""
+        compared = [] if model.distiller is None else list(model.distiller.heads)
+        for name, weight in self.config.loss.distillation.head_weights.items():
+            if weight and name not in compared and len(model.branches) > 1:
+                _LOG.warning(
+                    "loss.distillation.head_weights.%s is unused: not both branches have a head of "
+                    "that name with states of its own",
+                    name,
+                )
 
 
 def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> None:

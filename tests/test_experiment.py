@@ -19,7 +19,7 @@ from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.folder import DataFolder, SplitInfo, SplitUse, TokensInfo, UnitName
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.experiment import Experiment
+from dualasr_lib.experiment import Experiment, draw_chunk
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
@@ -29,6 +29,7 @@ from dualasr_lib.model.model_config import Branch, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.fit_config import FitConfig
@@ -226,6 +227,37 @@ def test_a_run_trains_logs_and_validates(data_dir: Path, branches: tuple[Branch,
         assert (f"train/ctc_{branch}" in logged) == (f"valid/cer_{branch}" in logged) == there
     assert ("train/distillation_encoder" in logged) == (len(branches) == 2)
     assert ("train/chunk_frames" in logged) == ("streaming" in branches)
+
+
+@pytest.mark.parametrize(
+    ("frames", "left", "expected"),
+    [(16, 100, 96), (16, 112, 112), (16, 127, 112), (64, 100, 64), (64, 16, 64), (8, 100, 96)],
+)
+def test_left_contexts_of_training_are_whole_chunks(frames: int, left: int, expected: int) -> None:
+    """Rounded down, but never to nothing."""
+    chunk = draw_chunk(ChunkConfig(train_frames=(frames,), train_left=(left,)))
+    assert chunk == ChunkSpec(frames=frames, left=expected)
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "expected"), [(1, 16), (320, 16), (321, 32), (1000, 64), (2560, 128)]
+)
+def test_left_contexts_in_milliseconds_are_whole_chunks(left_ms: int, expected: int) -> None:
+    """Rounded up: what was asked for is heard."""
+    assert ChunkConfig(ms=320, left_ms=left_ms).decoding == ChunkSpec(frames=16, left=expected)
+
+
+@pytest.mark.parametrize(("full", "told"), [(["ctc"], True), (["ctc", "attention"], False)])
+def test_a_distillation_of_nothing_is_told(
+    data_dir: Path, caplog: pytest.LogCaptureFixture, full: list[str], told: bool
+) -> None:
+    values = to_dict(config(("streaming", "full")))
+    values["model"]["heads"]["full"] = full
+    values["training"]["max_steps"] = 1
+    found = Experiment(from_dict(ExperimentConfig, values), data_dir)
+    with caplog.at_level(logging.WARNING, logger="dualasr_lib.experiment"):
+        found.fit(found.run(data_dir / "exp", World()), CPU)
+    assert any("head_weights.attention is unused" in m for m in caplog.messages) == told
 
 
 def test_ctc_loss_is_a_section() -> None:

@@ -6,8 +6,8 @@ similarity matrices they are made of.
 
 For each model the mean over the batches of a split of ||G_full - G_streaming||_F^2 / b^2 (0 = the
 same similarities), between encoder outputs and between states of heads; the items are the
-utterances of a batch, or the frames (tokens) of an utterance. Measured whether or not the model was
-trained with them, so models with and without distillation can be compared. Numbers of different
+utterances of a batch, or the frames (tokens) of an utterance. Measured whether or not the model
+was trained with them, so models with and without distillation can be compared. Numbers of different
 data cannot: they depend on b. EXP/similarity-<split>.json keeps them.
 
 --png draws the matrices of the batch with the most utterances, a row per model: streaming, full,

@@ -47,8 +47,13 @@ class ResultName(NamedTuple):
 
 
 def option_parts(config: Any, default: Any, prefix: str = "") -> tuple[str, ...]:
-    """`key=value` of each option in which two dataclasses differ (of one class or of two)."""
+    """`key=value` of each option in which two dataclasses differ. If they are of two classes (two
+    engines of one method), what only `config` has is compared with what it is by itself.
+    """
     values, usual = flatten(to_dict(config)), flatten(to_dict(default))
+    if type(config) is not type(default):
+        own = {**flatten(to_dict(type(config)())), **usual}
+        usual = {name: value for name, value in own.items() if name in values}
     different = (name for name in {**usual, **values} if values.get(name) != usual.get(name))
     return tuple(f"{prefix}{name}={_short(values.get(name))}" for name in different)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict
+from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_frames
 from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
@@ -30,11 +31,12 @@ from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
-from dualasr_lib.model.encoder import Encoded, EncoderState, encoder_lens
+from dualasr_lib.model.encoder import Encoded, EncoderState
 from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.recognition.older import current_config, current_weights
 
 __all__ = [
     "PathState",
@@ -66,7 +68,7 @@ class Recogniser:
                 those of `data_dir`.
         """
         weights = load_weights(exp_dir, epoch, avg)
-        config = from_dict(ExperimentConfig, weights.config)
+        config = from_dict(ExperimentConfig, current_config(weights.config))
         tokenizer = Tokenizer.load(data_dir / "lang")
         trained_with = weights.fingerprints.get("tokenizer")
         if trained_with != tokenizer.fingerprint:
@@ -75,7 +77,7 @@ class Recogniser:
                 f"hash {str(trained_with)[:12]} against {tokenizer.fingerprint[:12]}"
             )
         model = build_model(config, tokenizer)
-        model.load_state_dict(weights.state_dict)
+        model.load_state_dict(current_weights(weights.state_dict))
         model = model.to(device).eval()
         prepare_for_inference(model)
         return Recogniser(config, model, tokenizer, device, weights.source)
@@ -171,7 +173,7 @@ class Recogniser:
 
     def chunk_samples(self, chunk: ChunkSpec) -> int:
         """New samples of a streaming step."""
-        return 2 * chunk.frames * self.config.features.shift
+        return FRONT_END_STRIDE * chunk.frames * self.config.features.shift
 
     @property
     def lookahead_samples(self) -> int:
@@ -210,7 +212,7 @@ class StreamingPath:
             self._prepared = self._encoder.prepare(chunk, recogniser.device)
         self.sample_rate = self._features.sample_rate
         self.frame_shift_samples = self._features.shift
-        self.chunk_frames = chunk.frames // 2
+        self.chunk_frames = chunk.frames // ENCODER_STRIDE
         self.chunk_samples = recogniser.chunk_samples(chunk)
         self.lookahead_samples = recogniser.lookahead_samples
 
@@ -225,7 +227,7 @@ class StreamingPath:
 
     def num_output_frames(self, num_samples: int) -> int:
         """Encoder frames (40 ms) of an utterance."""
-        return int(encoder_lens(torch.tensor(self.num_feature_frames(num_samples))))
+        return encoder_frames(self.num_feature_frames(num_samples))
 
     def step(self, window: Tensor, frames_left: Tensor, state: PathState) -> ModelStep:
         """window (N, P + look-ahead), frames_left (N,) -> what heads say of S' frames."""

@@ -1,5 +1,6 @@
 """Strict configuration: what is accepted, and what each mistake is answered with."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -119,3 +120,18 @@ def test_what_nobody_sees_is_named(tmp_path: Path, content: bytes, message: str)
     with pytest.raises(ValueError, match=message) as error:
         load(Outer, path)
     assert str(path) in str(error.value)
+
+
+def test_infinity_is_a_number_where_one_is_wanted() -> None:
+    """TOML has it, JSON has not: `max_seconds=inf` of a command line arrives as text."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Limits:
+        seconds: float = 1.0
+        name: str = ""
+
+    assert from_dict(Limits, override({}, ["seconds=inf", "name=inf"])) == Limits(
+        seconds=math.inf, name="inf"
+    )
+    with pytest.raises(ValueError, match="seconds must be float, but is 'infinite'"):
+        from_dict(Limits, override({}, ["seconds=infinite"]))

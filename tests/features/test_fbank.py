@@ -10,9 +10,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from dualasr_lib.core.silence import LOG_MEL_SILENCE
 from dualasr_lib.features import fbank
-from dualasr_lib.features.fbank import PAD_VALUE, Fbank, FbankConfig, FrameComputer
-from dualasr_lib.features.online import OnlineFbank, reflect_tail
+from dualasr_lib.features.fbank import Fbank, FbankConfig, FrameComputer
+from dualasr_lib.features.online import OnlineFbank
 
 CONFIG = FbankConfig()
 Computer = Callable[[FbankConfig], Callable[[torch.Tensor], torch.Tensor]]
@@ -49,7 +50,9 @@ def test_window_arithmetic_is_that_of_25_and_10_ms() -> None:
     [
         ({"num_mel_bins": 0}, "num_mel_bins"),
         ({"sample_rate": -1}, "sample_rate"),
-        ({"frame_shift_ms": 10.01}, "frame_shift_ms"),
+        ({"frame_shift_ms": 10.01}, "`frame_shift_ms` must be 10: chunks, latencies"),
+        ({"frame_shift_ms": 20.0, "frame_length_ms": 50.0}, "must be 10: .* but is 20.0"),
+        ({"frame_shift_ms": float("nan")}, "`frame_shift_ms` must be 10"),
         ({"frame_length_ms": 15.0}, "frame_length_ms"),
         ({"dither": 1.0}, "dither"),
         ({"snip_edges": True}, "snip_edges"),
@@ -87,18 +90,16 @@ def test_equals_kaldifeats_own_framing() -> None:
 
 def test_options_reach_the_library(computer: Computer) -> None:
     samples = _noise(8000)
-    config = FbankConfig(
-        sample_rate=8000, num_mel_bins=23, frame_shift_ms=12.5, frame_length_ms=50.0
-    )
-    assert Fbank(config)(samples).shape == (80, 23)
+    config = FbankConfig(sample_rate=8000, num_mel_bins=23, frame_length_ms=50.0)
+    assert Fbank(config)(samples).shape == (100, 23)
     narrow = Fbank(FbankConfig(low_freq=300.0, high_freq=3400.0))(samples)
     assert (narrow - Fbank(CONFIG)(samples)).abs().max() > 0.1
 
 
 def test_silence_has_the_pad_value(computer: Computer) -> None:
-    assert math.isclose(PAD_VALUE, -15.9424, abs_tol=1e-4)
+    assert math.isclose(LOG_MEL_SILENCE, -15.9424, abs_tol=1e-4)
     features = Fbank(CONFIG)(torch.zeros(1600))
-    torch.testing.assert_close(features, torch.full((10, 80), PAD_VALUE))
+    torch.testing.assert_close(features, torch.full((10, 80), LOG_MEL_SILENCE))
 
 
 @pytest.mark.parametrize(
@@ -143,17 +144,17 @@ def test_the_native_library_gives_the_same_online_to_the_bit(
 ) -> None:
     pytest.importorskip("kaldi_native_fbank")
     monkeypatch.setattr(fbank, "_computer", lambda config, _: fbank._native_computer(config))
-    samples = _noise(20600)
+    samples = _noise(4 * 5120 + CONFIG.overhang)  # what is whole windows needs no reflected tail
     online = OnlineFbank(CONFIG)
     state = online.init_state(2)
-    padded = reflect_tail(samples, CONFIG, multiple=32)
     parts = []
-    for begin in range(0, len(padded) - CONFIG.overhang, 5120):
-        window = padded[begin : begin + 5120 + CONFIG.overhang]
+    for begin in range(0, 4 * 5120, 5120):
+        window = samples[begin : begin + 5120 + CONFIG.overhang]
         features, state = online.step(torch.stack([window, window.flip(0)]), state)
         parts.append(features[0])
-    expected = Fbank(CONFIG)(samples)
-    assert torch.equal(torch.cat(parts)[: len(expected)], expected)
+    frames = torch.cat(parts)
+    assert frames.shape == (4 * 32, 80)
+    assert torch.equal(frames, Fbank(CONFIG)(samples)[: len(frames)])
 
 
 def _in_new_process(hidden: str) -> str:

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualasr_lib.core.config import from_dict
+from dualasr_lib.core.ctc_frames import ctc_frames, ctc_frames_of_batch
 from dualasr_lib.model.heads.contract import HeadSizes
 from dualasr_lib.model.heads.ctc import (
     CtcHead,
     CtcHeadConfig,
     CtcLossConfig,
     has_no_alignment,
-    min_ctc_frames,
     torch_ctc_loss,
 )
 
@@ -54,8 +54,9 @@ def test_frames_needed_by_trying_all_alignments() -> None:
     for text, frames in shortest.items():
         tokens = torch.tensor([[*text, *[1] * (5 - len(text))]])  # padding repeats, and is ignored
         lens = torch.tensor([len(text)])
-        assert min_ctc_frames(tokens, lens).tolist() == [frames]
-        assert min_ctc_frames(tokens[:, : len(text)], lens).tolist() == [frames]
+        assert ctc_frames(text) == frames
+        assert ctc_frames_of_batch(tokens, lens).tolist() == [frames]
+        assert ctc_frames_of_batch(tokens[:, : len(text)], lens).tolist() == [frames]
         limits = torch.tensor([max(frames - 1, 0), frames])
         both = has_no_alignment(limits, tokens.expand(2, -1), lens.expand(2))
         assert both.tolist() == [frames > 0, False]

@@ -20,7 +20,6 @@ from torch import Tensor, distributed, nn
 
 from dualasr_lib.model.attention_decoder import AttentionDecoder, DecoderConfig, smoothed_nll
 from dualasr_lib.model.distillation import DistillationConfig
-from dualasr_lib.model.heads.ctc import min_ctc_frames
 from dualasr_lib.model.joint import JointModel, LossConfig, Losses, total_loss
 from dualasr_lib.model.model_config import Branch, IntegrationName
 from dualasr_lib.model.zipformer.normalisation import BiasNorm, Bypass
@@ -167,6 +166,16 @@ def test_distillation_waits_for_its_warm_up() -> None:
     assert terms[:2] == [0.0, 0.0] and terms[2] > 0
 
 
+def test_encoders_count_published_steps_and_nothing_else_does() -> None:
+    """20,000 published steps are `warm_up` of ours: step 125 of 500 is a quarter of them."""
+    model = joint_model(DistillationConfig(encoder_weight=1.0, warm_up=5), warm_up=500)
+    for step, published in ((125, 5000), (500, 20000), (3, 120)):
+        model.set_step(step)
+        inside = {m.step for m in model.encoders.modules() if isinstance(m, Scheduled)}
+        assert model.distiller is not None
+        assert inside == {published} and model.distiller.started.step == step
+
+
 def test_impossible_utterance_is_named_and_harmless() -> None:
     model = joint_model()
     features, lens, targets = make_batch()
@@ -193,11 +202,6 @@ def test_ddp_hands_the_losses_through(branches: tuple[Branch, ...], tmp_path: Pa
         distributed.destroy_process_group()
     assert isinstance(losses, Losses)
     assert flat(losses).keys() == expected.keys()
-
-
-def test_min_ctc_frames_counts_repeats_inside_the_text() -> None:
-    tokens = torch.tensor([[3, 3, 3, 4], [5, 0, 0, 0], [6, 6, 0, 0]])
-    assert min_ctc_frames(tokens, torch.tensor([4, 1, 2])).tolist() == [6, 1, 3]
 
 
 def test_decoder_is_causal_and_smoothing_matches_one_hot() -> None:

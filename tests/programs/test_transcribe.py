@@ -83,7 +83,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def call(*arguments: object) -> Outcome:
         def load(options: Any) -> Engine:
-            return engine(exclaim if options.two_pass else None)
+            return engine(exclaim if options.decode.two_pass else None)
 
         argv = ["dualasr-transcribe", "--exp-dir", "E", "--data-dir", "D", *map(str, arguments)]
         monkeypatch.setattr(transcribe, "load_engine", load)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dualasr_lib.lattice.options import NbestConfig
 from dualasr_lib.lattice.path import SearchConfig
+from dualasr_lib.recognition.methods.registry import find
 from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
 
 
@@ -25,6 +26,18 @@ def test_what_is_not_default_is_in_the_name() -> None:
     assert ResultName("full", "attention", ("avg3", *parts[1:2])).text == (
         "full-attention-avg3-num_paths=20"
     )
+
+
+def test_another_engine_is_named_and_what_is_usual_for_it_is_not() -> None:
+    one_best = find("1best")
+    usual = one_best.stream_options([])
+
+    def parts(*options: str) -> tuple[str, ...]:
+        return option_parts(one_best.stream_options(options), usual)
+
+    assert parts() == ()
+    assert parts("engine=k2") == ("engine=k2",)
+    assert set(parts("engine=k2", "output_beam=4")) == {"engine=k2", "output_beam=4"}
 
 
 def test_a_name_fits_the_file_system_and_stays_its_own() -> None:

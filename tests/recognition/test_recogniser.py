@@ -15,7 +15,6 @@ pytest.importorskip("sentencepiece")
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import to_dict
-from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.contract import Frames
@@ -25,10 +24,8 @@ from dualasr_lib.decoding.offline import Heard, Searched
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
-from dualasr_lib.features import fbank
 from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.lattice.path import SearchConfig
-from dualasr_lib.model import encoder
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName, ModelConfig
@@ -160,11 +157,6 @@ def test_streams_equal_whole_utterances(
         assert run.hypotheses[i].path.tokens == offline[i].tokens
     ahead = future[0] + future[1] + 2 * (future[2] + future[3])
     assert path.lookahead_samples == 120 + 160 * ahead
-
-
-def test_one_value_for_padding() -> None:
-    """data, features and model may not import each other, so each states Kaldi's energy floor."""
-    assert batch.PAD_VALUE == fbank.PAD_VALUE == pytest.approx(encoder.PAD_VALUE, abs=1e-6)
 
 
 @pytest.mark.parametrize("integration", ["cascaded", "parallel", "shared"])

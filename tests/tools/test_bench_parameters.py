@@ -95,6 +95,6 @@ def test_refusals(run: Callable[..., None], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'heads'"):
         run(write_tiny(tmp_path), "--set", "model.head=3")
     with pytest.raises(
-        ValueError, match="'model.decoder' is now the section model.heads.attention"
+        ValueError, match=r"model\.decoder' is now the section model\.heads\.attention"
     ):
         run(write_tiny(tmp_path), "--set", "model.decoder.layers=3")

@@ -15,15 +15,19 @@ def show(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def write_result(exp: Path, split: str, ref: str, hyp: str) -> None:
-    """Two utterances with `ref` and `hyp` each; only deletions are counted here."""
+def write_result(exp: Path, split: str, ref: str, hyp: str, **changes: object) -> None:
+    """Two utterances with `ref` and `hyp` each; only deletions are counted here.
+
+    Args:
+        changes: to the summary.
+    """
     chars = 2 * len(ref)
     errors = 2 * (len(ref) - len(hyp))
     summary = {
         "split": split, "branch": "full", "method": "1best", "num_utterances": 2,
         "num_ref_chars": chars, "ins": 0, "del": errors, "sub": 0, "cer": errors / chars,
         "unit": "character", "normalisation": "as it is", "pooled": split.startswith("eval"),
-        "cer_ci95": [0.0, 0.5], "rtf": 0.25, "audio_seconds": 8.0, "fallbacks": 2,
+        "cer_ci95": [0.0, 0.5], "rtf": 0.25, "audio_seconds": 8.0, "fallbacks": 2, **changes,
     }  # fmt: skip
     folder = exp / "decode" / "full-1best"
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,3 +57,47 @@ def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "no decode/*/summary-*.json" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def model(weights: str, **others: object) -> dict[str, object]:
+    return {"params": {"model": "epoch-3.pt", "weights": weights, **others}}
+
+
+def test_splits_of_different_models_are_not_pooled(tmp_path: Path) -> None:
+    """Of one file name, even: the newest checkpoint is another one after more training."""
+    write_result(tmp_path, "eval1", "あいうえお", "あいうえ", **model("a1"))
+    write_result(tmp_path, "eval2", "あいうえお", "あいうえ", **model("b2"))
+    found = show(tmp_path)
+    assert found.returncode == 1
+    assert "eval1+eval2" not in found.stdout
+    assert len(found.stdout.splitlines()) == 6  # header, two splits, three lines of notes
+    assert "not pooled" in found.stderr
+    assert "full 1best: eval1, eval2 differ in weights (a1, b2)" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_what_says_nothing_of_the_system_does_not_hinder_pooling(tmp_path: Path) -> None:
+    first = model("a1", num_threads=1, scales_from="tuned on valid", second_pass={"x": 1})
+    second = model("a1", num_threads=8, scales_from="scales/x.json", second_pass={"x": 1})
+    write_result(tmp_path, "eval1", "あいうえお", "あいうえ", **first)
+    write_result(tmp_path, "eval2", "あいうえお", "あいうえ", **second)
+    found = show(tmp_path)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "eval1+eval2" in found.stdout
+    other = model("a1", num_threads=8, second_pass={"x": 2})
+    write_result(tmp_path, "eval2", "あいうえお", "あいうえ", **other)
+    assert "differ in second_pass.x (1, 2)" in show(tmp_path).stderr
+
+
+def test_variants_have_lines_of_their_own(tmp_path: Path) -> None:
+    write_result(tmp_path, "eval1", "あいうえお", "あいうえ", variant="chunk160-avg3")
+    assert show(tmp_path).stdout.splitlines()[1].startswith("full    1best chunk160-avg3  eval1")
+
+
+def test_recogs_of_another_run_are_refused(tmp_path: Path) -> None:
+    write_result(tmp_path, "eval1", "あいうえお", "あいうえ")
+    recogs = tmp_path / "decode/full-1best/recogs-eval1.txt"
+    recogs.write_text(format_recogs([Recognised("a", list("あ"), list("あ"))]), encoding="utf-8")
+    found = show(tmp_path)
+    assert found.returncode == 1
+    assert "recogs-eval1.txt must belong to" in found.stderr

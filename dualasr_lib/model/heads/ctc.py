@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualasr_lib.core.ctc_frames import ctc_frames_of_batch
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.heads.contract import Head, HeadSizes, NbestTexts, Targets
 
@@ -27,7 +28,6 @@ __all__ = [
     "CtcReading",
     "ctc_text_scores",
     "has_no_alignment",
-    "min_ctc_frames",
     "torch_ctc_loss",
 ]
 
@@ -180,13 +180,4 @@ def has_no_alignment(lens: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor
         tokens: (N, U) padded with anything.
         token_lens: (N,) valid tokens; an empty text fits into any length, 0 too.
     """
-    return min_ctc_frames(tokens, token_lens) > lens
-
-
-def min_ctc_frames(tokens: Tensor, token_lens: Tensor) -> Tensor:
-    """(N,) frames that an alignment needs: one per token, and a blank between equal neighbours."""
-    if tokens.shape[1] < 2:
-        return token_lens
-    index = torch.arange(1, tokens.shape[1], device=tokens.device)
-    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (index[None, :] < token_lens[:, None])
-    return token_lens + repeats.sum(dim=1)
+    return ctc_frames_of_batch(tokens, token_lens) > lens
