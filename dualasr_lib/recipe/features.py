@@ -31,7 +31,7 @@ from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe.corpus import Corpus, O
 from dualasr_lib.recipe.options import Options
-from dualasr_lib.recipe.process import die_with_parent, one_line, worker_pool
+from dualasr_lib.recipe.process import die_with_parent, told_by, worker_pool
 from dualasr_lib.recipe.stage import (
     Folders,
     PrepareError,
@@ -127,7 +127,7 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
                 except _WriteError:
                     raise
                 except Exception as error:  # of whatever reads audio: reported, never dropped
-                    bad.append({"id": cut.id, "reason": one_line(str(error))})
+                    bad.append({"id": cut.id, "reason": told_by(str(error))})
         write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
         write_jsonl(manifest, done)
     except OSError as error:

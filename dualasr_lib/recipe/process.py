@@ -17,7 +17,7 @@ from pathlib import Path
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.recipe.stage import PrepareError
 
-__all__ = ["die_with_parent", "one_line", "run_lhotse", "run_program", "worker_pool"]
+__all__ = ["die_with_parent", "told_by", "run_lhotse", "run_program", "worker_pool"]
 
 _HEARTBEAT = 10.0
 """Seconds between two lines that say that a program is still at work."""
@@ -53,7 +53,7 @@ def worker_pool(jobs: int, initializer: Callable[[], None]) -> Iterator[ProcessP
         ) from None
 
 
-def one_line(message: str) -> str:
+def told_by(message: str) -> str:
     """What a message of any length says, in one line: of a traceback its error, else the last
     line; shortened if need be.
     """
@@ -94,7 +94,7 @@ def run_program(arguments: Sequence[str], log: Path) -> str:
     if process.returncode:
         write_atomically(log, f"{shlex.join(arguments)}\n{errors}".encode())
         name = Path(arguments[0]).name
-        raise PrepareError(f"{name} failed: {one_line(errors)} (all of it: '{log}')")
+        raise PrepareError(f"{name} failed: {told_by(errors)} (all of it: '{log}')")
     log.unlink(missing_ok=True)  # of a run that failed
     return output
 

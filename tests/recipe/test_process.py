@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dualasr_lib.recipe.process import one_line, run_program
+from dualasr_lib.recipe.process import run_program, told_by
 from dualasr_lib.recipe.stage import PrepareError
 
 
@@ -20,7 +20,7 @@ from dualasr_lib.recipe.stage import PrepareError
     ],
 )  # fmt: skip
 def test_one_line(message: str, expected: str) -> None:
-    assert one_line(message) == expected
+    assert told_by(message) == expected
 
 
 def test_a_failing_program_is_one_line_and_a_log(tmp_path: Path) -> None:
