@@ -34,18 +34,20 @@ def compare(baseline: "Result", system: "Result", config: "BootstrapConfig") -> 
     Raises:
         ValueError: the utterances or the references differ.
     """
-    from dualasr_lib.metrics.bootstrap import cer_interval, relative_cerr_interval
+    from dualasr_lib.metrics.bootstrap import cer_interval, in_words, relative_cerr_interval
 
     _check_same(baseline, system)
     ids = sorted(baseline.counts)
     errors = [[result.counts[id_].errors for id_ in ids] for result in (baseline, system)]
     lengths = [baseline.counts[id_].num_ref for id_ in ids]
     intervals = [cer_interval(column, lengths, config) for column in errors]
+    reduction = relative_cerr_interval(errors[0], errors[1], config)
     return {
         "baseline": {"path": str(baseline.path), "name": baseline.name, **_plain(intervals[0])},
         "system": {"path": str(system.path), "name": system.name, **_plain(intervals[1])},
         "unit": baseline.unit.name,
-        f"relative_{baseline.unit.rate}r": _plain(relative_cerr_interval(*errors, config)),
+        f"relative_{baseline.unit.rate}r": _plain(reduction),
+        "verdict": in_words(reduction, config.level),
         "num_utterances": len(ids),
         f"num_ref_{baseline.unit.plural}": sum(lengths),
         "num_equal_texts": sum(baseline.hyps[id_] == system.hyps[id_] for id_ in ids),
@@ -126,6 +128,7 @@ def _table(report: dict[str, Any]) -> str:
         f"{report['num_utterances']} utterances, {report[f'num_ref_{unit.plural}']} {unit.name}s, "
         f"{report['num_equal_texts']} texts equal"
     )
+    lines.append(report["verdict"])
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ Shapes: n samples, T frames (100 Hz), W samples of one analysis window, F mel bi
 """
 
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -20,6 +20,7 @@ __all__ = [
     "BootstrapConfig",
     "Interval",
     "cer_interval",
+    "in_words",
     "relative_cerr_interval",
     "relative_cerr_over_seeds",
 ]
@@ -90,6 +91,20 @@ def relative_cerr_interval(
     return _interval(columns.sum(axis=0), sums, _reduction, config)
 
 
+def in_words(reduction: Interval, level: float = 0.95) -> str:
+    """Whether a relative reduction of errors is significant: whether its interval leaves 0 out."""
+    if reduction.low is None or reduction.high is None:
+        return "undecided: the baseline has no errors to reduce"
+    share = f"{100 * level:g} % interval"
+    if reduction.low > 0:
+        return f"significant: the system makes fewer errors (the {share} lies above 0)"
+    if reduction.high < 0:
+        return f"significant: the system makes more errors (the {share} lies below 0)"
+    return (
+        f"not significant: with other utterances it could be none at all (the {share} has 0 in it)"
+    )
+
+
 def relative_cerr_over_seeds(
     baseline_errors: Sequence[Sequence[int]],
     system_errors: Sequence[Sequence[int]],
@@ -130,11 +145,14 @@ def relative_cerr_over_seeds(
 
 
 def _columns(*columns: Sequence[int]) -> _Floats:
-    """(utterances, columns) after a check of lengths."""
+    """(utterances, columns) after a check of lengths; in an order of their own, so that the same
+    utterances in any order give the same draws.
+    """
     sizes = [len(column) for column in columns]
     if len(set(sizes)) != 1:
         raise ValueError(f"each utterance needs one value per column, but lengths are {sizes}")
-    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+    rows = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+    return rows[np.lexsort(rows.T)]
 
 
 def _drawn_sums(columns: _Floats, config: BootstrapConfig) -> _Floats:

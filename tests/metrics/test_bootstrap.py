@@ -9,6 +9,7 @@ from dualasr_lib.metrics.bootstrap import (
     BootstrapConfig,
     Interval,
     cer_interval,
+    in_words,
     relative_cerr_interval,
     relative_cerr_over_seeds,
 )
@@ -59,6 +60,31 @@ def test_seed_decides() -> None:
     assert cer_interval(errors, lengths) == cer_interval(errors, lengths)
     other = cer_interval(errors, lengths, BootstrapConfig(seed=1))
     assert other != cer_interval(errors, lengths)
+
+
+def test_the_order_of_utterances_changes_nothing() -> None:
+    baseline, system, lengths = columns(60)
+    order = np.random.default_rng(0).permutation(60)
+    mixed = [[column[i] for i in order] for column in (baseline, system, lengths)]
+    assert cer_interval(mixed[0], mixed[2]) == cer_interval(baseline, lengths)
+    assert relative_cerr_interval(*mixed[:2]) == relative_cerr_interval(baseline, system)
+    over_seeds = relative_cerr_over_seeds([mixed[0], mixed[1]], [mixed[1], mixed[1]])
+    assert over_seeds == relative_cerr_over_seeds([baseline, system], [system, system])
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (Interval(0.2, 0.1, 0.3), "significant: the system makes fewer errors"),
+        (Interval(-0.2, -0.3, -0.1), "significant: the system makes more errors"),
+        (Interval(0.2, -0.1, 0.5), "not significant: "),
+        (Interval(0.0, 0.0, 0.0), "not significant: "),
+        (Interval(0.2, 0.0, 0.5), "not significant: "),
+        (Interval(None, None, None), "undecided: the baseline has no errors to reduce"),
+    ],
+)
+def test_an_interval_in_words(interval: Interval, words: str) -> None:
+    assert in_words(interval).startswith(words)
 
 
 def test_blocks_do_not_lose_draws(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,9 +82,15 @@ def test_table(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path
     assert lines[1].split()[:2] == ["baseline", "20.00"]
     assert lines[3].split()[:3] == ["relative", "CERR", "25.00"]
     assert lines[4] == "20 utterances, 200 characters, 10 texts equal"
+    assert lines[5].startswith("significant: the system makes fewer errors (the 95 % interval")
     code, out, _ = run(compare, capsys, write(tmp_path / "c", dict(REFS)), b)
     assert code == 0
     assert out.splitlines()[3].split()[2] == "-"  # no error to reduce
+    assert out.splitlines()[5] == "undecided: the baseline has no errors to reduce"
+    code, out, _ = run(compare, capsys, b, a)
+    assert out.splitlines()[5].startswith("significant: the system makes more errors")
+    code, out, _ = run(compare, capsys, a, a)
+    assert out.splitlines()[5].startswith("not significant: ")
 
 
 def test_words(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
