@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.regularise import Balance, pushed
 
 __all__ = [
     "SWOOSH_L",
@@ -71,9 +72,16 @@ SWOOSH_L = Swoosh.of(4.0, 0.035)
 SWOOSH_R = Swoosh.of(1.0, 0.313261687)
 
 
-def swoosh(u: Tensor, kind: Swoosh) -> Tensor:
-    """The activation of x = u + kind.shift, any shape."""
-    return run(_Activation, u, kind)
+def swoosh(
+    u: Tensor, kind: Swoosh, balance: Balance | None = None, grad_scale: float = 1.0
+) -> Tensor:
+    """The activation of x = u + kind.shift, any shape.
+
+    Args:
+        balance: what a balancer of x has drawn (origin kind.shift).
+        grad_scale: the gradient of u is this many times what it should be.
+    """
+    return run(_Activation, u, kind, balance, grad_scale)
 
 
 def swoosh_linear(u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tensor:
@@ -81,8 +89,12 @@ def swoosh_linear(u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tens
     return run(_ActivationLinear, u, kind, weight, bias)
 
 
-def dropout_mask(x: Tensor, channels: int, probability: float) -> Tensor:
-    """(N, 1, H) dropout factors beside x (N, ...): one mask for all frames of a sequence."""
+def dropout_mask(x: Tensor, channels: int, probability: float) -> Tensor | None:
+    """(N, 1, H) dropout factors beside x (N, ...): one mask for all frames of a sequence. None
+    where nothing is dropped.
+    """
+    if probability <= 0.0:
+        return None
     ones = torch.ones(x.shape[0], 1, channels, device=x.device)
     return F.dropout(ones, probability).to(torch.promote_types(x.dtype, torch.float32))
 
@@ -106,9 +118,9 @@ def swoosh_parts(u: Tensor, kind: Swoosh) -> tuple[Tensor, Tensor]:
     return divisor, divisor.log().add_(wide, alpha=-_SLOPE)
 
 
-def swoosh_slope(inverse: Tensor, kind: Swoosh) -> Tensor:
-    """The derivative, from 1 / D."""
-    return torch.rsub(inverse, _STEEPEST, alpha=kind.k)
+def swoosh_slope(inverse: Tensor, kind: Swoosh, factor: float = 1.0) -> Tensor:
+    """The derivative, from 1 / D, times a factor."""
+    return torch.rsub(inverse, factor * _STEEPEST, alpha=factor * kind.k)
 
 
 class Pieces:
@@ -139,16 +151,20 @@ class Pieces:
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, kind: Swoosh) -> Tensor:
+    def forward(
+        ctx: Any, u: Tensor, kind: Swoosh, balance: Balance | None, grad_scale: float
+    ) -> Tensor:
         divisor, value = swoosh_parts(u, kind)
-        ctx.save_for_backward(divisor.reciprocal_().to(u.dtype))
-        ctx.kind = kind
+        ctx.save_for_backward(divisor.reciprocal_().to(u.dtype), None if balance is None else u)
+        ctx.how = kind, balance, grad_scale
         return value.to(u.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (inverse,) = ctx.saved_tensors
-        return swoosh_slope(inverse, ctx.kind).mul_(grads[0]), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        inverse, u = ctx.saved_tensors
+        kind, balance, grad_scale = ctx.how
+        grad = swoosh_slope(inverse, kind, grad_scale).mul_(grads[0])
+        return grad if balance is None else pushed(grad, u, balance), None, None, None
 
 
 class _ActivationLinear(torch.autograd.Function):

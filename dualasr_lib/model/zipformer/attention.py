@@ -57,11 +57,14 @@ class AttentionConfig:
 
 
 def scaled_linear(inputs: int, outputs: int, scale: float, bias: bool = True) -> nn.Linear:
-    """A linear layer whose initial weights (and bias) are `scale` times smaller than usual."""
+    """A linear layer whose initial weights are `scale` times the usual ones; those of its bias are
+    uniform in +-0.1 scale, as published.
+    """
     layer = nn.Linear(inputs, outputs, bias=bias)
     with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.mul_(scale)
+        layer.weight.mul_(scale)
+        if bias:
+            layer.bias.uniform_(-0.1 * scale, 0.1 * scale)
     return layer
 
 

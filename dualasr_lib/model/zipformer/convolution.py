@@ -130,7 +130,7 @@ class SymmetricConv(nn.Module):
         self.reach = kernel // 2
         bound = kernel**-0.5
         self.weight = nn.Parameter(torch.empty(dim, kernel).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound) * 0.1)
+        self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
 
     def constants(self, chunk: int | None) -> ConvConstants:
         """Does not depend on the chunk."""
@@ -157,8 +157,9 @@ class ChunkCausalConv(nn.Module):
         causal = kernel // 2 + 1
         self.causal_weight = nn.Parameter(torch.empty(dim, causal).uniform_(-1, 1) * causal**-0.5)
         self.chunk_weight = nn.Parameter(torch.empty(dim, kernel).uniform_(-1, 1) * kernel**-0.5)
-        self.causal_bias = nn.Parameter(torch.empty(dim).uniform_(-0.02, 0.02))
-        self.chunk_bias = nn.Parameter(torch.empty(dim).uniform_(-0.02, 0.02))
+        self.causal_bias = nn.Parameter(torch.empty(dim).uniform_(-0.1, 0.1))
+        self.chunk_bias = nn.Parameter(torch.empty(dim).uniform_(-1, 1) * kernel**-0.5)
+        # published: 0, from where ScaledAdam would move it by 1e-5 of the learning rate
         self.edge_scale = nn.Parameter(torch.randn(2, dim, kernel) * 0.01)
 
     def constants(self, chunk: int | None) -> ConvConstants:

@@ -31,13 +31,14 @@ __all__ = ["FeedForward", "feedforward"]
 
 
 class FeedForward(nn.Module):
-    """Dropout has one mask for all frames of a sequence, as published."""
+    """Dropout has one mask for all frames of a sequence, and starts three times higher, as
+    published."""
 
     def __init__(self, dim: int, hidden: int, dropout: float, aids: Aids) -> None:
         super().__init__()
         self.in_projection = nn.Linear(dim, hidden)
         self.out_projection = scaled_linear(hidden, dim, 0.1)
-        self.dropout = dropout
+        self.dropout = aids.dropout(dropout)
         self.balance = aids.balance(hidden, (0.3, 1.0), (0.75, 5.0), origin=SWOOSH_L.shift)
         self.whiten = aids.whiten(1, 7.5)
 
@@ -45,8 +46,7 @@ class FeedForward(nn.Module):
         """(N, T, C) -> (N, T, C)."""
         mask, balance = None, None
         if self.training:
-            if self.dropout:
-                mask = dropout_mask(x, self.in_projection.out_features, self.dropout)
+            mask = dropout_mask(x, self.in_projection.out_features, self.dropout.now())
             if isinstance(self.balance, Balancer):
                 balance = self.balance.draw(x.ndim)
         return self.whiten(feedforward(x, self.in_projection, self.out_projection, mask, balance))

@@ -28,6 +28,7 @@ __all__ = [
     "Whiten",
     "affine_push",
     "limit_value",
+    "pushed",
     "whiteness",
 ]
 
@@ -136,12 +137,17 @@ class _Balanced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        offset, slope = affine_push(x, ctx.wanted)
-        if _known_zero(offset, slope):
-            return grads[0], None
-        grad = grads[0].float()
-        push = torch.addcmul(offset, slope, x.float())
-        return push.mul_(grad.abs()).add_(grad).to(grads[0].dtype), None
+        return pushed(grads[0], x, ctx.wanted), None
+
+
+def pushed(grad: Tensor, x: Tensor, wanted: Balance) -> Tensor:
+    """The gradient `grad` of x with what a `Balancer` adds; both of one shape."""
+    offset, slope = affine_push(x, wanted)
+    if _known_zero(offset, slope):
+        return grad
+    wide = grad.float()
+    push = torch.addcmul(offset, slope, x.float())
+    return push.mul_(wide.abs()).add_(wide).to(grad.dtype)
 
 
 def affine_push(x: Tensor, wanted: Balance) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ their sum is `lookahead`.
 Letters: N batch, T feature frames (100 Hz), F mel bins, E look-ahead frames, C channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualasr_lib.core.rates import FRONT_END_STRIDE
-from dualasr_lib.model.zipformer.activations import SWOOSH_R, compute_dtype, dropout_mask, swoosh
+from dualasr_lib.model.zipformer.activations import (
+    SWOOSH_L,
+    SWOOSH_R,
+    compute_dtype,
+    dropout_mask,
+    swoosh,
+)
+from dualasr_lib.model.zipformer.attention import scaled_linear
 from dualasr_lib.model.zipformer.feedforward import feedforward
 from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.masking import sequence_mask
 from dualasr_lib.model.zipformer.normalisation import BiasNorm
+from dualasr_lib.model.zipformer.regularise import Balance, Balancer
+from dualasr_lib.model.zipformer.training_aids import PUBLISHED_WARM_UP, Aids, FrontAids
 
 __all__ = ["ConvSubsampling", "SubsamplingConfig", "SubsamplingState", "depthwise_conv"]
+
+_FIRST_GRADIENT = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,9 @@ class SubsamplingConfig:
     future: none, or (2, 1, 2, 3) = 130 ms as published.
     """
     dropout: float = 0.1
-    """Dropout of the output."""
+    """Dropout of the output, one mask for all frames of an utterance."""
+    aids: FrontAids = field(default_factory=FrontAids)
+    """How it starts, and what is done to its gradients and outputs in training."""
     feature_mean: float = -6.0
     """Subtracted from every feature: about the mean log-mel energy of speech in [-1, 1] (ours)."""
     feature_std: float = 3.5
@@ -73,7 +87,7 @@ class ConvSubsampling(nn.Module):
 
     def __init__(self, config: SubsamplingConfig, num_features: int, dim: int) -> None:
         super().__init__()
-        a, b, c = config.channels
+        (a, b, c), aids = config.channels, config.aids
         self.config, self.num_features = config, num_features
         widths = (num_features, (num_features - 1) // 2, (num_features - 3) // 4)
         self.first = nn.Conv2d(1, a, 3, padding=(0, 1))
@@ -81,9 +95,12 @@ class ConvSubsampling(nn.Module):
         self.third = nn.Conv2d(b, c, 3, stride=(1, 2))
         self.depthwise = nn.Conv2d(c, c, 7, groups=c, padding=(0, 3))
         self.expand = nn.Linear(c, 3 * c)
-        self.reduce = nn.Linear(3 * c, c)
+        self.reduce = scaled_linear(3 * c, c, 0.01) if aids.identity_start else nn.Linear(3 * c, c)
         self.out_projection = nn.Linear(c * widths[2], dim)
         self.norm = BiasNorm(dim)
+        self.aids = _aids(config, dim)
+        self.drop_block = Aids(aids.drop_block).rate((0, 0.2), (PUBLISHED_WARM_UP, 0.015))
+        self.dropout = Aids(aids.early_dropout).dropout(config.dropout)
         self._cache_shapes = (
             (1, 2 - config.future[0], num_features),
             (a, 1 - config.future[1], widths[0]),
@@ -116,20 +133,37 @@ class ConvSubsampling(nn.Module):
             )
         x = (x - self.config.feature_mean) / self.config.feature_std
         y, first = _past(x[:, None], state.first, frames)
-        y, second = _past(_conv_swoosh(y, self.first), state.second, frames)
-        y, third = _past(_conv_swoosh(y, self.second), state.third, frames // FRONT_END_STRIDE)
-        y, convnext = _past(_conv_swoosh(y, self.third), state.convnext, frames // FRONT_END_STRIDE)
+        grad_scale = _FIRST_GRADIENT if self.config.aids.scale_gradient else 1.0
+        y, second = _past(self._convolve(y, "first", grad_scale), state.second, frames)
+        halved = frames // FRONT_END_STRIDE
+        y, third = _past(self._convolve(y, "second"), state.third, halved)
+        y, convnext = _past(self._convolve(y, "third"), state.convnext, halved)
+        out = self.aids["whiten_output"](self.out_projection(self._block(y, halved)))
+        out = self.norm(out)
+        if self.training:
+            mask = dropout_mask(out, out.shape[2], self.dropout.now())
+            out = out if mask is None else out * mask.to(out.dtype)
+        return out, SubsamplingState(first, second, third, convnext)
+
+    def _convolve(self, x: Tensor, name: str, grad_scale: float = 1.0) -> Tensor:
+        conv = getattr(self, name)
+        u = F.conv2d(x, conv.weight, conv.bias - SWOOSH_R.shift, conv.stride, conv.padding)
+        return swoosh(u, SWOOSH_R, _drawn(self.aids[name], u.ndim), grad_scale)
+
+    def _block(self, y: Tensor, frames: int) -> Tensor:
+        """The ConvNeXt block: (N, c, T/2 + 6, f) -> (N, T/2, f c)."""
         # (N, c, T/2, f) -> (N, T/2, f, c): the pointwise layers are matrix products
         inner = depthwise_conv(y, self.depthwise.weight, self.depthwise.bias)
         inner = inner.permute(0, 2, 3, 1).flatten(1, 2)
-        inner = feedforward(inner, self.expand, self.reduce)
+        balance = _drawn(self.aids["hidden"], inner.ndim)
+        inner = feedforward(inner, self.expand, self.reduce, None, balance)
         past = self._cache_shapes[3][1]
-        same = y[:, :, past : past + frames // FRONT_END_STRIDE].permute(0, 2, 3, 1)
-        flat = inner.reshape(same.shape) + same
-        out = self.norm(self.out_projection(flat.flatten(2)))
-        if self.training and self.config.dropout:
-            out = out * dropout_mask(out, out.shape[2], self.config.dropout).to(out.dtype)
-        return out, SubsamplingState(first, second, third, convnext)
+        same = y[:, :, past : past + frames].permute(0, 2, 3, 1)
+        inner = inner.reshape(same.shape)
+        kept = sequence_mask(inner, self.drop_block.now(), self.training)
+        out = same + inner if kept is None else torch.addcmul(same, inner, kept)
+        out = self.aids["whiten_block"](self.aids["block"](out))
+        return out.flatten(2)
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -184,9 +218,28 @@ def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
     return torch.stack(taps, dim=1)[:, None]
 
 
-def _conv_swoosh(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    bias = None if conv.bias is None else conv.bias - SWOOSH_R.shift
-    return swoosh(F.conv2d(x, conv.weight, bias, conv.stride, conv.padding), SWOOSH_R)
+def _aids(config: SubsamplingConfig, dim: int) -> nn.ModuleDict:
+    """Balancers and whitening by the place where they act."""
+    wanted, (a, b, c) = config.aids, config.channels
+    convolutions, block = Aids(wanted.balance_convolutions), Aids(wanted.balance_block)
+    shares, shift = (0.05, 0.95), SWOOSH_R.shift
+
+    def behind(channels: int, loudest: float) -> nn.Module:
+        return convolutions.balance(channels, shares, (0.2, loudest), channel_dim=1, origin=shift)
+
+    return nn.ModuleDict({
+        "first": behind(a, 1.0),
+        "second": behind(b, 4.0),
+        "third": behind(c, 4.0),
+        "hidden": block.balance(3 * c, (0.3, 1.0), (0.75, 5.0), origin=SWOOSH_L.shift),
+        "block": block.balance(c, (0.4, 0.6), (1.0, 6.0)),
+        "whiten_block": Aids(wanted.whiten_block).whiten(1, 5.0, growth=1.0),
+        "whiten_output": Aids(wanted.whiten_output).whiten(1, 4.0, grad_scale=0.02),
+    })  # fmt: skip
+
+
+def _drawn(balancer: nn.Module, ndim: int) -> Balance | None:
+    return balancer.draw(ndim) if isinstance(balancer, Balancer) else None
 
 
 def _past(x: Tensor, cache: Tensor, frames: int) -> tuple[Tensor, Tensor]:
