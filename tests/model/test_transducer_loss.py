@@ -11,6 +11,7 @@ from transducer_cases import Batch, cut, draw_batch, leaves, view_of
 
 from dualasr_lib.core.config import from_dict
 from dualasr_lib.model.transducer.loss import (
+    AS_IT_COMES,
     Early,
     TransducerLosses,
     has_no_path,
@@ -30,7 +31,9 @@ def config_of(
     )
 
 
-def loss_of(batch: Batch, config: TransducerLossConfig, early: Early = Early()) -> TransducerLosses:  # noqa: B008
+def loss_of(
+    batch: Batch, config: TransducerLossConfig, early: Early = AS_IT_COMES
+) -> TransducerLosses:
     (losses,) = transducer_losses([view_of(batch, early)], batch.text, config)
     return losses
 

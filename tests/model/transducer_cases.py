@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.model.transducer.additive import Affine, Text
-from dualasr_lib.model.transducer.loss import Early, View
+from dualasr_lib.model.transducer.loss import AS_IT_COMES, Early, View
 
 __all__ = ["Batch", "cut", "draw_batch", "leaves", "view_of"]
 
@@ -52,7 +52,7 @@ def leaves(batch: Batch) -> list[Tensor]:
     return [x.requires_grad_() for x in found]
 
 
-def view_of(batch: Batch, early: Early = Early()) -> View:  # noqa: B008
+def view_of(batch: Batch, early: Early = AS_IT_COMES) -> View:
     """The batch as the loss sees it."""
     w = batch.weights
     return View(

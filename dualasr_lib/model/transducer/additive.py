@@ -106,7 +106,6 @@ class _Additive(torch.autograd.Function):
         return symbol, blank
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, norm = ctx.saved_tensors
         text, share = ctx.text, ctx.share

@@ -27,7 +27,7 @@ class Cells(NamedTuple):
     tokens: Tensor
     """Token that the text goes on with; any id where it ends."""
     owners: Tensor
-    """Utterance."""
+    """Utterance, rising."""
 
 
 class Outcomes(NamedTuple):
@@ -80,10 +80,9 @@ class _Joint(torch.autograd.Function):
         return symbol, blank
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, norm = ctx.saved_tensors
-        kept = _kept(*grads, ctx.cells.owners, ctx.min_gradient)
+        kept = _kept(grads, ctx.cells.owners, ctx.min_gradient)
         cells = Cells(*(index[kept] for index in ctx.cells))
         dsymbol, dblank, norm = grads[0][kept], grads[1][kept], norm[kept]
         result = [zeros(x) for x in tensors]
@@ -109,12 +108,14 @@ def _hidden(encoder: Tensor, prediction: Tensor, cells: Cells, block: slice) -> 
     return encoder[cells.frames[block]].add_(prediction[cells.texts[block]]).tanh_()
 
 
-def _kept(dsymbol: Tensor, dblank: Tensor, owners: Tensor, min_gradient: float) -> Tensor:
+def _kept(grads: tuple[Tensor, ...], owners: Tensor, min_gradient: float) -> Tensor:
     """Numbers of the cells whose gradient counts; NaN does."""
-    size = dsymbol.abs() + dblank.abs()
+    size = grads[0].abs() + grads[1].abs()
     if not len(owners):
         return owners
-    largest = size.new_zeros(int(owners.max()) + 1).scatter_reduce(
-        0, owners, size, "amax", include_self=True
-    )
-    return (~(size <= min_gradient * largest[owners])).nonzero()[:, 0]
+    counts = torch.bincount(owners)
+    first = counts.cumsum(0) - counts
+    place = torch.arange(len(owners), device=owners.device) - first[owners]
+    by_owner = size.new_zeros(len(counts), int(counts.max()))
+    by_owner[owners, place] = size
+    return (~(size <= min_gradient * by_owner.amax(dim=1)[owners])).nonzero()[:, 0]

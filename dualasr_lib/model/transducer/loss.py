@@ -36,7 +36,15 @@ from dualasr_lib.model.transducer.recursion import (
 )
 from dualasr_lib.model.transducer.settings import TransducerLossConfig
 
-__all__ = ["Alignment", "Early", "TransducerLosses", "View", "has_no_path", "transducer_losses"]
+__all__ = [
+    "AS_IT_COMES",
+    "Alignment",
+    "Early",
+    "TransducerLosses",
+    "View",
+    "has_no_path",
+    "transducer_losses",
+]
 
 
 class Early(NamedTuple):
@@ -46,6 +54,10 @@ class Early(NamedTuple):
     """Nats per token and frame."""
     fast_emit: float = 0.0
     """Share by which the gradient of symbols grows."""
+
+
+AS_IT_COMES = Early()
+"""Nothing of that."""
 
 
 class View(NamedTuple):
@@ -61,7 +73,7 @@ class View(NamedTuple):
     """(N, W, D) of the real joiner."""
     output: tuple[Tensor, Tensor]
     """Weight (V, D) and bias (V,) of the real joiner."""
-    early: Early = Early()
+    early: Early = AS_IT_COMES
 
 
 class Alignment(NamedTuple):

@@ -13,7 +13,7 @@ need as many frames as tokens.
 
 Everything is in float64: the tensors are small, and a minute of speech adds up to thousands of
 nats. What lies behind an utterance's end is never read. Where arcs are missing their score is
-`NEVER`, which is finite: infinities would make gradients NaN.
+`NEVER`, which is finite: infinities would make gradients NaN. There are no second derivatives.
 
 N utterances, T frames, U tokens, W = U + 1 texts begun, D steps of the recursion.
 """
@@ -151,13 +151,13 @@ class _Sum(torch.autograd.Function):
         last = (lens if moves_on else lens + token_lens, token_lens)
         total = _accumulate(by_symbol, by_blank, last)
         symbols, blanks = _occupancies(by_symbol, by_blank, last)
-        result = total, *(_frames(x, frames, moves_on) for x in (symbols[:, :, :-1], blanks))
-        ctx.save_for_backward(*result[1:])
-        ctx.mark_non_differentiable(*result[1:])
-        return result
+        symbols = _frames(symbols[:, :, :-1], frames, moves_on)
+        blanks = _frames(blanks, frames, moves_on)
+        ctx.save_for_backward(symbols, blanks)
+        ctx.mark_non_differentiable(symbols, blanks)
+        return total, symbols, blanks
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         symbols, blanks = ctx.saved_tensors
         scale = grads[0][:, None, None]
