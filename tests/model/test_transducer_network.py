@@ -126,7 +126,7 @@ def test_learns_a_toy() -> None:
         h[torch.arange(8), 3 * u + 1, tokens[:, u]] = 3.0
     text = Text(tokens, torch.full((8,), 12), torch.full((8,), 4))
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
-    for step in range(80):
+    for step in range(150):
         weights = TransducerLossConfig(warm_up=40).weights(step)
         (losses,) = transducer_losses([model.view(h, text)], text, TransducerLossConfig())
         loss = (weights.simple * losses.simple + weights.pruned * losses.pruned).sum()
