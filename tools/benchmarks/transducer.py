@@ -28,7 +28,16 @@ from dualasr_lib.model.transducer.loss import View, transducer_losses
 from dualasr_lib.model.transducer.network import Transducer
 from dualasr_lib.model.transducer.settings import TransducerConfig, TransducerLossConfig
 
-__all__ = ["Task", "k2_work", "make_task", "our_work", "train_k2", "train_ours", "worthy_share"]
+__all__ = [
+    "Task",
+    "k2_work",
+    "make_task",
+    "our_work",
+    "train_k2",
+    "train_ours",
+    "weight_bytes",
+    "worthy_share",
+]
 
 _FRAMES_PER_SECOND = 25
 _TOKENS_PER_SECOND = 5.0
@@ -100,6 +109,12 @@ def worthy_share(task: Task) -> float:
     valid &= (torch.arange(size.shape[1]) < task.text.lens[:, None])[:, :, None]
     limit = _LOSS.min_gradient * size.amax(dim=(1, 2), keepdim=True)
     return float((size > limit).sum() / valid.sum())
+
+
+def weight_bytes(setting: Setting, dim: int) -> int:
+    """Of the weights of a transducer."""
+    transducer = Transducer(dim, setting.vocab_size, TransducerConfig())
+    return sum(p.numel() * p.element_size() for p in transducer.parameters())
 
 
 def train_ours(setting: Setting) -> None:

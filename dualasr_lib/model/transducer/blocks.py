@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["blocks", "full_precision", "zeros"]
 
-_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # elements of a block
+_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}  # elements of a block
 _ROWS = 1024  # more make no product of a CPU faster
 
 
