@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Speed and memory of training, beside their targets.
 
-    source tools/env.sh; tools/bench_training.py [--case encoder|joint|long|memory|bf16|gpu|all]
+    source tools/env.sh; tools/bench_training.py [--case encoder|joint|long|memory|bf16|
+        transducer|gpu|all]
         [--threads 1] [--dtype float32|bfloat16] [--device cpu|cuda] [--rounds 5] [--json FILE]
 
 encoder  the streaming encoder alone, 10 x 10 s, chunk 32, left 128: ms per second of audio, where
@@ -11,6 +12,8 @@ joint    both branches with decoders, losses and distillation, against the strea
 long     1 x 50 s against 5 x 10 s, and how memory grows with the length
 memory   peak memory of a batch of 100 s, in a process of its own
 bf16     bfloat16 autocast against float32 (torch 2)
+transducer  our transducer loss beside k2's way (where there is k2), at V = 500 and --vocab-size:
+         time per branch, memory over the encoder's
 gpu      a batch of 1200 s in bfloat16: audio hours per second, share of the matmul peak, memory
 
 Times are medians over rounds. On one CPU thread verdicts go by CPU time, which other programs on

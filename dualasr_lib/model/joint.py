@@ -194,11 +194,15 @@ class JointModel(nn.Module):
         )
 
     def set_step(self, step: int) -> None:
-        """Tells all schedules how many optimiser steps have been done; the encoders' aids count
-        them as published steps (`ModelConfig.warm_up`).
+        """Tells all schedules how many optimiser steps have been done; the encoders' aids, and
+        heads that say so, count them as published steps (`ModelConfig.warm_up`).
         """
         set_step(self, step)
-        set_step(self.encoders, round(step * PUBLISHED_WARM_UP / self.config.warm_up))
+        published = round(step * PUBLISHED_WARM_UP / self.config.warm_up)
+        set_step(self.encoders, published)
+        for module in self.heads.modules():
+            if isinstance(module, Head) and module.counts_published_steps:
+                set_step(module, published)
 
     def _impossible(self, reading: Reading, targets: Targets) -> Tensor:
         found = torch.zeros_like(targets.lens, dtype=torch.bool)

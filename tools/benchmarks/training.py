@@ -1,5 +1,6 @@
 """The cases of bench_training.py: each runs one comparison and gives rows of the table."""
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,6 +23,15 @@ from benchmarks.timing import (
     timed_step,
     total,
 )
+from benchmarks.transducer import (
+    k2_work,
+    make_task,
+    our_work,
+    train_k2,
+    train_ours,
+    weight_bytes,
+    worthy_share,
+)
 from benchmarks.workloads import (
     YARDSTICK,
     Setting,
@@ -35,6 +45,9 @@ from benchmarks.workloads import (
 __all__ = ["CASES", "Bench", "PartRow", "Result", "efficiencies", "part_rows"]
 
 _ALONE = 'model.branches=["streaming"]'
+_TRANSDUCER_TARGETS = {500: 8.0, 3266: 20.0}
+"""Vocabulary -> ms per second of audio and branch."""
+_K2 = "k2's way"
 _GPU_BATCH = (80, 15.0)  # utterances and seconds of each: 1200 s
 
 
@@ -148,6 +161,18 @@ def bf16_case(bench: Bench) -> Result:
     return Result(rows, {})
 
 
+def transducer_case(bench: Bench) -> Result:
+    """Our transducer loss beside k2's way, at two vocabularies, with fresh and taught heads."""
+    rows: list[Row] = []
+    for vocab_size in sorted({500, bench.encoder.vocab_size}):
+        setting = replace(bench.encoder, vocab_size=vocab_size)
+        for taught in (False, True):
+            rows += _transducer_times(setting, taught, bench)
+    if bench.device.type == "cpu":
+        rows += _transducer_memory(bench.encoder)
+    return Result(rows, {})
+
+
 def gpu_case(bench: Bench) -> Result:
     """A batch as a GPU gets it."""
     setting = replace(with_batch(bench.encoder, *_GPU_BATCH), dtype="bfloat16")
@@ -182,6 +207,7 @@ CASES: Mapping[str, Callable[[Bench], Result]] = {
     "long": long_case,
     "memory": memory_case,
     "bf16": bf16_case,
+    "transducer": transducer_case,
     "gpu": gpu_case,
 }
 """In the order in which `--case all` runs them."""
@@ -283,3 +309,54 @@ def _memory_rows(name: str, peak: Peak, target: float | None) -> list[Row]:
         Row(case, f"{name}: base RSS (python, torch)", peak.base / 1e9, "GB"),
         Row(case, f"{name}: peak RSS - base", peak.net / 1e9, "GB"),
     ]
+
+
+def _transducer_times(setting: Setting, taught: bool, bench: Bench) -> list[Row]:
+    dim = build_encoder(setting).output_dim
+    tasks = [make_task(setting, dim, taught) for _ in range(2)]
+    works = [our_work(tasks[:1], "ours"), our_work(tasks, "ours, both branches at once")]
+    if _has_k2():
+        works.append(k2_work(tasks[0], _K2))
+    found = run_rounds(works, bench.rounds, bench.device)
+    heads = "taught" if taught else "fresh"
+    case = f"transducer V={setting.vocab_size} {heads}"
+    times = {work.name: _times(found, work, bench.clock) for work in works}
+    judged = taught and bench.device.type == "cpu" and setting.threads == 1
+    target = _TRANSDUCER_TARGETS.get(setting.vocab_size) if judged else None
+    rows = [Row(case, "share of cells with a gradient", worthy_share(tasks[0]))]
+    rows += [
+        Row(
+            case,
+            f"{name}, per branch, median ({bench.clock})",
+            median(values),
+            "ms/s",
+            at_most=None if name == _K2 else target,
+        )
+        for name, values in times.items()
+    ]
+    if _K2 in times:
+        ratio = median([a / b for a, b in zip(times["ours"], times[_K2])])
+        rows.append(Row(case, "ours / k2's way", ratio))
+    return rows
+
+
+def _transducer_memory(setting: Setting) -> list[Row]:
+    """What a transducer adds to the peak of the encoder alone."""
+    case = f"transducer V={setting.vocab_size} memory"
+    alone = peak_memory(train_encoder, setting)
+    own = 2 * weight_bytes(setting, build_encoder(setting).output_dim)
+    rows = [
+        Row(case, "encoder alone: peak RSS", alone.peak / 1e6, "MB"),
+        Row(case, "weights of the transducer and their gradients", own / 1e6, "MB"),
+    ]
+    for name, train in {"ours": train_ours, **({_K2: train_k2} if _has_k2() else {})}.items():
+        more = peak_memory(train, setting).peak - alone.peak
+        target = 60.0 if name == "ours" and setting.vocab_size in _TRANSDUCER_TARGETS else None
+        rows.append(Row(case, f"{name}: peak over the encoder's", more / 1e6, "MB"))
+        what = f"{name}: the same without weights and their gradients"
+        rows.append(Row(case, what, (more - own) / 1e6, "MB", at_most=target))
+    return rows
+
+
+def _has_k2() -> bool:
+    return importlib.util.find_spec("k2") is not None

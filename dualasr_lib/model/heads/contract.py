@@ -77,6 +77,8 @@ class Head(nn.Module):
     """In configurations, logs, scores and weights."""
     speaks_by_frame: ClassVar[bool] = False
     """Whether `frame_log_probs` are there, for methods that compare distributions of frames."""
+    counts_published_steps: ClassVar[bool] = False
+    """Whether its schedules count published steps, as the encoders' aids do."""
     state_dim: int | None = None
     """Channels of the states that `view` shows; None: it shows none."""
 

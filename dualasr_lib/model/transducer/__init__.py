@@ -1,0 +1,3 @@
+"""The stateless transducer: prediction network, joiner, pruned loss, and what distillation and
+rescoring read of it.
+"""
