@@ -33,6 +33,8 @@ from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
 from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.heads.ctc import CtcHead
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.joint import JointModel
 from dualasr_lib.model.model_config import ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
@@ -77,7 +79,7 @@ def exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         subsampling=SubsamplingConfig(channels=(2, 3, 4)),
         streaming=(stack,),
         full=(stack,),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        heads=HeadsConfig(attention=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)),
     )
     config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
     tokenizer = Tokenizer.load(data / "lang")
@@ -115,7 +117,9 @@ def _spread(joint: JointModel, batch: Batch) -> None:
     joint.eval()
     chunk = ChunkSpec.from_ms(320, 640)
     for branch, encoded in joint.encode(batch.features, batch.feature_lens, chunk).items():
-        head = joint.ctc[branch].projection
+        ctc = joint.head("ctc", branch)
+        assert isinstance(ctc, CtcHead)
+        head = ctc.projection
         frames = torch.cat([h[:n] for h, n in zip(encoded.h, encoded.lens.tolist())])
         head.weight.mul_(4.0 / (frames - frames.mean(dim=0)).norm(dim=1).mean())
         head.weight.mul_(frames.shape[1] ** 0.5)
