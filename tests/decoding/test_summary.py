@@ -27,6 +27,7 @@ KEYS = [
     "split",
     "branch",
     "method",
+    "variant",
     "pooled",
     "num_utterances",
     "normaliser",
@@ -54,9 +55,9 @@ def test_offline() -> None:
     hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
     summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
     assert list(summary) == KEYS
-    values = ["eval1", "full", "1best", False, 2, "none", "character"]
-    assert [summary[key] for key in KEYS[:7]] == values
-    assert [summary[key] for key in KEYS[8:13]] == [7, 1, 1, 1, 3 / 7]
+    values = ["eval1", "full", "1best", "", False, 2, "none", "character"]
+    assert [summary[key] for key in KEYS[:8]] == values
+    assert [summary[key] for key in KEYS[9:14]] == [7, 1, 1, 1, 3 / 7]
     assert summary["normalisation"].startswith("white space removed")
     low, high = summary["cer_ci95"]
     assert low <= 3 / 7 <= high
