@@ -27,8 +27,8 @@ KEYS = [
     "split",
     "branch",
     "method",
-    "pooled",
     "variant",
+    "pooled",
     "num_utterances",
     "normaliser",
     "unit",
@@ -55,7 +55,7 @@ def test_offline() -> None:
     hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
     summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
     assert list(summary) == KEYS
-    values = ["eval1", "full", "1best", False, "epoch3-avg2", 2, "none", "character"]
+    values = ["eval1", "full", "1best", "epoch3-avg2", False, 2, "none", "character"]
     assert [summary[key] for key in KEYS[:8]] == values
     assert [summary[key] for key in KEYS[9:14]] == [7, 1, 1, 1, 3 / 7]
     assert summary["normalisation"].startswith("white space removed")
