@@ -268,7 +268,7 @@ def test_a_signal_stops_everything_and_what_was_begun_is_known(desk: Desk) -> No
     desk.programs["train"] = "import time\ntime.sleep(60)"
 
     def stop() -> None:
-        while not desk.notes.is_file():
+        while not (desk.notes.is_file() and desk.notes.stat().st_size):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
