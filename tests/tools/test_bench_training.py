@@ -263,7 +263,9 @@ def test_all_cases(
     assert asked == [(1, 2.5), (1, 5.0), (1, 10.0), *[(2, 1.0)] * (5 if has_k2 else 4)]
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     values = {(row["case"], row["what"]): row["value"] for row in report["rows"]}
-    assert all(math.isfinite(value) and value > 0 for value in values.values())
+    assert all(map(math.isfinite, values.values()))
+    differences = {"transducer V=11 memory"}  # of made-up peaks
+    assert all(value > 0 for (case, _), value in values.items() if case not in differences)
     cases = {case.split()[0] for case, _ in values}
     expected = {"encoder", "joint", "long", "memory", "transducer"}
     assert cases == (expected | {"bf16"} if torch.__version__ >= "2" else expected)
