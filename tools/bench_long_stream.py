@@ -30,7 +30,8 @@ from torch import Tensor
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
-from dualasr_lib.decoding.live import Event, Final, listen
+from dualasr_lib.decoding.events import Event, Final
+from dualasr_lib.decoding.live import listen
 from dualasr_lib.programs.transcribe import add_engine_arguments, load_engine
 
 _MINUTES = 5

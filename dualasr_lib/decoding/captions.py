@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from dualasr_lib.decoding.live import Final, TimedToken
+from dualasr_lib.decoding.events import Final, TimedToken
 
 __all__ = [
     "FORMATS",

@@ -28,7 +28,8 @@ from dualasr_lib.data.audio import open_audio
 from dualasr_lib.decoding.captions import FORMATS, Format, Transcript, render
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.live import Final, LiveConfig, Partial, listen
+from dualasr_lib.decoding.events import Final, LiveConfig, Partial
+from dualasr_lib.decoding.live import listen
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.recognition.decode_setup import DecodeSetup
 from dualasr_lib.recognition.searches import ONLINE_METHODS

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from dualasr_lib.decoding.captions import FORMATS, Transcript, captions, render
-from dualasr_lib.decoding.live import Final, TimedToken
+from dualasr_lib.decoding.events import Final, TimedToken
 
 
 def final(text: str, start: float, step: float = 0.2, end: float | None = None) -> Final:

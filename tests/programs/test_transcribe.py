@@ -19,9 +19,9 @@ pytest.importorskip("sentencepiece")
 import soundfile
 
 from dualasr_lib.decoding.contract import ModelStep, Rewritten
+from dualasr_lib.decoding.events import LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import LiveConfig
 from dualasr_lib.programs import transcribe
 from dualasr_lib.programs.transcribe import Engine
 
