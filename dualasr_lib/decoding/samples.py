@@ -11,12 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["LOUDEST", "as_samples"]
+from dualasr_lib.core.levels import LOUDEST
 
-LOUDEST = 8.0
-"""Full scale is 1. Resampling and lossy formats go beyond by a little, mixing in float by some
-times; 16-bit samples cast to float do by thousands.
-"""
+__all__ = ["as_samples"]
 
 
 def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> Tensor:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.samples import LOUDEST, as_samples
+from dualasr_lib.core.levels import LOUDEST
+from dualasr_lib.decoding.samples import as_samples
 
 VALUES = [0.0, 0.5, -0.25, 1.0, -1.0]
 HALF = np.array(VALUES, np.float32)
