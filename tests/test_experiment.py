@@ -18,15 +18,17 @@ from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.experiment import Experiment
+from dualasr_lib.experiment import Experiment, draw_chunk
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.joint import JointModel, LossConfig
 from dualasr_lib.model.model_config import Branch, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.training.contract import FitConfig
 from dualasr_lib.training.distributed import World
@@ -100,9 +102,9 @@ def config(branches: tuple[Branch, ...]) -> ExperimentConfig:
         subsampling=SubsamplingConfig(channels=(2, 3, 4)),
         streaming=(StackConfig(layers=1, downsampling=2, layer=layer),),
         full=(StackConfig(layers=1, layer=layer),),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        heads=HeadsConfig(attention=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)),
     )
-    kd = DistillationConfig(encoder_weight=1.0, decoder_weight=1.0)
+    kd = DistillationConfig(encoder_weight=1.0, head_weights={"attention": 1.0})
     return ExperimentConfig(
         model=model,
         loss=LossConfig(distillation=kd),
@@ -131,7 +133,7 @@ def test_two_evaluations_give_identical_numbers(
     a, b = results
     assert a.scores == b.scores and a.texts == b.texts
     gaps = {
-        f"similarity_gap_{p}_{i}" for p in ("encoder", "decoder") for i in ("utterance", "frame")
+        f"similarity_gap_{p}_{i}" for p in ("encoder", "attention") for i in ("utterance", "frame")
     }
     expected = {f"cer_{branch}" for branch in branches}
     assert set(a.scores) == expected | (gaps if len(branches) == 2 else set())
@@ -145,7 +147,9 @@ def test_images_are_those_of_the_batch_with_the_most_utterances(data_dir: Path) 
     found, model = made(data_dir, ("streaming", "full"))
     with torch.no_grad():
         images = found.validate(model.eval()).images
-    sides = [f"{part}_{role}" for part in ("encoder", "decoder") for role in ("teacher", "student")]
+    sides = [
+        f"{part}_{role}" for part in ("encoder", "attention") for role in ("teacher", "student")
+    ]
     assert set(images) == {f"similarity/{side}" for side in sides}
     for image in images.values():
         assert image.shape == (max(SIZES), max(SIZES))
@@ -166,8 +170,8 @@ def test_terms_are_those_of_the_branches(data_dir: Path, branches: tuple[Branch,
     expected = {f"{kind}_{b}" for kind in ("ctc", "attention") for b in branches}
     expected.add("impossible_utterances")
     if len(branches) == 2:
-        expected |= {"distillation_encoder", "distillation_decoder"}
-    parts = [*branches, *sorted(n for n in expected if n.startswith("distillation"))]
+        expected |= {"distillation_encoder", "distillation_attention"}
+    parts = [*branches, *(n for n in sorted(expected) if n.startswith("distillation"))]
     expected |= {f"loss_share/{part}" for part in parts}
     if "streaming" in branches:
         expected |= {"chunk_frames", "chunk_share/8", "chunk_share/16"}
@@ -212,6 +216,24 @@ def test_a_run_trains_logs_and_validates(data_dir: Path, branches: tuple[Branch,
         assert (f"train/ctc_{branch}" in logged) == (f"valid/cer_{branch}" in logged) == there
     assert ("train/distillation_encoder" in logged) == (len(branches) == 2)
     assert ("train/chunk_frames" in logged) == ("streaming" in branches)
+
+
+@pytest.mark.parametrize(
+    ("frames", "left", "expected"),
+    [(16, 100, 96), (16, 112, 112), (16, 127, 112), (64, 100, 64), (64, 16, 64), (8, 100, 96)],
+)
+def test_left_contexts_of_training_are_whole_chunks(frames: int, left: int, expected: int) -> None:
+    """Rounded down, but never to nothing."""
+    chunk = draw_chunk(ChunkConfig(train_frames=(frames,), train_left=(left,)))
+    assert chunk == ChunkSpec(frames=frames, left=expected)
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "expected"), [(1, 16), (320, 16), (321, 32), (1000, 64), (2560, 128)]
+)
+def test_left_contexts_in_milliseconds_are_whole_chunks(left_ms: int, expected: int) -> None:
+    """Rounded up: what was asked for is heard."""
+    assert ChunkConfig(ms=320, left_ms=left_ms).decoding == ChunkSpec(frames=16, left=expected)
 
 
 def test_ctc_loss_is_a_section() -> None:

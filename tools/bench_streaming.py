@@ -24,6 +24,7 @@ from benchmarks.timing import median
 from benchmarks.workloads import Setting, build_encoder, is_yardstick
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.rates import FRAME_SHIFT_MS, FRONT_END_MS
 
 _SIZES = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf" / "sizes"
 _HEADER = (
@@ -74,11 +75,11 @@ def summary(measured: Measured, lookahead: int, judged: bool) -> dict[str, Any]:
     return {
         "chunk": chunk,
         "streams": streams,
-        "algorithmic_ms": 20 * chunk + 10 * lookahead,
+        "algorithmic_ms": FRONT_END_MS * chunk + FRAME_SHIFT_MS * lookahead,
         "p50_ms": percentile(wall, 0.50),
         "p99_ms": percentile(wall, 0.99),
         "cpu_p50_ms": percentile(cpu, 0.50),
-        "rtf_per_stream": median(wall) / (20.0 * chunk * streams),
+        "rtf_per_stream": median(wall) / (FRONT_END_MS * chunk * streams),
         "gemm_gflops": median([rate.wall for rate in measured.rates]) / 1e9,
         "target_cpu_ms": target,
         "passed": None if target is None else median(cpu) <= target,

@@ -88,7 +88,7 @@ def main() -> None:
             config=path, overrides=tuple(arguments.set), vocab_size=arguments.vocab_size
         )
         encoders[name] = encoder_counts(setting, _VOCAB)
-        if {"full", "decoder", "branches"} & model_values(setting)["model"].keys():
+        if {"full", "heads", "branches"} & model_values(setting)["model"].keys():
             joint[name] = joint_counts(setting)
     lines = [("size", "what", "millions", "published", "difference %")]
     for name, counts in encoders.items():

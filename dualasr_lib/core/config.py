@@ -28,6 +28,8 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
         values: what a TOML file holds: tables, arrays, strings, numbers, booleans.
         path: where `values` sits in the whole configuration, for messages (`"encoder."`).
 
+    A class attribute `MOVED` may say of keys that are no more what is written in their place.
+
     Raises:
         ValueError: an unknown key, a wrong type, a missing field, or a check of `__post_init__`
             that failed.
@@ -36,6 +38,9 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
+            moved = getattr(cls, "MOVED", {}).get(key)
+            if moved is not None:
+                raise ValueError(f"config key '{path}{key}' is now {moved}")
             raise ValueError(f"unknown config key '{path}{key}'{_suggestion(key, fields)}")
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -152,6 +157,11 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         return _sequence(hint, value, path)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path} must be a section, but is {value!r}")
+        kind = typing.get_args(hint)[1]
+        return {str(key): _value(kind, item, f"{path}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ValueError(f"{path} must be a section, but is {value!r}")
@@ -173,6 +183,8 @@ def _sequence(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value

@@ -3,17 +3,15 @@
 Letters: N batch, T feature frames (100 Hz), U tokens. Left out: where utterances come from.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["PAD_VALUE", "Batch", "Example", "collate"]
+from dualasr_lib.core.silence import LOG_MEL_SILENCE
 
-PAD_VALUE = math.log(1.1920929e-07)
-"""Feature value after an utterance's end: kaldi's energy floor, log(FLT_EPSILON)."""
+__all__ = ["Batch", "Example", "collate"]
 
 
 class Example(NamedTuple):
@@ -29,7 +27,7 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """N utterances, padded on the right."""
 
-    features: Tensor  # (N, T, 80) float32, PAD_VALUE after the end
+    features: Tensor  # (N, T, 80) float32, LOG_MEL_SILENCE after the end
     feature_lens: Tensor  # (N,) int64
     tokens: Tensor  # (N, U) int64, 0 after the end
     token_lens: Tensor  # (N,) int64
@@ -58,7 +56,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     feature_lens = [len(example.features) for example in examples]
     token_lens = [len(example.tokens) for example in examples]
     num_bins = examples[0].features.shape[1]
-    features = torch.full((len(examples), max(feature_lens), num_bins), PAD_VALUE)
+    features = torch.full((len(examples), max(feature_lens), num_bins), LOG_MEL_SILENCE)
     tokens = torch.zeros(len(examples), max(token_lens), dtype=torch.int64)
     for i, example in enumerate(examples):
         features[i, : feature_lens[i]] = example.features

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from lhotse.cut import Cut
 from lhotse.dataset import SimpleCutSampler
 from torch import Tensor
 
+from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import file_hash
 from dualasr_lib.data.augment import AugmentConfig, Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
@@ -204,10 +204,11 @@ class DataModule:
         if self._subsampled_lens is None:
             return ""
         tokens = self._tokenizer.encode(text)
-        repeats = sum(a == b for a, b in pairwise(tokens))
         encoder_frames = self._encoder_frames(num_frames)
-        if encoder_frames >= len(tokens) + repeats:
+        needed = ctc_frames(tokens)
+        if encoder_frames >= needed:
             return ""
+        repeats = needed - len(tokens)
         return f"{encoder_frames} encoder frames for {len(tokens)} tokens and {repeats} repeats"
 
 

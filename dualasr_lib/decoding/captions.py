@@ -1,11 +1,13 @@
 """Final texts of a recording as a file: plain text, JSON, SubRip (SRT) or WebVTT captions.
 
-A long segment becomes several captions of about equal length, cut where tokens begin. Segments
-without text are left out everywhere.
+A long segment becomes several captions of about equal length. They are cut between tokens, never
+inside one: at the longest gaps that the token times know, then after particles, which end a phrase
+in Japanese as a comma does elsewhere. Segments without text are left out everywhere.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from dualasr_lib.decoding.events import Final, TimedToken
@@ -24,6 +26,15 @@ FORMATS: tuple[Format, ...] = ("text", "json", "srt", "vtt")
 
 _HOLD_SECONDS = (
     0.6  # a token is emitted at its beginning; the last one of a caption stays this long
+)
+
+
+_LONGEST_GAP = 1.0  # seconds; longer ones are as good
+_GAP_WEIGHT = 4.0  # a gap of 0.25 s is worth a line of twice or none of the length it should have
+_PHRASE_BONUS = 0.3  # less than a gap of 0.1 s
+_PHRASE_ENDS = (
+    *("、", "。", ",", ".", "?", "!", "？", "！"),
+    *("は", "が", "を", "に", "で", "と", "も", "へ", "ね", "よ", "から", "まで", "けど", "ので"),
 )
 
 
@@ -67,7 +78,7 @@ def captions(finals: Sequence[Final], max_chars: int = 30) -> Iterator[Caption]:
     if max_chars < 1:
         raise ValueError(f"`max_chars` must be at least 1, but is {max_chars}")
     for final in _spoken(finals):
-        lines = list(_lines(final.tokens, max_chars))
+        lines = _lines(final.tokens, max_chars)
         for line, following in zip(lines, [*lines[1:], None]):
             limit = final.end_seconds if following is None else following[0].seconds
             start = line[0].seconds
@@ -79,22 +90,66 @@ def _spoken(finals: Sequence[Final]) -> list[Final]:
     return [final for final in finals if final.text.strip()]
 
 
-def _lines(tokens: Sequence[TimedToken], max_chars: int) -> Iterator[list[TimedToken]]:
-    """Tokens in lines of about one length. That length is what the fewest lines would have; tokens
-    of several characters, which are not broken, may leave room in some and so make more of them.
+def _lines(tokens: Sequence[TimedToken], max_chars: int) -> list[list[TimedToken]]:
+    """Tokens in as few lines as `max_chars` allows, cut where it costs least (`_cut_cost`).
+
+    best[j][k]: the cheapest way to put the first k tokens into j lines, as (cost, last cut).
     """
-    total = sum(len(token.text) for token in tokens)
-    count = -(-total // max_chars)
-    limit = -(-total // count)
-    line: list[TimedToken] = []
-    size = 0
-    for token in tokens:
-        if line and size + len(token.text) > limit:
-            yield line
-            line, size = [], 0
-        line.append(token)
-        size += len(token.text)
-    yield line
+    sizes = [len(token.text) for token in tokens]
+    ends = [0, *accumulate(sizes)]
+    cuts = [_cut_cost(tokens, k) for k in range(len(tokens))]
+    best: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]
+    while len(tokens) not in best[-1]:
+        best.append(_one_line_more(best[-1], ends, cuts, max_chars))
+    # a line more than the fewest costs a line; as few as that are balanced against their cuts
+    count = len(best) - 1
+    target = ends[-1] / count
+    best = [{0: (0.0, 0)}]
+    for _ in range(count):
+        best.append(_one_line_more(best[-1], ends, cuts, max_chars, target))
+    lines, end = [], len(tokens)
+    for ways in reversed(best[1:]):
+        begin = ways[end][1]
+        lines.append(list(tokens[begin:end]))
+        end = begin
+    return lines[::-1]
+
+
+def _one_line_more(
+    before: dict[int, tuple[float, int]],
+    ends: Sequence[int],
+    cuts: Sequence[float],
+    max_chars: int,
+    target: float | None = None,
+) -> dict[int, tuple[float, int]]:
+    """The cheapest ways with a line more.
+
+    Args:
+        ends: characters of the first k tokens.
+        cuts: what it costs to begin a line with token k.
+        target: characters that a line should have.
+    """
+    ways: dict[int, tuple[float, int]] = {}
+    for begin, (cost, _) in before.items():
+        for end in range(begin + 1, len(ends)):
+            size = ends[end] - ends[begin]
+            if size > max_chars and end > begin + 1:
+                break
+            uneven = 0.0 if target is None else ((size - target) / target) ** 2
+            total = cost + uneven + (cuts[begin] if begin else 0.0)
+            if end not in ways or total < ways[end][0]:
+                ways[end] = (total, begin)
+    return ways
+
+
+def _cut_cost(tokens: Sequence[TimedToken], index: int) -> float:
+    """What it costs to cut before token `index`: less than 0 where it is good to."""
+    if index == 0:
+        return 0.0
+    before = "".join(token.text for token in tokens[max(0, index - 3) : index]).strip()
+    gap = tokens[index].seconds - tokens[index - 1].seconds
+    is_phrase = before.endswith(_PHRASE_ENDS) or tokens[index].text.startswith(" ")
+    return -_GAP_WEIGHT * min(gap, _LONGEST_GAP) - (_PHRASE_BONUS if is_phrase else 0.0)
 
 
 def _json(transcript: Transcript) -> str:

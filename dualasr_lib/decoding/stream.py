@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import OnlineSearch, OnlineStep, StreamingModel
+from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, StreamingModel
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint
 from dualasr_lib.decoding.events import Partial
 from dualasr_lib.decoding.hypothesis import PathLike, TokenPath
@@ -76,11 +76,17 @@ class Segment(NamedTuple):
     """Encoder frames that the search has heard."""
     text: str = ""
     committed_text: str = ""
-    last_token_frame: int | None = None
     hidden: tuple[Tensor, ...] = ()
     """(S_i, C) of each step, for the second pass."""
-    recent: tuple[Tensor, ...] = ()
-    """(S_i, V) log-probs of the last steps, once a cut by length is near."""
+    recent: tuple[Frames, ...] = ()
+    """What heads said of the last steps, each (S_i, ...), once a cut by length is near."""
+    token_frames: tuple[int, ...] = ()
+    """When the tokens of `text` were emitted."""
+
+    @property
+    def last_token_frame(self) -> int | None:
+        """When the last token was emitted; None before the first."""
+        return self.token_frames[-1] if self.token_frames else None
 
 
 class Stream(NamedTuple):
@@ -195,7 +201,7 @@ def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:
         rows = [stream.row for stream in streams]
         stepped = step_streams(parts.model, turns, rows, parts.keep_hidden)
         states = [stream.segment.search_state for stream in streams]
-        steps = parts.search.step(stepped.log_probs, states)
+        steps = parts.search.step(stepped.frames, states)
         return [
             _advanced(parts, stream, stepped, index, step)
             for index, (stream, step) in enumerate(zip(streams, steps))
@@ -255,11 +261,11 @@ def _advanced(
     """The stream after the step; a segment that is over makes room for the next one."""
     was_complete = _is_complete(parts, stream)
     seconds = audio_seconds(parts, stream)
-    log_probs, segment = stepped.log_probs[index], stream.segment
+    segment, count = stream.segment, stepped.counts[index]
     segment = segment._replace(
-        num_frames=segment.num_frames + len(log_probs),
+        num_frames=segment.num_frames + count,
         hidden=(*segment.hidden, stepped.hidden[index]) if parts.keep_hidden else (),
-        recent=_recent(parts, segment, log_probs),
+        recent=_recent(parts, segment, stepped.frames[index], count),
     )
     segment, partial = _shown(parts, segment, step, seconds)
     row, steps_done = stepped.rows[index], stream.steps_done + 1
@@ -277,15 +283,15 @@ def _advanced(
     return Advanced(stream._replace(segment=following), seconds, partial, closed, carried)
 
 
-def _recent(parts: Parts, segment: Segment, log_probs: Tensor) -> tuple[Tensor, ...]:
-    """Log-probs in which a cut by length will look for a gap."""
+def _recent(parts: Parts, segment: Segment, frames: Frames, count: int) -> tuple[Frames, ...]:
+    """What was said of frames in which a cut by length will look for a gap."""
     if parts.endpoint is None:
         return ()
     longest = parts.endpoint.max_seconds
     begin = longest - min(parts.endpoint.cut_seconds, longest / 2)  # inf: never
-    if (segment.num_frames + len(log_probs)) * parts.frame_seconds <= begin:
+    if (segment.num_frames + count) * parts.frame_seconds <= begin:
         return ()
-    return (*segment.recent, log_probs.clone())
+    return (*segment.recent, {head: said.clone() for head, said in frames.items()})
 
 
 def _shown(
@@ -301,7 +307,7 @@ def _shown(
         search_state=step.state,
         text=text,
         committed_text=committed,
-        last_token_frame=path.frames[-1] if path.frames else None,
+        token_frames=tuple(path.frames),
     )
     start = segment.start / parts.model.sample_rate
     partial = Partial(start, text, committed, seconds, segment.number)
@@ -328,11 +334,26 @@ def _restarted(parts: Parts, stream: Stream, reason: EndReason) -> tuple[Closed,
 def _cut(parts: Parts, segment: Segment) -> int:
     """The frame of the segment before which it is cut by length."""
     assert parts.endpoint is not None
-    best = torch.cat(segment.recent).argmax(dim=1).tolist()
+    best = _best_tokens(segment)
     begin = segment.num_frames - len(best)
     # steps of several frames may have gone beyond the length by a few
     longest = max(begin + 1, int(parts.endpoint.max_seconds / parts.frame_seconds + 1e-6))
     return begin + cut_frame(best[: longest - begin])
+
+
+def _best_tokens(segment: Segment) -> list[int]:
+    """Of each recent frame, 0 for a blank: what CTC says, or else when tokens were emitted."""
+    recent = _joined(segment.recent)
+    if "ctc" in recent:
+        return recent["ctc"].argmax(dim=1).tolist()
+    count = len(next(iter(recent.values())))
+    emitting = set(segment.token_frames)
+    return [int(f in emitting) for f in range(segment.num_frames - count, segment.num_frames)]
+
+
+def _joined(parts: Sequence[Frames]) -> Frames:
+    """Frames of several steps as those of one."""
+    return {head: torch.cat([frames[head] for frames in parts]) for head in parts[0]}
 
 
 def _first_part(parts: Parts, segment: Segment, cut: int) -> Closed:
@@ -354,10 +375,10 @@ def _carried(
     count = segment.num_frames - cut
     if not count:
         return following, None
-    log_probs = torch.cat(segment.recent)[-count:]
+    frames = {head: said[-count:] for head, said in _joined(segment.recent).items()}
     hidden = (torch.cat(segment.hidden)[cut:].clone(),) if segment.hidden else ()
     following = following._replace(num_frames=count, hidden=hidden)
-    step = parts.search.step([log_probs], [following.search_state])[0]
+    step = parts.search.step([frames], [following.search_state])[0]
     return _shown(parts, following, step, seconds)
 
 

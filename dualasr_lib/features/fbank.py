@@ -12,18 +12,15 @@ Shapes: n samples, T frames (100 Hz), W samples of one analysis window, F mel bi
 """
 
 import importlib.util
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["PAD_VALUE", "Fbank", "FbankConfig", "FrameComputer"]
+from dualasr_lib.core.rates import FRAME_SHIFT_MS
 
-PAD_VALUE = math.log(1.1920929e-07)
-"""Feature value of digital silence: Kaldi floors each mel energy at float32's epsilon before the
-logarithm. Frames after the end of an utterance are filled with it."""
+__all__ = ["Fbank", "FbankConfig", "FrameComputer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +35,9 @@ class FbankConfig:
     """Samples per second of the audio; nothing is resampled."""
     num_mel_bins: int = 80
     """Triangular filters, the size F of a frame."""
-    frame_shift_ms: float = 10.0
-    """Distance of neighbouring frames, a whole number of samples."""
+    frame_shift_ms: float = float(FRAME_SHIFT_MS)
+    """Distance of neighbouring frames; must be that on which chunks, latencies and models count
+    (`core.rates`)."""
     frame_length_ms: float = 25.0
     """Length of one analysis window, a whole number of samples."""
     low_freq: float = 20.0
@@ -55,6 +53,11 @@ class FbankConfig:
         for name in ("sample_rate", "num_mel_bins", "frame_shift_ms", "frame_length_ms"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}")
+        if self.frame_shift_ms != FRAME_SHIFT_MS:
+            raise ValueError(
+                f"`frame_shift_ms` must be {FRAME_SHIFT_MS}: chunks, latencies and word times "
+                f"count on it (core/rates.py); but is {self.frame_shift_ms}"
+            )
         for name in ("frame_shift_ms", "frame_length_ms"):
             samples = getattr(self, name) * self.sample_rate / 1000
             if samples != round(samples) or round(samples) % 2:

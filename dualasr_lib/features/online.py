@@ -12,8 +12,8 @@ The window of one step, for a stream that has given A frames so far (shift 160, 
                                                            |<----- of the next call ...
 
 At the start of a stream `left` is the reflection of the first samples, which `step` takes from the
-window itself. At the end there is nothing to look ahead at: `reflect_tail` appends the reflection
-of the last ones.
+window itself. At the end there is nothing to look ahead at: the caller appends the reflection of
+the last ones (`decoding.stepping.window`).
 
 Shapes: N streams, P new samples of a step (a multiple of the shift), n samples, F mel bins.
 """
@@ -22,11 +22,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dualasr_lib.features.fbank import FbankConfig, FrameComputer
 
-__all__ = ["FbankState", "OnlineFbank", "reflect_tail"]
+__all__ = ["FbankState", "OnlineFbank"]
 
 
 class FbankState(NamedTuple):
@@ -110,48 +109,3 @@ class OnlineFbank:
                 f"`samples` must have one row for each of the {len(state.age)} streams of the "
                 f"state, but has {len(samples)}"
             )
-
-
-def reflect_tail(
-    samples: Tensor, config: FbankConfig, multiple: int = 1, before: Tensor | None = None
-) -> Tensor:
-    """Completes the last samples of a stream, so that its steps end where the offline frames end.
-
-    The last windows of the offline features reach beyond the audio and see its reflection; that is
-    what this function appends. Of the frames that steps over the result give, the first
-    `config.num_frames(r)` are exact; any others only fill the last step and are the caller's to
-    replace (`PAD_VALUE`).
-
-    Args:
-        samples: (r,) all the samples that no step has taken as new ones: the whole audio, or its
-            end.
-        multiple: frames of one step.
-        before: (overhang,) the samples before these, row `state.left[i]`; None if a stream of
-            `samples` alone is meant, that is, if its age is 0.
-
-    Returns:
-        (k * multiple * shift + overhang,) the samples, their reflection, then zeros: enough for k
-        steps, k = ceil(num_frames(r) / multiple), which is 0 if no frame is missing.
-
-    Raises:
-        ValueError: `multiple` below 1, a wrong shape, or too few samples to reflect.
-    """
-    if multiple < 1:
-        raise ValueError(f"`multiple` must be at least 1 frame, but is {multiple}")
-    least = config.min_samples if before is None else 0
-    if samples.dim() != 1 or len(samples) < least:
-        raise ValueError(
-            f"`samples` must be (r,) with r >= {least}, but has shape {tuple(samples.shape)}"
-        )
-    if before is not None and before.shape != (config.overhang,):
-        raise ValueError(
-            f"`before` must have shape ({config.overhang},), but has {tuple(before.shape)}"
-        )
-    num_frames = config.num_frames(len(samples))
-    known = samples if before is None else torch.cat([before, samples])
-    # More than 0 and at most shift / 2 + overhang if there is a frame: see
-    # `FbankConfig.min_samples`.
-    missing = num_frames * config.shift + config.overhang - len(samples)
-    joined = torch.cat([samples, known[-missing:].flip(0)]) if num_frames else samples
-    total = -(-num_frames // multiple) * multiple * config.shift + config.overhang
-    return pad(joined, (0, total - len(joined)))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.best_path import best_paths, emissions
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
@@ -161,8 +162,8 @@ def align(log_probs: Tensor, tokens: Text) -> Path:
     best = k2.shortest_path(lattice, use_double_scores=True)[0]
     if not best.num_arcs:
         raise ValueError(
-            f"a text of {len(tokens)} tokens must have an alignment, "
-            f"but none fits into {len(log_probs)} frames"
+            f"a text of {len(tokens)} tokens needs {ctc_frames(tokens)} frames for an alignment, "
+            f"but there are {len(log_probs)}"
         )
     frames = tuple(frame for frame, _ in emissions(best.aux_labels.tolist()))
     return Path(tokens, frames, float(best.scores.double().sum()))

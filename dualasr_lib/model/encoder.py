@@ -18,6 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualasr_lib.core.rates import (
+    ENCODER_STRIDE,
+    FEATURES_PER_ENCODER_FRAME,
+    FRONT_END_STRIDE,
+    encoder_frames,
+)
+from dualasr_lib.core.silence import LOG_MEL_SILENCE
 from dualasr_lib.model.zipformer.stacks import (
     Downsample,
     Prepared,
@@ -42,10 +49,6 @@ __all__ = [
     "StreamingEncoder",
     "encoder_lens",
 ]
-
-PAD_VALUE = (
-    -15.942385
-)  # log(1.1920929e-07), Kaldi's energy floor: a feature frame of digital silence
 
 
 class Encoded(NamedTuple):
@@ -77,7 +80,8 @@ class EncoderState(NamedTuple):
 
 def encoder_lens(feature_lens: Tensor) -> Tensor:
     """Feature frames T (100 Hz) -> encoder frames S (25 Hz): ceil(ceil(T / 2) / 2)."""
-    return torch.div(feature_lens + 3, 4, rounding_mode="floor")
+    stride = FEATURES_PER_ENCODER_FRAME
+    return torch.div(feature_lens + stride - 1, stride, rounding_mode="floor")
 
 
 class FrontEnd(nn.Module):
@@ -92,13 +96,15 @@ class FrontEnd(nn.Module):
         """Feature frames (10 ms each) heard beyond the chunk."""
         return self.subsampling.lookahead
 
-    def front(self, features: Tensor, lens: Tensor, multiple: int = 2) -> Front:
-        """features (N, T, F) of lens (N,) frames -> 50 Hz frames, an even `multiple` of them."""
+    def front(self, features: Tensor, lens: Tensor, multiple: int = ENCODER_STRIDE) -> Front:
+        """features (N, T, F) of lens (N,) frames -> 50 Hz frames, a multiple of `multiple`, which
+        must hold whole encoder frames.
+        """
         batch, frames, _ = features.shape
-        surplus = -frames % (2 * multiple) + self.lookahead
+        surplus = -frames % (FRONT_END_STRIDE * multiple) + self.lookahead
         x = _padded(F.pad(features, (0, 0, 0, surplus)), lens)
         y, _ = self.subsampling.step(x, self.subsampling.init_state(batch, x.device))
-        return Front(y, encoder_lens(lens), (frames + 3) // 4)
+        return Front(y, encoder_lens(lens), encoder_frames(frames))
 
 
 class StreamingEncoder(FrontEnd):
@@ -110,14 +116,14 @@ class StreamingEncoder(FrontEnd):
         zipformer = Zipformer(stacks, causal=True)
         super().__init__(subsampling, num_features, zipformer.input_dim)
         self.stacks = zipformer
-        self.downsample = Downsample(2)
+        self.downsample = Downsample(ENCODER_STRIDE)
         self.output_dim = zipformer.output_dim
 
     def check(self, chunk: ChunkSpec) -> None:
         """ValueError unless `chunk` suits all frame rates of the stacks and the output."""
         for config in self.stacks.configs:
             chunk.downsampled(config.downsampling)
-        chunk.downsampled(2)
+        chunk.downsampled(ENCODER_STRIDE)
 
     def forward(self, features: Tensor, lens: Tensor, chunk: ChunkSpec) -> Encoded:
         """features (N, T, 80) of lens (N,) frames -> h_s as `step` would give it chunk by chunk."""
@@ -178,7 +184,7 @@ class ParallelEncoder(nn.Module):
     def __init__(self, stacks: tuple[StackConfig, ...]) -> None:
         super().__init__()
         self.stacks = Zipformer(stacks, causal=False)
-        self.downsample = Downsample(2)
+        self.downsample = Downsample(ENCODER_STRIDE)
         self.output_dim = self.stacks.output_dim
 
     def forward(self, front: Front) -> Encoded:
@@ -190,11 +196,11 @@ def _whole(stacks: Zipformer, downsample: Downsample, front: Front) -> Encoded:
     """Both 50 Hz frames of a valid 25 Hz frame are valid: the second may be one of padding
     features, which the front end makes the same for every batch.
     """
-    h = stacks.forward_full(front.x[:, : 2 * front.size], 2 * front.lens)
+    h = stacks.forward_full(front.x[:, : ENCODER_STRIDE * front.size], ENCODER_STRIDE * front.lens)
     return Encoded(downsample(h), front.lens)
 
 
 def _padded(features: Tensor, lens: Tensor) -> Tensor:
-    """features (N, T, F) with PAD_VALUE from frame lens on, whatever was there (NaN too)."""
+    """features (N, T, F) with LOG_MEL_SILENCE from frame lens on, whatever was there (NaN too)."""
     index = torch.arange(features.shape[1], device=features.device)
-    return features.masked_fill((index[None, :] >= lens[:, None])[:, :, None], PAD_VALUE)
+    return features.masked_fill((index[None, :] >= lens[:, None])[:, :, None], LOG_MEL_SILENCE)

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from dualasr_lib.core.rates import ENCODER_STRIDE
 from dualasr_lib.model.encoder import (
     Encoded,
     Front,
@@ -47,7 +48,7 @@ class Integration(nn.Module):
         self, features: Tensor, lens: Tensor, chunk: ChunkSpec, branches: tuple[Branch, ...]
     ) -> _States:
         """features (N, T, 80) of lens (N,) frames -> states of `branches`; no others are made."""
-        multiple = chunk.frames if self.chunked else 2
+        multiple = chunk.frames if self.chunked else ENCODER_STRIDE
         return self.states(self.streaming.front(features, lens, multiple), chunk, branches)
 
     def states(self, front: Front, chunk: ChunkSpec, branches: tuple[Branch, ...]) -> _States:

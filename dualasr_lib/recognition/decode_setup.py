@@ -156,7 +156,7 @@ class DecodeSetup:
         params = {**described, **made.params}
         if made.propose is not None:
             scales = chosen.scales
-            params["scales"] = {"lm": scales.lm, "attention": scales.attention}
+            params["scales"] = {name: scales.weight(name) for name in ("lm", "attention")}
             params["scales_from"] = chosen.source
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, directory)
 

@@ -30,11 +30,9 @@ def propose_nbest(
         found = nbest(heard.log_probs, heard.lens, config)
         lists = [[_with_lm(text, lm) for text in texts] for texts in found.results]
         if attention:
-            if heard.score is None:
-                raise ValueError("attention rescoring needs a branch with an attention decoder")
-            scores = heard.score([[text.tokens for text in texts] for texts in lists])
+            scores = heard.scorer("attention")([[t.tokens for t in texts] for texts in lists])
             lists = [
-                [text._replace(attention=score) for text, score in zip(texts, row)]
+                [text.scored("attention", score) for text, score in zip(texts, row)]
                 for texts, row in zip(lists, scores)
             ]
         candidates = [
@@ -92,7 +90,8 @@ class _Graph:
     log_probs: Tensor
 
     def best(self, scales: Scales) -> PathLike:
-        return GraphSearch(self.lm, replace(self.config, lm_scale=scales.lm)).whole(self.log_probs)
+        config = replace(self.config, lm_scale=scales.weight("lm"))
+        return GraphSearch(self.lm, config).whole(self.log_probs)
 
     def ranked(self, scales: Scales) -> tuple[ScoredText, ...]:
         return ()
@@ -105,15 +104,15 @@ class _Lattice:
     lattice: LmLattice | None
 
     def best(self, scales: Scales) -> PathLike:
-        return _NOTHING if self.lattice is None else self.lattice.best(scales.lm)
+        return _NOTHING if self.lattice is None else self.lattice.best(scales.weight("lm"))
 
     def ranked(self, scales: Scales) -> tuple[ScoredText, ...]:
         return ()
 
 
 def _with_lm(text: CtcText, lm: LanguageModel | None) -> ScoredText:
-    score = None if lm is None else text_score(lm, text.tokens)
-    return ScoredText(text.tokens, text.ctc, lm=score)
+    scored = ScoredText(text.tokens, {"ctc": text.ctc})
+    return scored if lm is None else scored.scored("lm", text_score(lm, text.tokens))
 
 
 def _aligner(log_probs: Tensor) -> Align:

@@ -27,6 +27,7 @@ from dualasr_lib.core.config import from_dict, override, to_dict
 from dualasr_lib.decoding.contract import OnlineSearch
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy_search
 from dualasr_lib.decoding.offline import Detokenise, Heard, OfflineSearch, Searched
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Propose, Scales, rescored
 from dualasr_lib.lattice.graph_search import GraphConfig, GraphSearch
 from dualasr_lib.lattice.path import SearchConfig
@@ -133,23 +134,23 @@ def online_method(
     frame.
     """
     if method == "hlg":
-        config = replace(_graph_options(options), lm_scale=scales.lm)
+        config = replace(_graph_options(options), lm_scale=scales.weight("lm"))
         search = GraphSearch(language.required(method), config)
-        return OnlineMethod({**to_dict(config), **language.params}, search)
+        return OnlineMethod({**to_dict(config), **language.params}, OneHead(search))
     if method == "1best" and "engine=k2" in options:
         from dualasr_lib.lattice.intersecter import IntersecterConfig, OnlineIntersecter
 
         others = [option for option in options if option != "engine=k2"]
         engine = _options(IntersecterConfig, others, method)
         params = {**to_dict(engine), "engine": "k2"}
-        return OnlineMethod(params, OnlineIntersecter(vocab_size, engine))
+        return OnlineMethod(params, OneHead(OnlineIntersecter(vocab_size, engine)))
     if method not in ONLINE_METHODS:
         raise ValueError(
             f"method {method} needs whole utterances; streams are searched by "
             f"{', '.join(ONLINE_METHODS)}"
         )
     _options(_NoOptions, options, method)
-    return OnlineMethod({"engine": "best token of each frame"}, OnlineGreedy())
+    return OnlineMethod({"engine": "best token of each frame"}, OneHead(OnlineGreedy()))
 
 
 @dataclass(frozen=True, kw_only=True)

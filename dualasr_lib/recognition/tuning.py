@@ -6,14 +6,14 @@ it was made for.
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.core.config import override
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
+from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.recognition.searches import OfflineMethod
 
 __all__ = ["ChosenScales", "TuningData", "parse_scales", "scales_for"]
@@ -67,10 +67,10 @@ def scales_for(
     _LOG.info("tuning %d points of scales on valid", len(method.grid))
     tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise)
     _write(path, made_for, tuned)
-    _LOG.info("tuned on valid: %s, kept in %s", asdict(tuned.scales), path)
-    for name, value in asdict(tuned.scales).items():
-        tried = sorted({asdict(point)[name] for point in method.grid})
-        if len(tried) > 1 and value in (tried[0], tried[-1]):
+    _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path)
+    for name in _weighed(method.grid):
+        value, tried = tuned.scales.weight(name), [p.weight(name) for p in method.grid]
+        if value in (min(tried), max(tried)):
             _LOG.info("the scale %s=%g lies at the end of its grid", name, value)
     return ChosenScales(tuned.scales, "tuned on valid")
 
@@ -84,13 +84,17 @@ def parse_scales(options: Sequence[str] | None) -> dict[str, float] | None:
     if options is None:
         return None
     values = {name: _number(name, value) for name, value in override({}, options).items()}
-    from_dict(Scales, values)  # its checks
+    unknown = values.keys() - {"lm", *HEADS}
+    if unknown:
+        raise ValueError(
+            f"scales have the names lm, {', '.join(HEADS)}, but {min(unknown)!r} is none of these"
+        )
+    Scales(**values)  # its checks
     return values
 
 
 def _given(method: OfflineMethod, given: Mapping[str, float]) -> Scales:
-    points = [asdict(point) for point in method.grid]
-    needed = {name for point in points for name in point if point[name] != points[0][name]}
+    needed = set(_weighed(method.grid))
     if not needed:
         raise ValueError("this method weighs no scores, so it takes no scales")
     if given.keys() != needed:
@@ -98,7 +102,17 @@ def _given(method: OfflineMethod, given: Mapping[str, float]) -> Scales:
             f"scales must be given for {', '.join(sorted(needed))}, which this method weighs, "
             f"but are for {', '.join(sorted(given)) or 'nothing'}"
         )
-    return from_dict(Scales, given)
+    return Scales(**given)
+
+
+def _weighed(grid: Sequence[Scales]) -> list[str]:
+    """Names of the scores whose weights differ between points of a grid."""
+    names = dict.fromkeys(name for point in grid for name in point)
+    return [name for name in names if len({point.weight(name) for point in grid}) > 1]
+
+
+def _named(scales: Scales, names: Sequence[str]) -> dict[str, float]:
+    return {name: scales.weight(name) for name in names}
 
 
 def _number(name: str, value: Any) -> float:
@@ -113,9 +127,9 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        tried = [Scales(lm=point["lm"], attention=point["attention"]) for point in kept["grid"]]
+        tried = [Scales(**{n: v for n, v in p.items() if n != "cer"}) for p in kept["grid"]]
         same = kept["made_for"] == json.loads(json.dumps(made_for)) and tried == list(grid)
-        scales = from_dict(Scales, kept["scales"])
+        scales = Scales(**kept["scales"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to tune again") from None
     if not same:
@@ -124,12 +138,13 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
 
 
 def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned) -> None:
+    names = _weighed([point.scales for point in tuned.grid])
     kept = {
-        "scales": asdict(tuned.scales),
+        "scales": _named(tuned.scales, names),
         "tuned_on": "valid",
         "fallbacks": tuned.fallbacks,
         "made_for": made_for,
-        "grid": [{**asdict(point.scales), "cer": point.cer} for point in tuned.grid],
+        "grid": [{**_named(p.scales, names), "cer": p.cer} for p in tuned.grid],
     }
     text = json.dumps(kept, ensure_ascii=False, indent=1)
     write_atomically(path, f"{text}\n".encode())

@@ -113,7 +113,10 @@ class TrainState:
             self.model.load_state_dict(checkpoint.model)
             self._restore(checkpoint)
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"checkpoint {path} does not fit this model: {error}") from error
+            raise CheckpointError(
+                f"checkpoint {path} does not fit this model; go on with the configuration and the "
+                f"version of this library that wrote it, or train in another folder: {error}"
+            ) from error
         self._saved = path.name
         if self.run.world.is_main:
             _tell_changes(path, checkpoint.config, self.run.config)

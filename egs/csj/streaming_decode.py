@@ -17,10 +17,11 @@ import argparse
 from pathlib import Path
 
 from dualasr_lib.core.program import Progress, run_program
-from dualasr_lib.decoding.hypothesis import Emission
+from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
 from dualasr_lib.decoding.writer import write_results
+from dualasr_lib.programs.screen import Screen
 from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
 from dualasr_lib.recognition.searches import ONLINE_METHODS
 
@@ -37,12 +38,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--second-scales", nargs="+", metavar="NAME=VALUE",
                         help="of the second pass; default: tuned on valid, kept")  # fmt: skip
     parser.add_argument("--realtime", action="store_true", help="feed audio at its natural speed")
-    parser.add_argument("--show", action="store_true", help="print partial texts as they come")
+    parser.add_argument("--show", action="store_true", help="print texts as they grow, then the\n"
+                        "final one, marked where a second pass changed it")  # fmt: skip
     return parser.parse_args()
 
 
-def print_partial(utterance: str, emission: Emission) -> None:
-    print(f"{utterance}  {emission.shown_seconds:7.2f} s  {emission.text}", flush=True)
+def shown_on(screen: Screen, progress: Progress) -> Watcher:
+    """Tells the screen what is heard; a final text is shown when a user would see it."""
+
+    def on_partial(utterance: str, emission: Emission) -> None:
+        screen.partial(utterance, emission.shown_seconds, emission.text)
+
+    def on_final(final: Hypothesis) -> None:
+        seconds = final.duration + (final.final_seconds or 0.0)
+        screen.final(final.id, seconds, final.first_pass_text, final.text)
+        screen.end(final.id)
+        progress.add(1)
+
+    return Watcher(on_partial, on_final)
 
 
 def main() -> None:
@@ -53,6 +66,9 @@ def main() -> None:
     if arguments.two_pass:
         second, second_params, method = setup.second_pass(arguments.second_beam)
         branch, params = "full", {**params, "second_pass": second_params}
+    screen = Screen()
+    if arguments.show:
+        screen.say(f"weights: {setup.recogniser.source}; {method}")
     path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
     config = StreamingConfig(num_streams=arguments.num_streams, realtime=arguments.realtime)
     directory: Path = arguments.exp_dir / "decode" / f"{branch}-{method}"
@@ -61,7 +77,7 @@ def main() -> None:
         progress = Progress(f"{split} streaming", "utterances", len(utterances))
         watcher = Watcher(on_final=lambda _, progress=progress: progress.add(1))
         if arguments.show:
-            watcher = watcher._replace(on_partial=print_partial)
+            watcher = shown_on(screen, progress)
         run = decode_streams(
             utterances,
             path,

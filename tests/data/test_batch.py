@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dualasr_lib.data.batch import PAD_VALUE, Example, collate
+from dualasr_lib.core.silence import LOG_MEL_SILENCE
+from dualasr_lib.data.batch import Example, collate
 
 
 def _example(num_frames: int, tokens: tuple[int, ...]) -> Example:
@@ -19,7 +20,7 @@ def test_collate_pads_on_the_right() -> None:
     assert batch.tokens.tolist() == [[3, 4], [5, 0]]
     assert batch.token_lens.tolist() == [2, 1]
     assert torch.equal(batch.features[0, :7], examples[0].features)
-    assert torch.all(batch.features[0, 7:] == torch.tensor(PAD_VALUE))
+    assert torch.all(batch.features[0, 7:] == torch.tensor(LOG_MEL_SILENCE))
     assert (batch.ids, batch.texts, batch.durations) == (
         ("utt7", "utt12"),
         ("ああ", "あ"),

@@ -14,8 +14,11 @@ from dualasr_lib.decoding.events import Final, LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import Listener
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.pool import ListenerPool
 from dualasr_lib.decoding.streaming import ModelStep
+
+GREEDY = OneHead(OnlineGreedy())
 
 Record = Callable[..., Any]
 Text = Callable[[Any], str]
@@ -65,7 +68,7 @@ class RowModel:
             scores.append(torch.cat([rows[:, :1] + 99 * ~loud, rows[:, 1:]], dim=1))
         stacked = torch.stack(scores)
         after = RowState(window.clone(), state.age + 1)
-        return ModelStep(stacked.log_softmax(dim=2), after, hidden=stacked)
+        return ModelStep({"ctc": stacked.log_softmax(dim=2)}, after, hidden=stacked)
 
 
 def second_pass(hidden: Tensor) -> Rewritten:
@@ -85,7 +88,7 @@ def talk(seed: int) -> Tensor:
 
 
 def alone(samples: Tensor, detokenise: Text, config: LiveConfig) -> list[Any]:
-    listener = Listener(RowModel(), OnlineGreedy(), detokenise, config, second_pass)
+    listener = Listener(RowModel(), GREEDY, detokenise, config, second_pass)
     return [*listener.feed(samples), *listener.finish()]
 
 
@@ -126,7 +129,7 @@ class Spelling:
 
     def step(self, *arguments: Any) -> ModelStep:
         result = self._model.step(*arguments)
-        return result._replace(hidden=result.log_probs)
+        return result._replace(hidden=result.frames["ctc"])
 
 
 def drain(pool: ListenerPool) -> list[Any]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from live_cases import GREEDY
 from torch import Tensor
 
 from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.endpoint import EndpointConfig, cut_frame
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
-from dualasr_lib.decoding.greedy import OnlineGreedy, greedy
+from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import listen
 from dualasr_lib.decoding.streaming import ModelStep
@@ -42,7 +43,7 @@ class Hearing:
 
     def step(self, *arguments: Any) -> ModelStep:
         result = self._model.step(*arguments)
-        return result._replace(hidden=result.log_probs)
+        return result._replace(hidden=result.frames["ctc"])
 
 
 def second_pass(hidden: Tensor) -> Rewritten:
@@ -70,7 +71,7 @@ def test_no_character_is_lost_or_doubled(
     hearing = Hearing(model)
     config = only_length(max_seconds)
     blocks = samples.split(block)
-    events = list(listen(blocks, hearing, OnlineGreedy(), detokenise, config, second_pass))
+    events = list(listen(blocks, hearing, GREEDY, detokenise, config, second_pass))
     finals = [event for event in events if isinstance(event, Final)]
     assert len(finals) >= len(spelt) * 0.04 / max_seconds - 1
     assert "".join(final.first_pass_text for final in finals) == text
@@ -91,7 +92,7 @@ def test_what_was_heard_of_the_next_segment_is_shown_at_once(
     """Eight frames; the longest gap of the last four is before え."""
     samples = record("a", "あいあい__えう" + "いえいえ").samples
     config = only_length(0.32)
-    events = list(listen([samples], model, OnlineGreedy(), detokenise, config))
+    events = list(listen([samples], model, GREEDY, detokenise, config))
     told = [(type(event).__name__, event.segment, event.text) for event in events]
     assert told[:6] == [
         ("Partial", 0, "あい"),
@@ -111,7 +112,7 @@ def test_what_was_heard_of_the_next_segment_is_shown_at_once(
 def test_the_model_is_not_started_anew(model: Any, record: Record, detokenise: Text) -> None:
     """Each sample is heard once, whatever is cut; the fake model checks that windows join."""
     samples = record("a", "あい_" * 100).samples
-    list(listen(samples.split(640), model, OnlineGreedy(), detokenise, only_length(0.8)))
+    list(listen(samples.split(640), model, GREEDY, detokenise, only_length(0.8)))
     assert len(model.batches) == 150
 
 

@@ -9,8 +9,11 @@ from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
 from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary, streaming_summary
+
+GREEDY = OneHead(OnlineGreedy())
 
 KEYS = [
     "split",
@@ -67,7 +70,7 @@ def test_streaming(
     run = decode_streams(
         [record("a", "_あ__い_", words=words)],
         model,
-        OnlineGreedy(),
+        GREEDY,
         detokenise,
         StreamingConfig(num_streams=3),
         clock=hand_clock.clock,
@@ -105,10 +108,10 @@ def test_two_passes(
         return Rewritten(TokenPath((1, 2, 2), (0, 1, 2), 0.0), fallbacks=2)
 
     step = model.step
-    model.step = lambda *given: (made := step(*given))._replace(hidden=made.log_probs)
+    model.step = lambda *given: (made := step(*given))._replace(hidden=made.frames["ctc"])
     recordings = [record(id_, "_あ__い_")._replace(text="あいいう") for id_ in "ab"]
     run = decode_streams(
-        recordings, model, OnlineGreedy(), detokenise, StreamingConfig(), rewrite,
+        recordings, model, GREEDY, detokenise, StreamingConfig(), rewrite,
         clock=hand_clock.clock,
     )  # fmt: skip
     summary = streaming_summary(INFO, run, model)
@@ -127,7 +130,7 @@ def test_in_real_time_the_wait_for_the_final_text_is_told(
 ) -> None:
     model.on_step = lambda: hand_clock.advance(0.03)
     run = decode_streams(
-        [record("a", "_あ__い_")], model, OnlineGreedy(), detokenise,
+        [record("a", "_あ__い_")], model, GREEDY, detokenise,
         StreamingConfig(realtime=True), clock=hand_clock.clock,
     )  # fmt: skip
     summary = streaming_summary(INFO, run, model)
@@ -140,7 +143,7 @@ def test_in_real_time_the_wait_for_the_final_text_is_told(
 def test_streaming_without_words(
     model: Any, record: Callable[..., Any], detokenise: Callable[[Any], str]
 ) -> None:
-    run = decode_streams([record("a", "__")], model, OnlineGreedy(), detokenise, StreamingConfig())
+    run = decode_streams([record("a", "__")], model, GREEDY, detokenise, StreamingConfig())
     latency = streaming_summary(INFO, run, model)["latency"]
     assert latency["first_token_ms"] is None
     assert latency["emission_ms"] == {"p50": None, "p90": None, "p99": None}

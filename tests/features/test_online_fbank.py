@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dualasr_lib.features.fbank import PAD_VALUE, Fbank, FbankConfig
-from dualasr_lib.features.online import FbankState, OnlineFbank, reflect_tail
+from dualasr_lib.core.silence import LOG_MEL_SILENCE
+from dualasr_lib.features.fbank import Fbank, FbankConfig
+from dualasr_lib.features.online import FbankState, OnlineFbank
 
 CONFIG = FbankConfig()
 AHEAD = OnlineFbank(CONFIG).lookahead_samples
@@ -27,11 +28,19 @@ def _reference_windows(samples: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def _completed(samples: torch.Tensor, chunk: int) -> torch.Tensor:
+    """The audio with the reflection of its end, as long as its last step needs it."""
+    n = len(samples)
+    steps = -(-CONFIG.num_frames(n) * 160 // chunk)
+    index = torch.arange(steps * chunk + AHEAD) % (2 * n)
+    return samples[torch.where(index < n, index, 2 * n - 1 - index)]
+
+
 def _stream_windows(samples: torch.Tensor, chunk: int) -> torch.Tensor:
     """All windows of one stream, its tail reflected, in steps of `chunk` new samples."""
     online = OnlineFbank(CONFIG)
     state = online.init_state(1)
-    padded = reflect_tail(samples, CONFIG, multiple=chunk // 160)
+    padded = _completed(samples, chunk)
     parts = []
     for begin in range(0, len(padded) - AHEAD, chunk):
         windows, state = online.windows(padded[None, begin : begin + chunk + AHEAD], state)
@@ -52,7 +61,7 @@ def test_online_equals_offline(chunk: int) -> None:
     samples = _noise(20600)
     online = OnlineFbank(CONFIG)
     state = online.init_state(1)
-    padded = reflect_tail(samples, CONFIG, multiple=chunk // 160)
+    padded = _completed(samples, chunk)
     parts = []
     for begin in range(0, len(padded) - AHEAD, chunk):
         features, state = online.step(padded[None, begin : begin + chunk + AHEAD], state)
@@ -116,37 +125,11 @@ def test_step_changes_neither_its_input_nor_the_state() -> None:
     assert torch.equal(state.age, before.age)
 
 
-@pytest.mark.parametrize("rest", [0, 79, 80, 119, 120, 199, 240, 1000])
-def test_a_running_stream_ends_from_its_state(rest: int) -> None:
-    """The last samples and `state.left` are enough to complete the end."""
-    online = OnlineFbank(CONFIG)
-    samples = _noise(3 * 640 + rest)
-    state = online.init_state(1)
-    for step in range(2):
-        _, state = online.windows(samples[None, step * 640 : (step + 1) * 640 + AHEAD], state)
-    tail = samples[2 * 640 :]
-    padded = reflect_tail(tail, CONFIG, before=state.left[0])
-    windows, _ = online.windows(padded[None], state)
-    assert torch.equal(windows[0], _reference_windows(samples)[8:])
-
-
-def test_no_frame_is_missing_after_less_than_half_a_shift() -> None:
-    assert len(reflect_tail(torch.zeros(79), CONFIG, before=torch.zeros(120))) == AHEAD
-    assert len(reflect_tail(torch.zeros(80), CONFIG, before=torch.zeros(120))) == 160 + AHEAD
-
-
-def test_frames_that_only_fill_the_last_step_are_few() -> None:
-    padded = reflect_tail(_noise(1000), CONFIG, multiple=32)
-    assert len(padded) == 32 * 160 + AHEAD
-    assert torch.equal(padded[1000:1080], _noise(1000)[920:].flip(0))
-    assert float(padded[6 * 160 + AHEAD :].abs().max()) == 0.0
-
-
 def test_silence_online_has_the_pad_value() -> None:
     pytest.importorskip("_kaldifeat")
     online = OnlineFbank(CONFIG)
     features, _ = online.step(torch.zeros(2, 440), online.init_state(2))
-    torch.testing.assert_close(features, torch.full((2, 2, 80), PAD_VALUE))
+    torch.testing.assert_close(features, torch.full((2, 2, 80), LOG_MEL_SILENCE))
 
 
 @pytest.mark.parametrize(
@@ -164,12 +147,3 @@ def test_wrong_windows_are_a_clear_error(samples: torch.Tensor, message: str) ->
     online = OnlineFbank(CONFIG)
     with pytest.raises(ValueError, match=message):
         online.windows(samples, online.init_state(2))
-
-
-def test_a_tail_too_short_to_reflect_is_a_clear_error() -> None:
-    with pytest.raises(ValueError, match="r >= 200"):
-        reflect_tail(torch.zeros(199), CONFIG)
-    with pytest.raises(ValueError, match="multiple"):
-        reflect_tail(torch.zeros(500), CONFIG, multiple=0)
-    with pytest.raises(ValueError, match="before"):
-        reflect_tail(torch.zeros(500), CONFIG, before=torch.zeros(3))

@@ -15,6 +15,7 @@ pytest.importorskip("k2")
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.lattice.graph_search import GraphSearch
 from dualasr_lib.lattice.intersecter import OnlineIntersecter
@@ -91,7 +92,7 @@ def heard() -> Heard:
         """An attention decoder that likes う."""
         return [[2.0 * (text[-1:] == (C,)) for text in own] for own in texts]
 
-    return Heard(rows, torch.tensor([4, 5]), score, ("あう", "ああう"))
+    return Heard({"ctc": rows}, torch.tensor([4, 5]), {"attention": score}, ("あう", "ああう"))
 
 
 def merged(labels: Sequence[int]) -> tuple[int, ...]:
@@ -152,18 +153,31 @@ def test_without_a_language_model(method: Method) -> None:
     else:
         made = offline_method(method, [], Language(), detokenise)
         assert len(made.search(Scales())(heard()).paths) == 2
-        assert {scales.lm for scales in made.grid} <= {0.0}
+        assert {scales.weight("lm") for scales in made.grid} <= {0.0}
 
 
 def test_attention_with_a_language_model_weighs_both(language: Language) -> None:
     made = offline_method("attention", [], language, detokenise)
-    assert len(made.grid) == len({s.lm for s in made.grid}) * len({s.attention for s in made.grid})
-    assert len({s.lm for s in made.grid}) > 1 < len({s.attention for s in made.grid})
+    lm, attention = ({s.weight(name) for s in made.grid} for name in ("lm", "attention"))
+    assert len(made.grid) == len(lm) * len(attention)
+    assert len(lm) > 1 < len(attention)
     (text, *_), _ = made.search(Scales(lm=0.5, attention=1.0))(heard()).nbest
-    assert text.lm is not None
-    assert text.attention == 2.0
-    with pytest.raises(ValueError, match="attention decoder"):
-        made.search(Scales())(heard()._replace(score=None))
+    assert text.scores.keys() == {"ctc", "lm", "attention"}
+    assert text.scores["attention"] == 2.0
+    with pytest.raises(ValueError, match="by the attention head needs a branch that has one"):
+        made.search(Scales())(heard()._replace(score={}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_branch_without_ctc_is_refused(method: Method, language: Language) -> None:
+    """By each search that reads CTC, whole utterances and streams alike."""
+    search = offline_method(method, [], language, detokenise).search(Scales())
+    with pytest.raises(ValueError, match="reads the ctc head of a branch, but this branch has att"):
+        search(heard()._replace(frames={"attention": torch.zeros(2, 5, 3)}))
+    if method in ONLINE_METHODS:
+        online = online_method(method, [], V, language, Scales()).search
+        with pytest.raises(ValueError, match="but this branch has no head that it could search"):
+            online.step([{}], [online.open()])
 
 
 def test_only_the_oracle_reads_the_texts(language: Language) -> None:
@@ -215,13 +229,13 @@ def test_online_methods(
 ) -> None:
     """The same text as the whole-utterance search of the same name."""
     made = online_method(method, options, V, language, Scales(lm=1.0))
-    assert isinstance(made.search, kind)
+    assert isinstance(made.search, OneHead) and isinstance(made.search.search, kind)
     offline = offline_method(method, [], language, detokenise).search(Scales(lm=1.0))
     expected = [path.tokens for path in offline(heard()).paths]
     for labels, tokens in zip(LABELS, expected):
         state = made.search.open()
         for rows in frames(labels).split(2):
-            state = made.search.step([rows], [state])[0].state
+            state = made.search.step([{"ctc": rows}], [state])[0].state
         assert made.search.finish(state).tokens == tokens
     for option in options:
         name, value = option.split("=")

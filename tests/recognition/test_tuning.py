@@ -20,7 +20,10 @@ from dualasr_lib.recognition.searches import OfflineMethod
 from dualasr_lib.recognition.tuning import TuningData, parse_scales, scales_for
 
 GRID = (Scales(), Scales(lm=0.5), Scales(lm=1.0), Scales(lm=2.0))
-TEXTS = (ScoredText((1,), -1.0, lm=-3.0), ScoredText((2,), -2.0, lm=-2.0))  # equal at lm=1
+TEXTS = (
+    ScoredText((1,), {"ctc": -1.0, "lm": -3.0}),
+    ScoredText((2,), {"ctc": -2.0, "lm": -2.0}),
+)  # equal at lm=1
 
 
 class FakeBatch(NamedTuple):
@@ -44,7 +47,7 @@ class Valid:
 
 
 def _hear(batch: FakeBatch) -> Heard:
-    return Heard(torch.zeros(1, 1, 3), torch.ones(1, dtype=torch.int64), texts=batch.texts)
+    return Heard({"ctc": torch.zeros(1, 1, 3)}, torch.ones(1, dtype=torch.int64), texts=batch.texts)
 
 
 def _detokenise(tokens: Sequence[int]) -> str:
@@ -74,7 +77,7 @@ def test_tuned_once_then_read(tmp_path: Path) -> None:
 def test_the_file_says_what_was_tried(tmp_path: Path) -> None:
     scales_for(method(beam=8.0), tmp_path / "new", MODEL, Valid().data)
     kept = json.loads((tmp_path / "new" / "scales.json").read_text(encoding="utf-8"))
-    assert kept["scales"] == {"lm": 2.0, "attention": 0.0}
+    assert kept["scales"] == {"lm": 2.0}
     assert kept["tuned_on"] == "valid"
     assert kept["made_for"] == {**MODEL, "beam": 8.0}
     assert [(point["lm"], point["cer"]) for point in kept["grid"]] == [
@@ -170,7 +173,7 @@ def test_parse_scales() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("ml=0.3", "unknown config key 'ml'; known keys here: attention, lm"),
+        ("ml=0.3", "scales have the names lm, ctc, attention, but 'ml' is none"),
         ("lm=much", "scale lm must be a number, but is 'much'"),
         ("lm=true", "scale lm must be a number, but is True"),
         ("lm=-1", "lm=-1.0"),

@@ -267,7 +267,7 @@ def test_all_cases(
     growth = [row for row in report["rows"] if "second doubling" in row["what"]]
     assert growth[0]["value"] == pytest.approx(2.0) and growth[0]["passed"] is True
     parts = {row["part"] for row in report["parts"]["joint float32"]}
-    assert {"ctc loss", "ctc.full", "decoders.streaming", OTHER} <= parts
+    assert {"ctc loss", "heads.ctc.full", "heads.attention.streaming", OTHER} <= parts
     assert {row["part"] for row in report["parts"]["encoder float32"]} >= {
         "subsampling",
         "stacks.1",

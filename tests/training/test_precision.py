@@ -1,6 +1,8 @@
 """Autocast types and the float16 loss scale, in the loop; the running average stays float64."""
 
+import copy
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,33 @@ def test_the_loss_scale_does_not_change_the_update(tmp_path: Path) -> None:
     for one, other in zip(*(model.parameters() for model in models.values())):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert _series(tmp_path / "float16", "train/loss_scale") == [2.0**15] * 9
+
+
+@pytest.mark.usefixtures("float16_without_a_gpu")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_gradient_is_that_of_the_mean_loss(tmp_path: Path, dtype: str, accumulate: int) -> None:
+    """Not of a sum over items, and not of a scaled loss: Adam forgives both, its log does not."""
+    torch.manual_seed(0)
+    model, batches = nn.Linear(5, 1), iter(tiny_run.TinyBatches())
+    torch.manual_seed(1)
+    group = [next(batches) for _ in range(accumulate)]
+    reference = copy.deepcopy(model)
+
+    class Kept(tiny_run.TinyBatches):
+        def __iter__(self) -> Iterator[tiny_run.TinyBatch]:
+            return iter(group)
+
+    inputs = torch.cat([batch.inputs for batch in group])
+    targets = torch.cat([batch.targets for batch in group])
+    (reference(inputs) - targets).square().mean().backward()
+    squares = [p.grad.square().sum() for p in reference.parameters() if p.grad is not None]
+    expected = float(torch.stack(squares).sum().sqrt())
+    tiny_run.tiny_fit(
+        tmp_path, model=model, batches=Kept(), dtype=dtype, accumulate=accumulate, max_steps=1,
+        optim=tiny_run.OptimConfig(name="adamw"),
+    )  # fmt: skip
+    assert _series(tmp_path, "train/grad_norm") == pytest.approx([expected], rel=1e-5)
 
 
 @pytest.mark.usefixtures("float16_without_a_gpu")

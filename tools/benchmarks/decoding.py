@@ -217,18 +217,20 @@ class _Heard:
     def stacks(self) -> Encoded:
         with torch.inference_mode():
             encoded = self._model.encoders.second_pass(self._streamed)
-            self._model.log_probs(encoded.h, "full")
+            self._model.frames(encoded.h, "full")
         return encoded
 
     def score(self, lists: Any, encoded: Encoded | None = None) -> list[list[float]]:
         texts = NbestTexts.padded(lists[0], [0] * len(lists[0]))
         with torch.inference_mode():
-            scores = self._model.score_texts(encoded or self._streamed, "full", texts)
+            head = self._model.head("attention", "full")
+            scores = head.score(encoded or self._streamed, texts)
         return [scores.tolist()]
 
     def second_pass(self, config: NbestConfig) -> object:
         encoded = self.stacks()
-        heard = Heard(self._frames, encoded.lens.clone(), lambda lists: self.score(lists, encoded))
+        score = {"attention": lambda lists: self.score(lists, encoded)}
+        heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
         search = rescored(propose_nbest(config, attention=True), Scales(attention=1.0))
         return search(heard)
 

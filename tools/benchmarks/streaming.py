@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.timing import Gemm, Rate, Time, measure, median
 from benchmarks.workloads import Setting, encoder_config, generator, model_values
+from dualasr_lib.core.rates import FRONT_END_STRIDE
 from dualasr_lib.model.encoder import EncoderState, StreamingEncoder
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
@@ -53,7 +54,7 @@ class _Stream:
         self._encoder, self._setting = encoder, replace(setting, chunk=load.chunk)
         self._spec: ChunkSpec = self._setting.spec
         device = torch.device(setting.device)
-        frames = 2 * load.chunk + encoder.lookahead
+        frames = FRONT_END_STRIDE * load.chunk + encoder.lookahead
         bins = encoder_config(model_values(setting)).num_features
         noise = torch.randn(load.streams, frames, bins, generator=generator())
         self._features = (3.5 * noise - 6.0).to(device)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.breakdown import parts_of
 from benchmarks.timing import Work
 from dualasr_lib.core.config import from_dict, override, read_toml
+from dualasr_lib.core.rates import FRAME_SHIFT_MS
 from dualasr_lib.model.encoder import StreamingEncoder, encoder_lens
 from dualasr_lib.model.zipformer.scheduled import set_step
 from dualasr_lib.model.zipformer.stacks import StackConfig, Zipformer
@@ -97,7 +98,7 @@ class Setting:
     @property
     def frames(self) -> int:
         """Feature frames of an utterance."""
-        return round(100 * self.seconds)
+        return round(1000 * self.seconds / FRAME_SHIFT_MS)
 
     @property
     def audio_seconds(self) -> float:

@@ -9,24 +9,13 @@ remark are 50 Hz frames (20 ms), the rate behind the convolutional front end.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["ChunkSpec", "Streamable", "keep_last", "unfilled"]
+from dualasr_lib.core.rates import FRONT_END_MS
 
-S = TypeVar("S")
-
-
-class Streamable(Protocol[S]):
-    """What tests/model/streaming_contract.py checks of every streaming module."""
-
-    def init_state(self, batch: int, device: torch.device) -> S:
-        """A NamedTuple of tensors, batch axis first, whose shapes never change."""
-
-    def step(self, x: Tensor, state: S) -> tuple[Tensor, S]:
-        """One or more whole chunks (N, T, C) -> (N, T', C'); `state` is left as it was."""
+__all__ = ["ChunkSpec", "keep_last", "unfilled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +44,17 @@ class ChunkSpec:
     @staticmethod
     def from_ms(chunk_ms: int, left_ms: int) -> "ChunkSpec":
         """From milliseconds; the left context is rounded up to whole chunks."""
-        if chunk_ms < 20 or chunk_ms % 20:
-            raise ValueError(f"chunk must be a positive multiple of 20 ms, but is {chunk_ms} ms")
-        chunk = chunk_ms // 20
+        if chunk_ms < 1 or chunk_ms % FRONT_END_MS:
+            raise ValueError(
+                f"chunk must be a positive multiple of {FRONT_END_MS} ms, but is {chunk_ms} ms"
+            )
+        chunk = chunk_ms // FRONT_END_MS
         return ChunkSpec(frames=chunk, left=max(1, -(-left_ms // chunk_ms)) * chunk)
 
     @property
     def ms(self) -> int:
         """Chunk length in milliseconds."""
-        return self.frames * 20
+        return self.frames * FRONT_END_MS
 
     def downsampled(self, factor: int) -> "ChunkSpec":
         """The same chunk counted in frames of a stack that runs `factor` times slower."""

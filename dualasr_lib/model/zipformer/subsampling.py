@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualasr_lib.core.rates import FRONT_END_STRIDE
 from dualasr_lib.model.zipformer.activations import SWOOSH_R, compute_dtype, dropout_mask, swoosh
 from dualasr_lib.model.zipformer.feedforward import feedforward
 from dualasr_lib.model.zipformer.fused import run
@@ -76,7 +77,7 @@ class ConvSubsampling(nn.Module):
         self.config, self.num_features = config, num_features
         widths = (num_features, (num_features - 1) // 2, (num_features - 3) // 4)
         self.first = nn.Conv2d(1, a, 3, padding=(0, 1))
-        self.second = nn.Conv2d(a, b, 3, stride=2)
+        self.second = nn.Conv2d(a, b, 3, stride=(FRONT_END_STRIDE, 2))
         self.third = nn.Conv2d(b, c, 3, stride=(1, 2))
         self.depthwise = nn.Conv2d(c, c, 7, groups=c, padding=(0, 3))
         self.expand = nn.Linear(c, 3 * c)
@@ -94,7 +95,7 @@ class ConvSubsampling(nn.Module):
     def lookahead(self) -> int:
         """Feature frames (10 ms each) that a chunk needs after its own."""
         first, second, third, convnext = self.config.future
-        return first + second + 2 * (third + convnext)
+        return first + second + FRONT_END_STRIDE * (third + convnext)
 
     def init_state(self, batch: int, device: torch.device) -> SubsamplingState:
         """State of streams that start now: before the first frame everything is zero, features
@@ -108,22 +109,22 @@ class ConvSubsampling(nn.Module):
     def step(self, x: Tensor, state: SubsamplingState) -> tuple[Tensor, SubsamplingState]:
         """x (N, T + E, F) with T even and E = `lookahead` -> (N, T / 2, C), next state."""
         frames = x.shape[1] - self.lookahead
-        if frames < 2 or frames % 2:
+        if frames < 1 or frames % FRONT_END_STRIDE:
             raise ValueError(
-                f"a window must hold an even number of frames plus {self.lookahead}, "
-                f"but holds {x.shape[1]}"
+                f"a window must hold a multiple of {FRONT_END_STRIDE} frames plus "
+                f"{self.lookahead}, but holds {x.shape[1]}"
             )
         x = (x - self.config.feature_mean) / self.config.feature_std
         y, first = _past(x[:, None], state.first, frames)
         y, second = _past(_conv_swoosh(y, self.first), state.second, frames)
-        y, third = _past(_conv_swoosh(y, self.second), state.third, frames // 2)
-        y, convnext = _past(_conv_swoosh(y, self.third), state.convnext, frames // 2)
+        y, third = _past(_conv_swoosh(y, self.second), state.third, frames // FRONT_END_STRIDE)
+        y, convnext = _past(_conv_swoosh(y, self.third), state.convnext, frames // FRONT_END_STRIDE)
         # (N, c, T/2, f) -> (N, T/2, f, c): the pointwise layers are matrix products
         inner = depthwise_conv(y, self.depthwise.weight, self.depthwise.bias)
         inner = inner.permute(0, 2, 3, 1).flatten(1, 2)
         inner = feedforward(inner, self.expand, self.reduce)
         past = self._cache_shapes[3][1]
-        same = y[:, :, past : past + frames // 2].permute(0, 2, 3, 1)
+        same = y[:, :, past : past + frames // FRONT_END_STRIDE].permute(0, 2, 3, 1)
         flat = inner.reshape(same.shape) + same
         out = self.norm(self.out_projection(flat.flatten(2)))
         if self.training and self.config.dropout:

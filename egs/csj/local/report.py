@@ -4,21 +4,19 @@
 
 import json
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.rates import encoder_frames
 from dualasr_lib.data.tokenizer import Tokenizer
 from egs.csj.local.options import SPLITS, Options
 from egs.csj.local.stage import Folders, read_jsonl
 
 __all__ = ["run"]
-
-_FRAMES_PER_ENCODER_FRAME = 4
-"""100 Hz to 25 Hz, as our models; for the count of utterances without a CTC alignment."""
 
 
 def run(options: Options, folders: Folders) -> None:
@@ -65,9 +63,7 @@ class _Statistics:
         self._characters.update(supervision["text"])
         self._with_words += "alignment" in supervision
         tokens = self._tokenizer.encode(supervision["text"])
-        repeats = sum(a == b for a, b in pairwise(tokens))
-        encoder_frames = -(-cut["features"]["num_frames"] // _FRAMES_PER_ENCODER_FRAME)
-        if encoder_frames < len(tokens) + repeats:
+        if encoder_frames(cut["features"]["num_frames"]) < ctc_frames(tokens):
             self._misfits.append(cut["id"])
 
     def summary(self) -> dict[str, Any]:
