@@ -7,7 +7,8 @@ in Japanese as a comma does elsewhere. Segments without text are left out everyw
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from statistics import median
 from typing import Literal, NamedTuple
 
 from dualasr_lib.decoding.events import Final, TimedToken
@@ -29,9 +30,9 @@ _HOLD_SECONDS = (
 )
 
 
-_LONGEST_GAP = 1.0  # seconds; longer ones are as good
-_GAP_WEIGHT = 4.0  # a gap of 0.25 s is worth a line of twice or none of the length it should have
-_PHRASE_BONUS = 0.3  # less than a gap of 0.1 s
+_GAP_SECONDS = 0.15  # more than from token to token in the middle: a pause that can be heard
+_INSIDE_WORD = 4.0
+_PHRASE_BONUS = 0.3
 _PHRASE_ENDS = (
     *("、", "。", ",", ".", "?", "!", "？", "！"),
     *("は", "が", "を", "に", "で", "と", "も", "へ", "ね", "よ", "から", "まで", "けど", "ので"),
@@ -74,7 +75,9 @@ def render(transcript: Transcript, kind: Format, max_chars: int = 30) -> str:
 
 
 def captions(finals: Sequence[Final], max_chars: int = 30) -> Iterator[Caption]:
-    """Captions of at most `max_chars` characters each, unless one token alone is longer."""
+    """Captions of at most `max_chars` characters each, unless one token alone is longer; more than
+    the fewest where a word would have to be cut else.
+    """
     if max_chars < 1:
         raise ValueError(f"`max_chars` must be at least 1, but is {max_chars}")
     for final in _spoken(finals):
@@ -91,65 +94,44 @@ def _spoken(finals: Sequence[Final]) -> list[Final]:
 
 
 def _lines(tokens: Sequence[TimedToken], max_chars: int) -> list[list[TimedToken]]:
-    """Tokens in as few lines as `max_chars` allows, cut where it costs least (`_cut_cost`).
-
-    best[j][k]: the cheapest way to put the first k tokens into j lines, as (cost, last cut).
+    """Tokens in lines of at most `max_chars` unless one token alone is longer: the cheapest way, if
+    each line costs 1, each cut what `_cut_costs` says, and a line of uneven length a little.
     """
-    sizes = [len(token.text) for token in tokens]
-    ends = [0, *accumulate(sizes)]
-    cuts = [_cut_cost(tokens, k) for k in range(len(tokens))]
-    best: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]
-    while len(tokens) not in best[-1]:
-        best.append(_one_line_more(best[-1], ends, cuts, max_chars))
-    # a line more than the fewest costs a line; as few as that are balanced against their cuts
-    count = len(best) - 1
-    target = ends[-1] / count
-    best = [{0: (0.0, 0)}]
-    for _ in range(count):
-        best.append(_one_line_more(best[-1], ends, cuts, max_chars, target))
+    ends = [0, *accumulate(len(token.text) for token in tokens)]
+    target = ends[-1] / -(-ends[-1] // max_chars)
+    costs = _cut_costs(tokens)
+    cheapest = [(0.0, 0)]  # of the first k tokens: cost, and where the last line begins
+    for end in range(1, len(ends)):
+        ways = []
+        for begin in range(end - 1, -1, -1):
+            size = ends[end] - ends[begin]
+            if size > max_chars and begin < end - 1:
+                break
+            cost = 1 + ((size - target) / target) ** 2 + costs[begin]
+            ways.append((cheapest[begin][0] + cost, begin))
+        cheapest.append(min(ways))
     lines, end = [], len(tokens)
-    for ways in reversed(best[1:]):
-        begin = ways[end][1]
+    while end:
+        begin = cheapest[end][1]
         lines.append(list(tokens[begin:end]))
         end = begin
     return lines[::-1]
 
 
-def _one_line_more(
-    before: dict[int, tuple[float, int]],
-    ends: Sequence[int],
-    cuts: Sequence[float],
-    max_chars: int,
-    target: float | None = None,
-) -> dict[int, tuple[float, int]]:
-    """The cheapest ways with a line more.
-
-    Args:
-        ends: characters of the first k tokens.
-        cuts: what it costs to begin a line with token k.
-        target: characters that a line should have.
+def _cut_costs(tokens: Sequence[TimedToken]) -> list[float]:
+    """What it costs to begin a line with each token: most of all inside a word, where the gap is no
+    longer than others are. An additional line is cheaper than that, and dearer than a gap is good.
     """
-    ways: dict[int, tuple[float, int]] = {}
-    for begin, (cost, _) in before.items():
-        for end in range(begin + 1, len(ends)):
-            size = ends[end] - ends[begin]
-            if size > max_chars and end > begin + 1:
-                break
-            uneven = 0.0 if target is None else ((size - target) / target) ** 2
-            total = cost + uneven + (cuts[begin] if begin else 0.0)
-            if end not in ways or total < ways[end][0]:
-                ways[end] = (total, begin)
-    return ways
-
-
-def _cut_cost(tokens: Sequence[TimedToken], index: int) -> float:
-    """What it costs to cut before token `index`: less than 0 where it is good to."""
-    if index == 0:
-        return 0.0
-    before = "".join(token.text for token in tokens[max(0, index - 3) : index]).strip()
-    gap = tokens[index].seconds - tokens[index - 1].seconds
-    is_phrase = before.endswith(_PHRASE_ENDS) or tokens[index].text.startswith(" ")
-    return -_GAP_WEIGHT * min(gap, _LONGEST_GAP) - (_PHRASE_BONUS if is_phrase else 0.0)
+    gaps = [b.seconds - a.seconds for a, b in pairwise(tokens)]
+    pace = median(gaps) if gaps else 0.0
+    costs = [0.0]
+    for index, gap in enumerate(gaps, start=1):
+        longer = max(0.0, gap - pace)
+        cost = _INSIDE_WORD * (1 - min(1.0, longer / _GAP_SECONDS)) - 0.5 * min(1.0, longer)
+        before = "".join(token.text for token in tokens[max(0, index - 3) : index]).strip()
+        is_phrase = before.endswith(_PHRASE_ENDS) or tokens[index].text.startswith(" ")
+        costs.append(cost - (_PHRASE_BONUS if is_phrase else 0.0))
+    return costs
 
 
 def _json(transcript: Transcript) -> str:
