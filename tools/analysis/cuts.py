@@ -21,9 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.configuration import ExperimentConfig
 from dualasr_lib.core.program import run_program
-from dualasr_lib.data.datamodule import DataModule, Utterance
+from dualasr_lib.data.datamodule import DataConfig, DataModule, Utterance
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.live import listen
@@ -143,7 +142,7 @@ def main() -> None:
     arguments = parse_arguments()
     engine = load_engine(arguments)
     tokenizer = Tokenizer.load(arguments.data_dir / "lang")
-    data = DataModule(ExperimentConfig().data, arguments.data_dir, tokenizer)
+    data = DataModule(DataConfig(), arguments.data_dir, tokenizer)
     utterances = [item for split in arguments.split for item in data.split_cuts(split)]
     joined = list(talks(utterances, arguments.minutes))
     as_given = engine.config.endpoint
