@@ -31,7 +31,8 @@ from dualasr_lib.core.table import markdown
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.data.folder import recording_files
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
-from dualasr_lib.decoding.live import Event, Final, listen
+from dualasr_lib.decoding.events import Event, Final
+from dualasr_lib.decoding.live import listen
 from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
 
 _MINUTES = 5

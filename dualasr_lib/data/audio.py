@@ -1,17 +1,20 @@
 """Audio files of any common kind as a stream of blocks: mono float32 at one sample rate.
 
 wav, flac, ogg, mp3 and what else libsndfile reads. Channels are averaged, sample rates converted by
-soxr as the file is read, so memory does not grow with its length. What cannot be right is an error
-that names the file: no audio, cut short, damaged, NaN. Left out: formats that libsndfile does not
+soxr as the file is read, so memory does not grow with its length. Pipes and standard input ("-")
+are read as they come (`pipe`). What cannot be right is an error that names the file: no audio, cut
+short, damaged, NaN, 16-bit samples in a file of floats. Left out: formats that libsndfile does not
 read (m4a, video), microphones, and loudness.
 
 n samples of a block.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,15 @@ import soundfile
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.levels import LOUDEST
+from dualasr_lib.data.pipe import STANDARD_INPUT, ForwardFile, copied, is_pipe, open_pipe
+
 __all__ = ["AudioFile", "open_audio"]
 
 _LOG = logging.getLogger(__name__)
 
 _READ_SECONDS = 1.0
+_PIPE_SECONDS = 0.1  # somebody may be speaking into it
 _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 0.01
 _MP3_SLACK = 2 * 1152  # an MP3 header counts whole frames and the encoder's delay
@@ -36,29 +43,35 @@ _DECLARED = re.compile(r"^\s*(?:data|SSND|riff)\s*: (\d+) \(should be (\d+)\)", 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioFile:
-    """A file that has been looked at; every call of `blocks` reads it anew."""
+    """A file that has been looked at; every call of `blocks` reads it anew, or says that it is a
+    pipe, which can be read once.
+    """
 
     path: Path
+    """For the reader: "standard input" is one."""
     sample_rate: int
     """Hz, of the blocks."""
     file_sample_rate: int
     """Hz, in the file."""
     num_channels: int
     """In the file."""
-    num_frames: int
-    """Samples of a channel, as the file's header says."""
+    num_frames: int | None
+    """Samples of a channel, as the file's header says; None: a pipe that does not know."""
+    source: "_Source" = field(repr=False, compare=False)
+    """Where it is read."""
 
     @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.num_frames / self.file_sample_rate
+    def duration(self) -> float | None:
+        """Seconds; None: nobody knows yet."""
+        return None if self.num_frames is None else self.num_frames / self.file_sample_rate
 
     def blocks(self, num_samples: int) -> Iterator[Tensor]:
         """(num_samples,) float32 each, the last block may be shorter.
 
         Raises:
-            ValueError: the file ends too early or is damaged there, or has NaN or infinite samples;
-                the message says at which second.
+            ValueError: the file ends too early or is damaged there, or has samples that are NaN,
+                infinite or far too loud, and the message says at which second; a pipe that has been
+                read.
         """
         if num_samples < 1:
             raise ValueError(
@@ -95,9 +108,9 @@ class AudioFile:
     def _mono(self) -> Iterator[Any]:
         """(n,) float32 arrays at the file's rate, checked."""
         done = clipped = 0
-        with _opened(self.path) as file:
+        with self.source.opened(self.path) as file:
             for piece in self._pieces(file):  # (n, channels)
-                self._check_finite(piece, done)
+                self._check(piece, done)
                 clipped += int((np.abs(piece) >= _FULL_SCALE).sum())
                 done += len(piece)
                 yield piece.mean(axis=1, dtype=np.float32)
@@ -110,7 +123,8 @@ class AudioFile:
             )
 
     def _pieces(self, file: Any) -> Iterator[Any]:
-        length = max(1, int(_READ_SECONDS * self.file_sample_rate))
+        seconds = _READ_SECONDS if self.source.pipe is None else _PIPE_SECONDS
+        length = max(1, int(seconds * self.file_sample_rate))
         done = 0
         while True:
             try:
@@ -122,23 +136,28 @@ class AudioFile:
             done += len(piece)
             yield piece
         slack = _MP3_SLACK if "MPEG" in file.subtype else 0
-        if done + slack < self.num_frames:
+        if self.num_frames is not None and done + slack < self.num_frames:
             raise ValueError(self._damaged(done, "it ends there"))
 
     def _damaged(self, position: int, reason: str) -> str:
-        seconds = min(position, self.num_frames) / self.file_sample_rate
+        seconds = min(position, self.num_frames or position) / self.file_sample_rate
+        promise = "" if self.duration is None else f" {self.duration:.2f} s of"
         return (
-            f"{self.path}: must hold {self.duration:.2f} s of audio as its header says, but cannot "
-            f"be read up to {seconds:.2f} s: {reason.strip().rstrip('.') or 'damaged data'}"
+            f"{self.path}: must hold{promise} audio as its header says, but cannot be read up to "
+            f"{seconds:.2f} s: {reason.strip().rstrip('.') or 'damaged data'}"
         )
 
-    def _check_finite(self, piece: Any, done: int) -> None:
-        good = np.isfinite(piece).all(axis=1)
+    def _check(self, piece: Any, done: int) -> None:
+        good = (np.abs(piece) <= LOUDEST).all(axis=1)  # False for NaN
         if not good.all():
-            seconds = (done + int(np.argmin(good))) / self.file_sample_rate
+            first = int(np.argmin(good))
+            worst = float(np.abs(piece[first]).max())
+            what = "there is NaN or infinity"
+            if np.isfinite(worst):
+                what = f"there is {worst:g} (samples of 16 bits are to be divided by 32768)"
             raise ValueError(
-                f"{self.path}: samples must be finite numbers, but there is NaN or infinity at "
-                f"{seconds:.3f} s"
+                f"{self.path}: samples must be finite numbers in [-1, 1], but {what} at "
+                f"{(done + first) / self.file_sample_rate:.3f} s"
             )
 
 
@@ -152,47 +171,99 @@ class _Straight(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def open_audio(path: Path, sample_rate: int = 16000) -> AudioFile:
-    """Looks at a file; its blocks will be mono at `sample_rate`.
+class _Source:
+    """Where samples come from: a file, a pipe, or the copy of one."""
+
+    def __init__(self, path: Path) -> None:
+        self.pipe: ForwardFile | None = None
+        self._file = path
+        self._copy: Any = None
+        self._header: Any = None
+        self._is_read = False
+        if not is_pipe(path):
+            return
+        self.pipe = open_pipe(path)
+        if not self.pipe.is_empty and not self.pipe.begins_as_wav():
+            self._copy = copied(self.pipe)
+            self.pipe, self._file = None, Path(self._copy.name)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None: nobody knows yet."""
+        if self.pipe is not None:
+            return 0 if self.pipe.is_empty else None
+        return self._file.stat().st_size
+
+    def opened(self, path: Path) -> Any:
+        """A `soundfile.SoundFile` at the beginning; a pipe has one beginning."""
+        if self.pipe is None:
+            return _opened(path, self._file)
+        if self._is_read:
+            raise ValueError(f"{path}: a pipe can be read once only")
+        self._is_read = True
+        self.pipe.go_on()
+        return self._header
+
+    def looked_at(self, path: Path) -> Any:
+        """A `soundfile.SoundFile` whose header is to be read."""
+        if self.pipe is None:
+            return _opened(path, self._file)
+        self._header = _opened(path, self.pipe)
+        return contextlib.nullcontext(self._header)
+
+
+def open_audio(path: str | PathLike[str], sample_rate: int = 16000) -> AudioFile:
+    """Looks at a file, a pipe or ("-") standard input; its blocks will be mono at `sample_rate`.
 
     Raises:
-        ValueError: no such file, a folder, no audio, no samples, or fewer than its header promises.
+        ValueError: no such file, a folder, a device, no audio, no samples, or fewer than its header
+            promises.
     """
-    if not path.exists():
+    path = Path(path)
+    name = Path("standard input") if str(path) == STANDARD_INPUT else path
+    if name is path and not path.exists():
         raise ValueError(f"{path}: there is no such file")
     if path.is_dir():
         raise ValueError(f"{path}: must be an audio file, but is a folder")
-    if path.is_file() and not path.stat().st_size:
-        raise ValueError(f"{path}: must be an audio file, but is empty (0 bytes)")
-    with _opened(path) as file:
-        _check_promise(path, file)
+    source = _Source(path)
+    if source.size == 0:
+        raise ValueError(f"{name}: must be an audio file, but is empty (0 bytes)")
+    with source.looked_at(name) as file:
+        _check_promise(name, file)
         audio = AudioFile(
-            path=path,
+            path=name,
             sample_rate=sample_rate,
             file_sample_rate=file.samplerate,
             num_channels=file.channels,
-            num_frames=file.frames if file.frames < _UNKNOWN_FRAMES else _counted(path, file),
+            num_frames=_num_frames(name, file, source),
+            source=source,
         )
-    if not audio.num_frames:
-        raise ValueError(f"{path}: must hold audio, but has 0 samples")
+    if audio.num_frames == 0:
+        raise ValueError(f"{name}: must hold audio, but has 0 samples")
     if (audio.file_sample_rate, audio.num_channels) != (sample_rate, 1):
         channels = f"{audio.num_channels} channel{'s' if audio.num_channels > 1 else ''}"
         _LOG.info(
-            "%s: %d Hz, %s -> %d Hz, mono", path, audio.file_sample_rate, channels, sample_rate
+            "%s: %d Hz, %s -> %d Hz, mono", name, audio.file_sample_rate, channels, sample_rate
         )
     return audio
 
 
-def _opened(path: Path) -> Any:
-    """A `soundfile.SoundFile`."""
+def _opened(name: Path, file: Path | ForwardFile) -> Any:
+    """A `soundfile.SoundFile`; `name` is for messages."""
     try:
-        return _Straight(path)
+        return _Straight(file)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless *.raw
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
         raise ValueError(
-            f"{path}: must be audio that libsndfile reads (wav, flac, ogg, mp3, ...), but is "
+            f"{name}: must be audio that libsndfile reads (wav, flac, ogg, mp3, ...), but is "
             f"not: {reason}"
         ) from error
+
+
+def _num_frames(name: Path, file: Any, source: _Source) -> int | None:
+    if source.pipe is not None and source.pipe.is_endless:
+        return None
+    return int(file.frames) if file.frames < _UNKNOWN_FRAMES else _counted(name, file)
 
 
 def _check_promise(path: Path, file: Any) -> None:

@@ -1,14 +1,17 @@
 """Final texts of a recording as a file: plain text, JSON, SubRip (SRT) or WebVTT captions.
 
-A long segment becomes several captions of about equal length, cut where tokens begin. Segments
-without text are left out everywhere.
+A long segment becomes several captions of about equal length. They are cut between tokens, never
+inside one: at the longest gaps that the token times know, then after particles, which end a phrase
+in Japanese as a comma does elsewhere. Segments without text are left out everywhere.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from statistics import median
 from typing import Literal, NamedTuple
 
-from dualasr_lib.decoding.live import Final, TimedToken
+from dualasr_lib.decoding.events import Final, TimedToken
 
 __all__ = [
     "FORMATS",
@@ -24,6 +27,15 @@ FORMATS: tuple[Format, ...] = ("text", "json", "srt", "vtt")
 
 _HOLD_SECONDS = (
     0.6  # a token is emitted at its beginning; the last one of a caption stays this long
+)
+
+
+_GAP_SECONDS = 0.15  # more than from token to token in the middle: a pause that can be heard
+_INSIDE_WORD = 4.0
+_PHRASE_BONUS = 0.3
+_PHRASE_ENDS = (
+    *("、", "。", ",", ".", "?", "!", "？", "！"),
+    *("は", "が", "を", "に", "で", "と", "も", "へ", "ね", "よ", "から", "まで", "けど", "ので"),
 )
 
 
@@ -63,11 +75,13 @@ def render(transcript: Transcript, kind: Format, max_chars: int = 30) -> str:
 
 
 def captions(finals: Sequence[Final], max_chars: int = 30) -> Iterator[Caption]:
-    """Captions of at most `max_chars` characters each, unless one token alone is longer."""
+    """Captions of at most `max_chars` characters each, unless one token alone is longer; more than
+    the fewest where a word would have to be cut else.
+    """
     if max_chars < 1:
         raise ValueError(f"`max_chars` must be at least 1, but is {max_chars}")
     for final in _spoken(finals):
-        lines = list(_lines(final.tokens, max_chars))
+        lines = _lines(final.tokens, max_chars)
         for line, following in zip(lines, [*lines[1:], None]):
             limit = final.end_seconds if following is None else following[0].seconds
             start = line[0].seconds
@@ -79,22 +93,45 @@ def _spoken(finals: Sequence[Final]) -> list[Final]:
     return [final for final in finals if final.text.strip()]
 
 
-def _lines(tokens: Sequence[TimedToken], max_chars: int) -> Iterator[list[TimedToken]]:
-    """Tokens in lines of about one length. That length is what the fewest lines would have; tokens
-    of several characters, which are not broken, may leave room in some and so make more of them.
+def _lines(tokens: Sequence[TimedToken], max_chars: int) -> list[list[TimedToken]]:
+    """Tokens in lines of at most `max_chars` unless one token alone is longer: the cheapest way, if
+    each line costs 1, each cut what `_cut_costs` says, and a line of uneven length a little.
     """
-    total = sum(len(token.text) for token in tokens)
-    count = -(-total // max_chars)
-    limit = -(-total // count)
-    line: list[TimedToken] = []
-    size = 0
-    for token in tokens:
-        if line and size + len(token.text) > limit:
-            yield line
-            line, size = [], 0
-        line.append(token)
-        size += len(token.text)
-    yield line
+    ends = [0, *accumulate(len(token.text) for token in tokens)]
+    target = ends[-1] / -(-ends[-1] // max_chars)
+    costs = _cut_costs(tokens)
+    cheapest = [(0.0, 0)]  # of the first k tokens: cost, and where the last line begins
+    for end in range(1, len(ends)):
+        ways = []
+        for begin in range(end - 1, -1, -1):
+            size = ends[end] - ends[begin]
+            if size > max_chars and begin < end - 1:
+                break
+            cost = 1 + ((size - target) / target) ** 2 + costs[begin]
+            ways.append((cheapest[begin][0] + cost, begin))
+        cheapest.append(min(ways))
+    lines, end = [], len(tokens)
+    while end:
+        begin = cheapest[end][1]
+        lines.append(list(tokens[begin:end]))
+        end = begin
+    return lines[::-1]
+
+
+def _cut_costs(tokens: Sequence[TimedToken]) -> list[float]:
+    """What it costs to begin a line with each token: most of all inside a word, where the gap is no
+    longer than others are. An additional line is cheaper than that, and dearer than a gap is good.
+    """
+    gaps = [b.seconds - a.seconds for a, b in pairwise(tokens)]
+    pace = median(gaps) if gaps else 0.0
+    costs = [0.0]
+    for index, gap in enumerate(gaps, start=1):
+        longer = max(0.0, gap - pace)
+        cost = _INSIDE_WORD * (1 - min(1.0, longer / _GAP_SECONDS)) - 0.5 * min(1.0, longer)
+        before = "".join(token.text for token in tokens[max(0, index - 3) : index]).strip()
+        is_phrase = before.endswith(_PHRASE_ENDS) or tokens[index].text.startswith(" ")
+        costs.append(cost - (_PHRASE_BONUS if is_phrase else 0.0))
+    return costs
 
 
 def _json(transcript: Transcript) -> str:

@@ -1,14 +1,19 @@
-"""When a sentence of running speech is over: rules on trailing silence and length.
+"""When a sentence of running speech is over: rules on trailing silence and length; and where
+speech without a pause is cut.
 
 The three rules of Kaldi's online decoders and their clients, and one that spares most long
-segments a cut inside a word. Silence is the time in which a search has emitted no token; left out:
-voice activity detection on the audio itself.
+segments a cut in running speech. Silence is the time in which a search has emitted no token; left
+out: voice activity detection on the audio itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import Literal
 
-__all__ = ["EndReason", "EndpointConfig", "endpoint"]
+__all__ = ["EndReason", "EndpointConfig", "cut_frame", "endpoint"]
+
+_BLANK = 0
 
 EndReason = Literal["silence", "pause", "length", "end"]
 """Why a segment ended: nothing was said, a sentence was over, it became too long, no more audio."""
@@ -29,7 +34,10 @@ class EndpointConfig:
     breath_seconds: float = 0.4
     """Trailing silence that is such a breath."""
     max_seconds: float = 20.0
-    """Length at which a segment is cut wherever it is (rule 3); bounds memory and the second pass.
+    """Length that a segment never exceeds (rule 3); bounds memory and the second pass."""
+    cut_seconds: float = 5.0
+    """The last seconds of a segment that became too long, in which the longest gap between two
+    tokens is looked for; it is cut there. At most half of the segment is searched.
     """
 
     def __post_init__(self) -> None:
@@ -60,3 +68,24 @@ def endpoint(
     if silence >= config.silence_seconds:
         return "silence"
     return "length" if length >= config.max_seconds else None
+
+
+def cut_frame(best: Sequence[int]) -> int:
+    """The frame before which speech is cut, 1 <= result <= S: the middle of the longest run of
+    blanks; of equals the last one.
+
+    Without a blank it is cut where the last two different tokens meet, or else at the end.
+
+    Args:
+        best: the most probable token of each of the S >= 1 last frames.
+    """
+    size = len(best)
+    longest, cut, position = 0, 0, 0
+    for token, group in groupby(best):
+        length = len(list(group))
+        if token == _BLANK and length >= longest:
+            longest, cut = length, position + (length + 1) // 2
+        position += length
+    if longest:
+        return max(1, cut)
+    return next((i for i in range(size - 1, 0, -1) if best[i - 1] != best[i]), size)

@@ -1,7 +1,5 @@
-"""One step of the model for some streams: windows cut and completed, what comes back checked.
-
-What the loops of `streaming` and `live` share; `contract` says what a window is. Clocks, searches
-and texts are theirs.
+"""One step of the model for some streams: windows cut and completed, states gathered, what comes
+back checked. `contract` says what a window is; searches and texts are `stream`'s.
 
 N streams of a step, n samples of a stream, P new ones of a window, L look-ahead; S' encoder frames
 of a step, S <= S' of them wanted; C channels.
@@ -13,9 +11,39 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.tree import map_tree, stack
 from dualasr_lib.decoding.contract import Frames, StreamingModel
 
-__all__ = ["Stepped", "Turn", "step_streams", "window"]
+__all__ = ["Row", "Stepped", "Turn", "gather", "step_streams", "window"]
+
+
+class Row(NamedTuple):
+    """The model state of one stream: its place in the stacked state of a batch.
+
+    Streams that step together again find their states stacked as they were left.
+    """
+
+    stacked: Any
+    """NamedTuple tree of `size` streams."""
+    place: int = 0
+    size: int = 1
+
+    @property
+    def alone(self) -> "Row":
+        """The same state as a batch of one, which keeps no other stream's in memory."""
+        if self.size == 1:
+            return self
+        place = self.place
+        return Row(map_tree(lambda leaf: leaf[place : place + 1].clone(), self.stacked))
+
+
+def gather(rows: Sequence[Row]) -> Any:
+    """The states of N >= 1 streams, stacked in this order."""
+    whole, _, size = rows[0]
+    together = all(row.stacked is whole for row in rows)
+    if together and [row.place for row in rows] == list(range(size)):
+        return whole
+    return stack([row.alone.stacked for row in rows])
 
 
 class Turn(NamedTuple):
@@ -41,14 +69,14 @@ class Stepped(NamedTuple):
     """Per stream S."""
     hidden: list[Tensor]
     """Per stream (S, C) for a second pass; empty if there is none."""
-    state: Any
-    """Of the N streams after the step."""
+    rows: list[Row]
+    """Per stream its state after the step."""
 
 
 def step_streams(
-    model: StreamingModel, turns: Sequence[Turn], state: Any, keep_hidden: bool
+    model: StreamingModel, turns: Sequence[Turn], rows: Sequence[Row], keep_hidden: bool
 ) -> Stepped:
-    """One step of `model` for N streams, whose states come stacked.
+    """One step of `model` for N >= 1 streams and their states.
 
     Raises:
         ValueError: the model returns other frames than it has declared, or no hidden states
@@ -58,7 +86,7 @@ def step_streams(
     shift = model.chunk_samples // model.frame_shift_samples
     windows = [window(turn.samples, turn.start, length) for turn in turns]
     left = [turn.num_features - turn.steps_done * shift for turn in turns]
-    result = model.step(torch.stack(windows), torch.tensor(left), state)
+    result = model.step(torch.stack(windows), torch.tensor(left), gather(rows))
     expected = (len(turns), model.chunk_frames)
     for head, said in result.frames.items():
         if said.shape[:2] != expected:
@@ -66,17 +94,18 @@ def step_streams(
                 f"a step must return (streams, `chunk_frames`) = {expected} frames, "
                 f"but returned {tuple(said.shape[:2])} of head {head}"
             )
+    after = [Row(result.state, index, len(turns)) for index in range(len(turns))]
     counts = [min(turn.num_wanted, model.chunk_frames) for turn in turns]
     frames: list[Frames] = [
         {head: said[i, :count] for head, said in result.frames.items()}
         for i, count in enumerate(counts)
     ]
     if not keep_hidden:
-        return Stepped(frames, counts, [], result.state)
+        return Stepped(frames, counts, [], after)
     if result.hidden is None:
         raise ValueError("a second pass needs hidden states, but the model returns none")
     hidden = [rows[:count].clone() for rows, count in zip(result.hidden, counts)]
-    return Stepped(frames, counts, hidden, result.state)
+    return Stepped(frames, counts, hidden, after)
 
 
 def window(samples: Tensor, start: int, length: int) -> Tensor:

@@ -8,6 +8,7 @@ compute time excluded), or at the wall time since the stream joined (`realtime` 
 at its natural speed, so that compute time and waiting for other streams count, as a user would see
 it).
 
+What is done to a stream is `stream`'s; here are the clock, the coming and going, and the records.
 The cost of a step of model and search does not depend on the age of a stream. That of its text
 does: it is made anew of all tokens after each step. Utterances are short; of audio without end
 `live` makes segments.
@@ -17,14 +18,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from dualasr_lib.core.tree import split, stack
 from dualasr_lib.decoding.contract import (
-    Frames,
     ModelStep,
     OnlineSearch,
     Rewritten,
@@ -34,7 +32,19 @@ from dualasr_lib.decoding.contract import (
 )
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.offline import Detokenise
-from dualasr_lib.decoding.stepping import Turn, step_streams
+from dualasr_lib.decoding.samples import as_samples
+from dualasr_lib.decoding.second_pass import rewrite
+from dualasr_lib.decoding.stream import (
+    Parts,
+    Stream,
+    advance,
+    at_end,
+    audio_seconds,
+    close_at_end,
+    ended,
+    heard,
+    open_stream,
+)
 
 __all__ = [
     "Clock",
@@ -126,7 +136,8 @@ def decode_streams(
         ValueError: audio that is not (n,) finite samples, or a model whose output does not fit its
             own declaration; the message names the utterance.
     """
-    loop = _Loop(model, search, detokenise, config, second_pass, watcher, clock)
+    parts = Parts(model, search, detokenise, second_pass is not None, endpoint=None)
+    loop = _Loop(parts, config, second_pass, watcher, clock)
     finished: dict[int, Hypothesis] = {}
     for index, hypothesis in loop.run(utterances):
         finished[index] = hypothesis
@@ -139,21 +150,14 @@ def decode_streams(
 
 
 @dataclass(eq=False)
-class _Stream:
-    """Book-keeping of one stream."""
+class _Playing:
+    """An utterance that is being streamed."""
 
     index: int
     utterance: Utterance
-    samples: Tensor
-    num_features: int
-    num_outputs: int
     started: float
     """Wall time at which it joined."""
-    model_state: Any
-    search_state: Any
-    steps_done: int = 0
-    hidden: list[Tensor] = field(default_factory=list)
-    """(S_i, C) of each step, for the second pass."""
+    stream: Stream
     emissions: list[Emission] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
 
@@ -162,177 +166,106 @@ class _Stream:
         """The text shown now."""
         return self.emissions[-1].text if self.emissions else ""
 
-    def turn(self, hop: int, frames: int) -> Turn:
-        """Its next window, in steps of `hop` samples and `frames` encoder frames."""
-        return Turn(
-            samples=self.samples,
-            start=self.steps_done * hop,
-            steps_done=self.steps_done,
-            num_features=self.num_features,
-            num_wanted=self.num_outputs - self.steps_done * frames,
-        )
-
-
-class _States:
-    """Model states of the streams, kept stacked as long as the same streams step together."""
-
-    def __init__(self) -> None:
-        self._streams: list[_Stream] = []
-        self._stacked: Any = None
-
-    def stacked(self, streams: list[_Stream]) -> Any:
-        """The states of `streams` as one of batch N."""
-        if streams != self._streams:
-            if self._streams:
-                for stream, state in zip(self._streams, split(self._stacked)):
-                    stream.model_state = state
-            self._stacked = stack([stream.model_state for stream in streams])
-            self._streams = list(streams)
-        return self._stacked
-
-    def update(self, stacked: Any) -> None:
-        """The states after a step of the same streams."""
-        self._stacked = stacked
-
 
 class _Loop:
     """Steps the streams that are due until all have ended."""
 
     def __init__(
         self,
-        model: StreamingModel,
-        search: OnlineSearch,
-        detokenise: Detokenise,
+        parts: Parts,
         config: StreamingConfig,
         second_pass: SecondPass | None,
         watcher: Watcher,
         clock: Clock,
     ) -> None:
-        self._model = model
-        self._search = search
-        self._detokenise = detokenise
+        self._parts = parts
         self._config = config
         self._second_pass = second_pass
         self._watcher = watcher
         self._clock = clock
-        self._states = _States()
         self.compute_seconds = 0.0
 
     def run(self, utterances: Iterable[Utterance]) -> Iterator[tuple[int, Hypothesis]]:
         """(place of the utterance, hypothesis) in the order in which streams end."""
         waiting = enumerate(utterances)
-        active: list[_Stream] = []
+        active: list[_Playing] = []
         while True:
             room = self._config.num_streams - len(active)
             active += [self._join(index, item) for index, item in islice(waiting, room)]
             if not active:
                 return
-            ended = [s for s in active if s.steps_done * self._model.chunk_frames >= s.num_outputs]
-            for stream in ended:
-                active.remove(stream)
-                yield stream.index, self._finish(stream)
-            if not ended:
+            over = [playing for playing in active if at_end(self._parts, playing.stream)]
+            for playing in over:
+                active.remove(playing)
+                yield playing.index, self._finish(playing)
+            if not over:
                 self._advance(self._due(active))
 
-    def _join(self, index: int, utterance: Utterance) -> _Stream:
-        samples = utterance.audio()
-        if samples.dim() != 1 or not bool(samples.isfinite().all()):
-            raise ValueError(
-                f"audio must be (n,) finite samples, but utterance {utterance.id!r} has "
-                f"shape {tuple(samples.shape)} or NaN/inf in it"
-            )
-        return _Stream(
-            index=index,
-            utterance=utterance,
-            samples=samples.float(),
-            num_features=self._model.num_feature_frames(len(samples)),
-            num_outputs=self._model.num_output_frames(len(samples)),
-            started=self._clock.now(),
-            model_state=self._model.init_state(1),
-            search_state=self._search.open(),
-        )
+    def _join(self, index: int, utterance: Utterance) -> _Playing:
+        try:
+            samples = as_samples(utterance.audio(), sample_rate=self._parts.model.sample_rate)
+        except ValueError as error:
+            raise ValueError(f"utterance {utterance.id!r}: {error}") from error
+        started = self._clock.now()
+        stream = ended(heard(self._parts, open_stream(self._parts), samples))
+        return _Playing(index, utterance, started, stream)
 
-    def _audio_seconds(self, stream: _Stream) -> float:
-        """Audio that has to be there for the stream's next step."""
-        model = self._model
-        needed = (stream.steps_done + 1) * model.chunk_samples + model.lookahead_samples
-        return min(needed, len(stream.samples)) / model.sample_rate
-
-    def _due(self, streams: list[_Stream]) -> list[_Stream]:
-        """Streams whose next window is complete, after waiting for the first."""
+    def _due(self, active: list[_Playing]) -> list[_Playing]:
+        """Those whose next window is complete, after waiting for the first."""
         if not self._config.realtime:
-            return streams
-        due_at = [stream.started + self._audio_seconds(stream) for stream in streams]
+            return active
+        due_at = [item.started + audio_seconds(self._parts, item.stream) for item in active]
         wait = min(due_at) - self._clock.now()
         if wait > 0:
             self._clock.sleep(wait)
         now = max(self._clock.now(), min(due_at))
-        return [stream for stream, time_due in zip(streams, due_at) if time_due <= now]
+        return [item for item, time_due in zip(active, due_at) if time_due <= now]
 
-    def _advance(self, streams: list[_Stream]) -> None:
-        """One step of model and search for `streams`."""
+    def _advance(self, due: list[_Playing]) -> None:
+        """One step of model and search."""
         start = self._clock.now()
-        with torch.no_grad():
-            steps = self._search.step(
-                self._frames(streams), [stream.search_state for stream in streams]
-            )
-        texts = [self._detokenise(step.partial.tokens) for step in steps]
+        steps = advance(self._parts, [playing.stream for playing in due])
         seconds = self._clock.now() - start
         self.compute_seconds += seconds
-        for stream, step, text in zip(streams, steps, texts):
-            audio_seconds = self._audio_seconds(stream)
-            stream.search_state = step.state
-            stream.steps_done += 1
-            stream.step_seconds.append(seconds)
-            self._show(stream, text, audio_seconds, seconds)
+        for playing, step in zip(due, steps):
+            playing.stream = step.stream
+            playing.step_seconds.append(seconds)
+            if step.partial is not None:
+                self._show(playing, step.partial.text, step.audio_seconds, seconds)
 
-    def _frames(self, streams: list[_Stream]) -> list[Frames]:
-        """Per stream each (S_i, ...): the new encoder frames that lie inside its audio; their
-        hidden states are kept.
-        """
-        model = self._model
-        turns = [stream.turn(model.chunk_samples, model.chunk_frames) for stream in streams]
-        keep_hidden = self._second_pass is not None
-        stepped = step_streams(model, turns, self._states.stacked(streams), keep_hidden)
-        self._states.update(stepped.state)
-        for stream, hidden in zip(streams, stepped.hidden):
-            stream.hidden.append(hidden)
-        return stepped.frames
-
-    def _show(self, stream: _Stream, text: str, audio_seconds: float, seconds: float) -> None:
+    def _show(self, playing: _Playing, text: str, audio: float, seconds: float) -> None:
         """Records `text` if it differs from what is shown."""
-        if text == stream.text:
+        if text == playing.text:
             return
-        wall = self._clock.now() - stream.started
-        shown_seconds = wall if self._config.realtime else audio_seconds
-        emission = Emission(text, audio_seconds, seconds, shown_seconds)
-        stream.emissions.append(emission)
-        self._watcher.on_partial(stream.utterance.id, emission)
+        wall = self._clock.now() - playing.started
+        emission = Emission(text, audio, seconds, wall if self._config.realtime else audio)
+        playing.emissions.append(emission)
+        self._watcher.on_partial(playing.utterance.id, emission)
 
-    def _finish(self, stream: _Stream) -> Hypothesis:
+    def _finish(self, playing: _Playing) -> Hypothesis:
         """The final text; the first pass's is shown as a last emission if it changed at the end."""
-        first = self._search.finish(stream.search_state)
-        duration = len(stream.samples) / self._model.sample_rate
-        self._show(stream, self._detokenise(first.tokens), duration, 0.0)
-        (path, fallbacks), finalise_seconds = Rewritten(first), None
-        if self._second_pass is not None and stream.hidden:
+        parts, utterance = self._parts, playing.utterance
+        closed = close_at_end(parts, playing.stream)
+        duration = closed.end / parts.model.sample_rate
+        self._show(playing, parts.detokenise(closed.path.tokens), duration, 0.0)
+        (path, fallbacks), finalise_seconds = Rewritten(closed.path), None
+        if self._second_pass is not None and closed.hidden:
             begun = self._clock.now()
-            with torch.no_grad():
-                path, fallbacks = self._second_pass(torch.cat(stream.hidden))
+            path, fallbacks = rewrite(self._second_pass, closed.hidden)().rewritten
             finalise_seconds = self._clock.now() - begun
             self.compute_seconds += finalise_seconds
-        text = self._detokenise(path.tokens)
+        text = parts.detokenise(path.tokens)
         # Text that needs no sound may be there before the audio has ended: nobody waits for it.
-        waited = max(0.0, self._clock.now() - stream.started - duration)
+        waited = max(0.0, self._clock.now() - playing.started - duration)
         return Hypothesis(
-            id=stream.utterance.id,
+            id=utterance.id,
             text=text,
-            ref=stream.utterance.text,
+            ref=utterance.text,
             path=path,
             duration=duration,
-            words=tuple(stream.utterance.words),
-            emissions=tuple(stream.emissions),
-            step_seconds=tuple(stream.step_seconds),
+            words=tuple(utterance.words),
+            emissions=tuple(playing.emissions),
+            step_seconds=tuple(playing.step_seconds),
             finalise_seconds=finalise_seconds,
             final_seconds=waited if self._config.realtime else None,
             fallbacks=fallbacks,

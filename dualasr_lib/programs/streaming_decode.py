@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.contract import OnlineSearch, SecondPass
     from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
     from dualasr_lib.decoding.offline import Detokenise
+    from dualasr_lib.decoding.streaming import Watcher
+    from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.decode_setup import DecodeSetup
     from dualasr_lib.recognition.recogniser import StreamingPath
 
@@ -50,7 +52,7 @@ class StreamJob:
     realtime: bool = False
     """Audio at its natural speed."""
     show: bool = False
-    """Print partial texts."""
+    """Print texts as they grow, then the final one, marked where a second pass changed it."""
 
     def __post_init__(self) -> None:
         if self.num_streams < 1:
@@ -121,13 +123,16 @@ def _decode(
     from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
     from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
     from dualasr_lib.decoding.writer import write_results
+    from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.scoring import scoring_of
 
     name, utterances = ready.name, data.split_cuts(split)
     progress = Progress(f"{split} {name.method}", "utterances", len(utterances))
     watcher = Watcher(on_final=partial(_count, progress))
     if job.show:
-        watcher = watcher._replace(on_partial=_print_partial)
+        screen = Screen()
+        screen.say(f"weights: {ready.params['model']}; {name.method}")
+        watcher = _shown_on(screen, progress)
     config = StreamingConfig(num_streams=job.num_streams, realtime=job.realtime)
     found = decode_streams(utterances, path, ready.first, detokenise, config, ready.second, watcher)
     scoring = scoring_of(data.folder, split)
@@ -147,8 +152,20 @@ def _ready(setup: "DecodeSetup", job: StreamJob, method: str) -> _Ready:
     return _Ready(first.search, second, params, name._replace(variant=name.variant + job.variant))
 
 
-def _print_partial(utterance: str, emission: "Emission") -> None:
-    print(f"{utterance}  {emission.shown_seconds:7.2f} s  {emission.text}", flush=True)
+def _shown_on(screen: "Screen", progress: Progress) -> "Watcher":
+    """Tells the screen what is heard; a final text is shown when a user would see it."""
+    from dualasr_lib.decoding.streaming import Watcher
+
+    def on_partial(utterance: str, emission: "Emission") -> None:
+        screen.partial(utterance, emission.shown_seconds, emission.text)
+
+    def on_final(final: "Hypothesis") -> None:
+        seconds = final.duration + (final.final_seconds or 0.0)
+        screen.final(final.id, seconds, final.first_pass_text, final.text)
+        screen.end(final.id)
+        progress.add(1)
+
+    return Watcher(on_partial, on_final)
 
 
 def _count(progress: Progress, hypothesis: "Hypothesis") -> None:

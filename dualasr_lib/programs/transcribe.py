@@ -2,11 +2,14 @@
 
     dualasr-transcribe --exp-dir EXP --data-dir DATA [--format text|json|srt|vtt] [--out-dir DIR]
         [--two-pass] [--partials] FILE ...
+    ffmpeg -i talk.m4a -f wav - | dualasr-transcribe --exp-dir EXP --data-dir DATA -
 
 Reads any file that libsndfile reads, at any sample rate and number of channels, as a stream: a
-file of hours takes no more memory than one of seconds. Texts go to standard output, or one file
-per input into --out-dir; all else goes to standard error. A file that cannot be read is one line
-there, the others are still done, and the exit code is 1.
+file of hours takes no more memory than one of seconds. So do pipes and standard input (-); wav is
+recognised as it comes. --partials shows the text as it grows, grey on a terminal, then the final
+one, with [before→after] where the second pass has changed it. Texts go to standard output, or one
+file per input into --out-dir; all else goes to standard error. A file that cannot be read is one
+line there, the others are still done, and the exit code is 1.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +28,7 @@ from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.progress import Progress
+from dualasr_lib.data.pipe import STANDARD_INPUT
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.programs.options import add_options, decode_config, parser
 from dualasr_lib.recognition.decode_config import DecodeConfig
@@ -32,8 +37,9 @@ from dualasr_lib.recognition.methods import registry
 if TYPE_CHECKING:
     from dualasr_lib.decoding.captions import Transcript
     from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
-    from dualasr_lib.decoding.live import Final, LiveConfig, Partial
+    from dualasr_lib.decoding.events import Event, Final, LiveConfig
     from dualasr_lib.decoding.offline import Detokenise
+    from dualasr_lib.programs.screen import Screen
 
 __all__ = [
     "Engine",
@@ -72,10 +78,13 @@ class Engine(NamedTuple):
     detokenise: "Detokenise"
     config: "LiveConfig"
     second_pass: "SecondPass | None"
+    weights: str = ""
+    """Which weights these are, for the reader."""
 
 
-def transcribe(path: Path, engine: Engine, partials: bool = False) -> "Transcript":
-    """Recognises one file, with progress (and partial texts, if asked for) on stderr.
+def transcribe(path: str | Path, engine: Engine, screen: "Screen | None" = None) -> "Transcript":
+    """Recognises one file, a pipe or ("-") standard input, with progress on stderr, and with the
+    text as it grows if there is a screen.
 
     Raises:
         ValueError: as `open_audio` and `AudioFile.blocks`.
@@ -83,10 +92,12 @@ def transcribe(path: Path, engine: Engine, partials: bool = False) -> "Transcrip
     """
     from dualasr_lib.data.audio import open_audio
     from dualasr_lib.decoding.captions import Transcript
-    from dualasr_lib.decoding.live import Final, listen
+    from dualasr_lib.decoding.events import Final
+    from dualasr_lib.decoding.live import listen
 
     audio = open_audio(path, engine.model.sample_rate)
-    progress = Progress(str(path), "seconds of audio", int(audio.duration))
+    total = None if audio.duration is None else int(audio.duration)
+    progress = Progress(str(audio.path), "seconds of audio", total)
     finals: list[Final] = []
     begun, said = time.monotonic(), 0
     for event in listen(
@@ -99,20 +110,31 @@ def transcribe(path: Path, engine: Engine, partials: bool = False) -> "Transcrip
     ):
         if isinstance(event, Final):
             finals.append(event)
-        if partials:
-            print(_line(event), file=sys.stderr, flush=True)
+        if screen is not None:
+            _show(screen, event)
         heard = int(event.end_seconds if isinstance(event, Final) else event.audio_seconds)
         if heard > said:
             progress.add(heard - said)
             said = heard
-    rtf = (time.monotonic() - begun) / audio.duration
+    duration = audio.duration or (finals[-1].end_seconds if finals else 0.0)
+    seconds = time.monotonic() - begun
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
-        progress.close(f"RTF {rtf:.3f}")
+        progress.close(f"RTF {seconds / duration:.3f}" if duration else "no audio")
+    _warn(audio.path, finals)
+    return Transcript(str(audio.path), duration, finals)
+
+
+def _warn(path: Path, finals: "Sequence[Final]") -> None:
+    """Says where the second pass was not what was asked for."""
     fallbacks = sum(final.fallbacks for final in finals)
     if fallbacks:
         _LOG.warning("%s: memory ran out %d times in the second pass; it searched less there",
                      path, fallbacks)  # fmt: skip
-    return Transcript(str(path), audio.duration, finals)
+    failed = [final for final in finals if final.second_pass == "failed"]
+    if failed:
+        _LOG.warning("%s: the second pass failed in %d sentences, which keep the text of the first "
+                     "pass; at %.2f s: %s",
+                     path, len(failed), failed[0].start_seconds, failed[0].failure)  # fmt: skip
 
 
 def load_engine(config: EngineConfig) -> Engine:
@@ -123,14 +145,18 @@ def load_engine(config: EngineConfig) -> Engine:
     """
     import torch
 
-    from dualasr_lib.decoding.live import LiveConfig
+    from dualasr_lib.decoding.events import LiveConfig
     from dualasr_lib.programs.data import open_data
     from dualasr_lib.recognition.decode_setup import DecodeSetup
 
     torch.set_num_threads(config.threads)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
         setup = DecodeSetup(config.decode, open_data)
-        second_pass = setup.second_pass().run if config.decode.two_pass else None
+        second_pass, weights = None, f"weights: {setup.recogniser.source}"
+        if config.decode.two_pass:
+            rewriting = setup.second_pass()
+            second_pass, params = rewriting.run, rewriting.params
+            weights += f"; two-pass: {params['scales']} ({params['scales_from']})"
         search = setup.online(config.decode.methods[0]).search
         return Engine(
             model=setup.recogniser.streaming(setup.chunk),  # last: tuning hears whole utterances
@@ -138,6 +164,7 @@ def load_engine(config: EngineConfig) -> Engine:
             detokenise=setup.recogniser.detokenise,
             config=LiveConfig(endpoint=config.endpoint),
             second_pass=second_pass,
+            weights=weights,
         )
 
 
@@ -176,7 +203,13 @@ def _arguments() -> argparse.Namespace:
     able = registry.listing(lambda method: method.stream is not None)
     reader = parser(f"{__doc__}\nSearch methods (--method):\n{able}")
     add = reader.add_argument
-    add("files", type=Path, nargs="+", metavar="FILE", help="wav, flac, ogg, mp3, ...")
+    add(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="wav, flac, ogg, mp3, ...; - is standard input",
+    )
     add(
         "--format",
         choices=tuple(_SUFFIX),
@@ -195,12 +228,16 @@ def _main() -> None:
     _check(arguments)
     config, outputs = engine_config(arguments), _outputs(arguments)
     from dualasr_lib.decoding.captions import render  # what is heavy, after all options are read
+    from dualasr_lib.programs.screen import Screen
 
     engine = load_engine(config)
+    screen = Screen(sys.stderr) if arguments.partials else None
+    if screen is not None and engine.weights:
+        screen.say(engine.weights)
     failed = 0
     for path, output in zip(arguments.files, outputs):
         try:
-            transcript = transcribe(path, engine, arguments.partials)
+            transcript = transcribe(path, engine, screen)
             text = render(transcript, arguments.format, arguments.max_chars)
             _deliver(text, path, output, len(outputs))
         except BrokenPipeError:
@@ -215,6 +252,8 @@ def _main() -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if sum(str(path) == STANDARD_INPUT for path in arguments.files) > 1:
+        raise ValueError("standard input (-) can be read once only, but is given several times")
     if arguments.max_chars < 1:
         raise ValueError(f"--max-chars must be at least 1, but is {arguments.max_chars}")
     if len(arguments.files) > 1 and arguments.format in ("srt", "vtt") and not arguments.out_dir:
@@ -232,7 +271,8 @@ def _outputs(arguments: argparse.Namespace) -> list[Path | None]:
         raise ValueError(f"--out-dir must be a folder, but {arguments.out_dir} is a file")
     taken: dict[Path, Path] = {}
     for path in arguments.files:
-        output = arguments.out_dir / f"{path.stem}{_SUFFIX[arguments.format]}"
+        stem = "stdin" if str(path) == STANDARD_INPUT else path.stem
+        output = arguments.out_dir / f"{stem}{_SUFFIX[arguments.format]}"
         if output in taken:
             raise ValueError(f"{taken[output]} and {path} would both be written to {output}")
         if output.resolve() == path.resolve():
@@ -250,12 +290,14 @@ def _deliver(text: str, path: Path, output: Path | None, count: int) -> None:
     print(text, end="", flush=True)
 
 
-def _line(event: "Partial | Final") -> str:
-    from dualasr_lib.decoding.live import Partial
+def _show(screen: "Screen", event: "Event") -> None:
+    from dualasr_lib.decoding.events import Partial
 
     if isinstance(event, Partial):
-        return f"{event.audio_seconds:9.2f} s  {event.text}"
-    return f"{event.end_seconds:9.2f} s  {event.text}  [{event.reason}]"
+        screen.partial("", event.audio_seconds, event.text)
+    else:
+        first, note = event.first_pass_text, event.reason
+        screen.final("", event.end_seconds, first, event.text, note)
 
 
 if __name__ == "__main__":

@@ -170,6 +170,20 @@ def test_what_is_no_audio(tmp_path: Path, write: Write) -> None:
         assert "\n" not in str(error.value)
 
 
+def test_samples_of_16_bits_in_a_file_of_floats(write: Write) -> None:
+    samples = noise(40_000) * 0
+    samples[24_000] = 12000.0
+    with pytest.raises(ValueError, match=r"a\.wav: .*12000 .*32768\) at 1\.500 s"):
+        read(write(samples, subtype="FLOAT"))
+
+
+def test_a_path_may_be_a_string(write: Write) -> None:
+    path = write(noise(1000))
+    audio = open_audio(str(path))
+    assert audio.path == path
+    assert sum(map(len, audio.blocks(100))) == 1000
+
+
 def test_blocks_of_no_samples(write: Write) -> None:
     with pytest.raises(ValueError, match="num_samples"):
         next(open_audio(write(noise(10))).blocks(0))

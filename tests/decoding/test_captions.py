@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from dualasr_lib.decoding.captions import FORMATS, Transcript, captions, render
-from dualasr_lib.decoding.live import Final, TimedToken
+from dualasr_lib.decoding.events import Final, TimedToken
 
 
 def final(text: str, start: float, step: float = 0.2, end: float | None = None) -> Final:
@@ -72,6 +72,77 @@ def test_long_segments_are_split_at_token_times(max_chars: int) -> None:
 def test_lines_are_of_about_one_length() -> None:
     lines = list(captions([final("あ" * 31, 0.0)], 30))
     assert [len(line.text) for line in lines] == [16, 15]
+
+
+def timed(words: str, gap: float = 0.6, step: float = 0.1) -> Final:
+    """Words with spaces between them, as a segment of characters without."""
+    tokens, seconds = [], 0.0
+    for word in words.split():
+        for char in word:
+            tokens.append(TimedToken(char, seconds))
+            seconds += step
+        seconds += gap - step
+    text = "".join(token.text for token in tokens)
+    return Final(0.0, seconds + 1, text, tuple(tokens), "end", text, 0.0)
+
+
+def cut(words: str, max_chars: int, gap: float = 0.6) -> list[str]:
+    return [line.text for line in captions([timed(words, gap)], max_chars)]
+
+
+@pytest.mark.parametrize("gap", [0.25, 0.4, 1.0, 3.0])
+def test_captions_are_cut_at_the_longest_gaps(gap: float) -> None:
+    """Never inside a word, though equal lengths would be there."""
+    words = "水曜日 雨降り 傘 持って出掛け ました"
+    text = words.replace(" ", "")
+    for max_chars in range(6, len(text) + 1):
+        lines = cut(words, max_chars, gap)
+        starts, position = set(), 0
+        for word in words.split():
+            starts.add(position)
+            position += len(word)
+        position = 0
+        for line in lines:
+            assert position in starts, (max_chars, lines)
+            position += len(line)
+        assert "".join(lines) == text
+        assert all(len(line) <= max_chars for line in lines)
+
+
+def test_without_gaps_captions_are_cut_after_particles() -> None:
+    assert cut("昨日大学の図書館で本を読んだ", 9, 0.1) == ["昨日大学の図書館で", "本を読んだ"]
+    assert cut("明日雨が降ると試合中止", 7, 0.1) == ["明日雨が", "降ると試合中止"]
+
+
+def test_gaps_count_more_than_particles_and_more_than_balance() -> None:
+    assert cut("私は毎日七時 に起きて走る", 10) == ["私は毎日七時", "に起きて走る"]
+    assert cut("ああああああああ いい", 9) == ["ああああああああ", "いい"]
+
+
+def test_of_equal_gaps_lines_are_balanced() -> None:
+    assert cut("ああ いい うう ええ", 6) == ["ああいい", "ううええ"]
+    assert [len(line) for line in cut("あ" * 40, 30, 0.1)] == [20, 20]
+
+
+def test_a_token_is_never_cut() -> None:
+    pieces = ("きのう", "だいがく", "の", "としょかん", "で", "ほん", "を", "よんだ") * 4
+    tokens = tuple(TimedToken(text, 0.2 * i) for i, text in enumerate(pieces))
+    segment = Final(0.0, 20.0, "".join(pieces), tokens, "end", "", 0.0)
+    for max_chars in range(1, 60):
+        lines = [line.text for line in captions([segment], max_chars)]
+        assert "".join(lines) == segment.text
+        rest = list(pieces)
+        for line in lines:
+            taken = ""
+            while len(taken) < len(line):
+                taken += rest.pop(0)
+            assert taken == line
+            assert len(line) <= max_chars or line in pieces
+
+
+def test_a_long_segment_is_cut_in_no_time() -> None:
+    lines = list(captions([final("あいうえおかきくけこ" * 300, 0.0)], 30))
+    assert max(len(line.text) for line in lines) <= 30
 
 
 def test_a_token_longer_than_a_line_stands_alone() -> None:

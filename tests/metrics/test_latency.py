@@ -58,6 +58,14 @@ def test_emission_delay_counts_correct_words_only() -> None:
     assert emission_delays(HISTORY, WORDS) == pytest.approx([0.2, 0.4])
 
 
+def test_emission_delay_counts_the_last_character_of_a_word() -> None:
+    """今 is shown at 0.4, long before 日; 雨降り grows character by character and ends at 1.5."""
+    history = [Shown("今", 0.4), Shown("今日", 0.9), Shown("今日雨", 1.2), Shown("今日雨降", 1.6)]
+    history.append(Shown("今日雨降り", 2.0))
+    words = [Word("今日", 0.2, 0.7), Word("雨降り", 0.8, 1.5)]
+    assert emission_delays(history, words) == pytest.approx([0.2, 0.5])
+
+
 def test_a_word_taken_back_counts_from_its_return() -> None:
     history = [Shown("今日", 0.8), Shown("強", 1.0), Shown("今日", 1.6)]
     assert emission_delays(history, WORDS[:1]) == pytest.approx([0.9])

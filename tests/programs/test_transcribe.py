@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +21,9 @@ pytest.importorskip("sentencepiece")
 import soundfile
 
 from dualasr_lib.decoding.contract import ModelStep, Rewritten
+from dualasr_lib.decoding.events import LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import LiveConfig
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.programs import transcribe
 from dualasr_lib.programs.transcribe import Engine
@@ -64,7 +66,14 @@ def exclaim(hidden: Tensor) -> Rewritten:
 
 
 def engine(second_pass: Any = None) -> Engine:
-    return Engine(SpellingModel(), OneHead(OnlineGreedy()), detokenise, LiveConfig(), second_pass)
+    return Engine(
+        SpellingModel(),
+        OneHead(OnlineGreedy()),
+        detokenise,
+        LiveConfig(),
+        second_pass,
+        "weights: of a test",
+    )
 
 
 class Outcome(NamedTuple):
@@ -123,7 +132,52 @@ def test_partials_on_standard_error(run: Run, write: Write) -> None:
     outcome = run(write("a.flac", "あ___い_", channels=2), "--partials")
     assert outcome.out == "あい\n"
     lines = [line.split() for line in outcome.err.splitlines() if " s  " in line]
-    assert [line[2] for line in lines] == ["あ", "あい", "あい"]
+    assert [line[2] for line in lines] == ["あ", "あい", "="]
+    assert lines[-1][3:] == ["あい", "[end]"]
+
+
+def test_what_the_second_pass_changes_is_shown(run: Run, write: Write) -> None:
+    outcome = run(write("a.wav", f"い_う{PAUSE}あ_"), "--two-pass", "--partials")
+    shown = [line.split("  ")[-2] for line in outcome.err.splitlines() if " s  = " in line]
+    assert shown == ["= [いう→あ]", "= あ"]
+    assert "weights: of a test" in outcome.err
+
+
+def test_standard_input(run: Run, write: Write, tmp_path: Path,
+                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    with write("a.wav", "あ_い").open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        outcome = run("-", "--format", "json")
+    document = json.loads(outcome.out)
+    assert (document["file"], document["segments"][0]["text"]) == ("standard input", "あい")
+    with write("b.flac", "う").open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        run("-", "--out-dir", tmp_path / "out")
+    assert (tmp_path / "out" / "stdin.txt").read_text(encoding="utf-8") == "う\n"
+
+
+def test_a_pipe_that_does_not_know_its_length(run: Run, write: Write, tmp_path: Path) -> None:
+    content = bytearray(write("a.wav", f"あ{PAUSE}い_").read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
+    writer.start()
+    outcome = run(tmp_path / "pipe")
+    writer.join()
+    assert (outcome.code, outcome.out) == (0, "あ\nい\n")
+    assert "RTF" in outcome.err
+
+
+def test_a_second_pass_that_fails_is_told(run: Run, write: Write,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def fail(hidden: Tensor) -> Rewritten:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(sys.modules[__name__], "exclaim", fail)
+    outcome = run(write("a.wav", f"い_う{PAUSE}え"), "--two-pass")
+    assert (outcome.code, outcome.out) == (0, "いう\nえ\n")
+    assert "second pass failed in 2 sentences" in outcome.err
+    assert "at 0.00 s: no room" in outcome.err
 
 
 def test_two_pass(run: Run, write: Write) -> None:
@@ -191,6 +245,7 @@ def test_arguments_that_cannot_be(run: Run, write: Write, tmp_path: Path) -> Non
         ((a, b, "--out-dir", tmp_path), "both be written"),
         ((a, "--out-dir", a), "must be a folder"),
         ((a, "--max-chars", 0), "--max-chars"),
+        (("-", a, "-"), "can be read once only"),
     ]
     for arguments, message in cases:
         outcome = run(*arguments)

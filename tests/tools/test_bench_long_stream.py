@@ -15,8 +15,8 @@ import bench_long_stream as bench
 import soundfile
 
 from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.events import Event, Final
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import Event, Final
 
 
 @pytest.fixture

@@ -1,0 +1,85 @@
+"""What recognition of running audio says while it listens, and its options.
+
+Segments of a stream are numbered; the `Final` of a number replaces its last `Partial`. Partials of
+the next segment may come before the final text of this one, which a second pass is still writing;
+final texts always come in order. Times count from the start of the stream.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason
+
+__all__ = ["Event", "Final", "LiveConfig", "Partial", "SecondPassOutcome", "TimedToken"]
+
+SecondPassOutcome = Literal["none", "done", "late", "failed"]
+"""What became of the second pass: not asked for, its text is the final one, its time was up, an
+error. Unless it is done the final text is that of the first pass.
+"""
+
+
+class Partial(NamedTuple):
+    """The text of the current segment has changed, or more of it is certain."""
+
+    start_seconds: float
+    """Where the segment begins."""
+    text: str
+    committed_text: str
+    """The beginning of `text` that the first pass cannot change any more."""
+    audio_seconds: float
+    """Audio that had to be there for it."""
+    segment: int = 0
+
+
+class TimedToken(NamedTuple):
+    """A token of a final text; the texts of all tokens joined are the segment's."""
+
+    text: str
+    seconds: float
+    """When it was emitted: start of its encoder frame, from the start of the stream."""
+
+
+class Final(NamedTuple):
+    """A segment has ended. Segments without text are reported too."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+    tokens: tuple[TimedToken, ...]
+    reason: EndReason
+    first_pass_text: str
+    """What the streaming search made of it; equals `text` without a second pass."""
+    finalise_seconds: float
+    """Wall time of the second pass; 0 without one."""
+    fallbacks: int = 0
+    """Times that memory ran out in the second pass and less was searched."""
+    segment: int = 0
+    second_pass: SecondPassOutcome = "none"
+    failure: str = ""
+    """The error of a second pass that failed."""
+
+
+Event = Partial | Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveConfig:
+    """Options of live recognition."""
+
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """When a segment ends."""
+    deadline_seconds: float = math.inf
+    """Time that the second pass has from the endpoint on, waiting for others included. Only one
+    that runs elsewhere (`second_pass.Submit`) can be left behind.
+    """
+    early_seconds: float = math.inf
+    """Trailing silence after which the second pass starts on what was heard, while the endpoint is
+    still being waited for; it is thrown away and started anew if speech goes on. Off by default:
+    where nothing runs beside the first pass it only costs.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_seconds", "early_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be greater than 0, but is {getattr(self, name)}")

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""What cuts of live recognition cost: characters lost and doubled per cut, over joined talks.
+
+    source tools/env.sh; tools/analysis/cuts.py --exp-dir EXP --data-dir DATA [--minutes 60]
+        [--split eval1 eval2 eval3] [--two-pass] [OPTIONS OF dualasr-transcribe]
+
+Utterances of the splits are joined without a pause, again and again in the same order, to talks of
+five minutes. Each is recognised without a cut, by the rules as given, and by length only. Texts of
+the first pass are compared with those without a cut: all that differs is the cuts' doing. Final
+texts are compared with the transcripts: characters lost and doubled within two characters of a cut,
+beside what the same number of characters has elsewhere.
+"""
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualasr_lib.core.program import run_program
+from dualasr_lib.data.datamodule import DataConfig, DataModule, Utterance
+from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.endpoint import EndpointConfig
+from dualasr_lib.decoding.live import listen
+from dualasr_lib.metrics.alignment import align
+from dualasr_lib.programs.transcribe import Engine, add_engine_arguments, engine_config, load_engine
+
+_TALK_SECONDS = 300.0
+_NEAR = 2
+
+
+class Damage(NamedTuple):
+    """Differences of two texts."""
+
+    lost: int = 0
+    doubled: int = 0
+    changed: int = 0
+
+    def plus(self, other: "Damage") -> "Damage":
+        """Both together."""
+        return Damage(*(a + b for a, b in zip(self, other)))
+
+
+class NearCuts(NamedTuple):
+    """Characters lost and doubled near cuts and elsewhere, and how many characters are there."""
+
+    near: int = 0
+    near_chars: int = 0
+    far: int = 0
+    far_chars: int = 0
+
+    def plus(self, other: "NearCuts") -> "NearCuts":
+        """Both together."""
+        return NearCuts(*(a + b for a, b in zip(self, other)))
+
+
+def damage(uncut: str, joined: str) -> Damage:
+    """What the text of a stream with cuts has lost, doubled or changed."""
+    pairs = [pair for pair in align(uncut, joined) if pair.ref != pair.hyp]
+    lost = sum(pair.hyp is None for pair in pairs)
+    doubled = sum(pair.ref is None for pair in pairs)
+    return Damage(lost, doubled, len(pairs) - lost - doubled)
+
+
+def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
+    """Deletions and insertions of joined `pieces` near their borders and elsewhere."""
+    borders = list(itertools.accumulate(map(len, pieces)))[:-1]
+    near = near_chars = far = far_chars = position = 0
+    for pair in align(ref, "".join(pieces)):
+        is_near = any(-_NEAR <= position - border < _NEAR for border in borders)
+        is_error = pair.ref is None or pair.hyp is None
+        near, far = near + (is_near and is_error), far + (not is_near and is_error)
+        near_chars, far_chars = near_chars + is_near, far_chars + (not is_near)
+        position += pair.hyp is not None
+    return NearCuts(near, near_chars, far, far_chars)
+
+
+def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Tensor, str]]:
+    """Samples and transcript of each talk."""
+    left = 60 * minutes
+    endless = itertools.cycle(utterances)
+    while left > 0:
+        taken, seconds = [], 0.0
+        while seconds < min(_TALK_SECONDS, left):
+            taken.append(next(endless))
+            seconds += taken[-1].duration
+        left -= seconds
+        yield torch.cat([item.audio() for item in taken]), "".join(item.text for item in taken)
+
+
+def recognised(samples: Tensor, engine: Engine, endpoint: EndpointConfig) -> list[tuple[str, str]]:
+    """First and final text of each segment."""
+    config = replace(engine.config, endpoint=endpoint)
+    blocks = samples.split(engine.model.chunk_samples)
+    events = listen(
+        blocks, engine.model, engine.search, engine.detokenise, config, engine.second_pass
+    )
+    finals = [event for event in events if hasattr(event, "reason")]
+    return [(final.first_pass_text, final.text) for final in finals if final.text]
+
+
+def measured(
+    joined: Sequence[tuple[Tensor, str]], engine: Engine, endpoint: EndpointConfig
+) -> tuple[str, ...]:
+    """A row: cuts, damage of the first pass per cut, errors of the final text near cuts."""
+    never = EndpointConfig(**dict.fromkeys(
+        ("silence_seconds", "pause_seconds", "long_seconds", "max_seconds"), math.inf
+    ))  # fmt: skip
+    cuts, total, around = 0, Damage(), NearCuts()
+    for samples, ref in joined:
+        uncut = recognised(samples, engine._replace(second_pass=None), never)
+        pieces = recognised(samples, engine, endpoint)
+        cuts += max(0, len(pieces) - 1)
+        texts = "".join(first for first, _ in uncut), "".join(first for first, _ in pieces)
+        total = total.plus(damage(*texts))
+        around = around.plus(near_cuts(ref, [final for _, final in pieces]))
+    number = max(1, cuts)
+    expected = around.far / max(1, around.far_chars) * around.near_chars
+    return (
+        *(str(cuts), f"{total.lost / number:.3f}", f"{total.doubled / number:.3f}"),
+        f"{total.changed / number:.3f}",
+        *(f"{around.near / number:.3f}", f"{expected / number:.3f}"),
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add_engine_arguments(parser)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of audio; default: 60")
+    parser.add_argument("--split", nargs="+", default=["eval1", "eval2", "eval3"],
+                        help="default: eval1 eval2 eval3")  # fmt: skip
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    engine = load_engine(engine_config(arguments))
+    tokenizer = Tokenizer.load(arguments.data_dir / "lang")
+    data = DataModule(DataConfig(), arguments.data_dir, tokenizer)
+    utterances = [item for split in arguments.split for item in data.split_cuts(split)]
+    joined = list(talks(utterances, arguments.minutes))
+    as_given = engine.config.endpoint
+    by_length = replace(
+        as_given, silence_seconds=math.inf, pause_seconds=math.inf, long_seconds=math.inf
+    )
+    print("rules       cuts  first pass, per cut: lost doubled changed  final: near  elsewhere")
+    for name, endpoint in (("as given", as_given), ("by length", by_length)):
+        print(name, *measured(joined, engine, endpoint), sep="\t", flush=True)
+
+
+if __name__ == "__main__":
+    run_program(main)
