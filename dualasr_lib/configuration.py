@@ -5,13 +5,14 @@ It stands apart from experiment.py, so that whoever recognises does not import t
 
 from dataclasses import dataclass, field
 
-from dualasr_lib.data.datamodule import DataConfig
+from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.model.ctc import CtcLossConfig
+from dualasr_lib.model.heads.ctc import CtcLossConfig
+from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.training.fit_config import FitConfig
 
 __all__ = ["ChunkConfig", "ExperimentConfig", "build_model"]
 
@@ -66,6 +67,13 @@ class ExperimentConfig:
     """Optimiser, schedule, loop."""
 
     def __post_init__(self) -> None:
+        built = {head for branch in self.model.branches for head in self.model.heads.of(branch)}
+        unweighed = [head for head in HEADS if head in built - self.loss.heads.keys()]
+        if unweighed:
+            raise ValueError(
+                f"loss.heads must have a weight for each head of the model, but {unweighed[0]!r} "
+                f"has none; there are weights for {', '.join(self.loss.heads) or 'none'}"
+            )
         if self.features.num_mel_bins != self.model.num_features:
             raise ValueError(
                 "model.num_features must equal features.num_mel_bins="

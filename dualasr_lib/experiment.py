@@ -17,21 +17,23 @@ from torch import Tensor, nn
 from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.progress import watched
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
 from dualasr_lib.metrics.units import UNITS
-from dualasr_lib.model.ctc import CtcLoss, CtcLossConfig, torch_ctc_loss
-from dualasr_lib.model.distillation import BranchView, similarity_gaps, similarity_images
+from dualasr_lib.model.distillation import similarity_gaps, similarity_images
 from dualasr_lib.model.encoder import encoder_lens
+from dualasr_lib.model.heads.contract import Criteria
+from dualasr_lib.model.heads.ctc import CtcLossConfig
 from dualasr_lib.model.joint import (
     Branch,
     JointModel,
     Losses,
+    Reading,
     Targets,
     total_loss,
 )
@@ -39,13 +41,12 @@ from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.loop import fit
-from dualasr_lib.training.progress import watched
 
 __all__ = ["Experiment", "draw_chunk"]
 
 _LOG = logging.getLogger(__name__)
 _EXAMPLES = 3  # validation utterances whose texts are logged
-_NAMES = 20  # training utterances without a CTC alignment that are named
+_NAMES = 20  # training utterances without an alignment that are named
 
 
 def draw_chunk(config: ChunkConfig) -> ChunkSpec:
@@ -68,8 +69,7 @@ class Experiment:
         _check_features(config.features, folder, data_dir)
         self._unit = UNITS[folder.units[0]]
         self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
-        self._ctc_loss = _ctc_loss(config.ctc_loss, delay_penalty=0.0)
-        self._streaming_ctc_loss = _ctc_loss(config.ctc_loss, config.ctc_loss.delay_penalty)
+        self._criteria = _criteria(config.ctc_loss)
         self._unalignable: set[str] = set()
 
     def fit(self, run: Run, device: torch.device) -> FitResult:
@@ -94,10 +94,7 @@ class Experiment:
         """The training loss of one batch under a chunk drawn for it."""
         targets = Targets(batch.tokens, batch.token_lens)
         chunk = draw_chunk(self.config.chunk)
-        losses: Losses = model(
-            batch.features, batch.feature_lens, targets, chunk,
-            self._ctc_loss, self._streaming_ctc_loss,
-        )  # fmt: skip
+        losses: Losses = model(batch.features, batch.feature_lens, targets, chunk, self._criteria)
         self._name_unalignable(batch.ids, losses.impossible)
         parts = losses.parts(self.config.loss)
         loss = total_loss(parts)
@@ -109,9 +106,9 @@ class Experiment:
         )
 
     def validate(self, model: nn.Module) -> Validation:
-        """Greedy error rates of all branches on the split for validation, a few texts beside their
-        references, and of the batch with the most utterances how unlike the branches are, and
-        similarity matrices.
+        """Greedy error rates of all branches, by the first head of each, on the split for
+        validation, a few texts beside their references, and of the batch with the most utterances
+        how unlike the branches are, similarity matrices and the pictures of heads.
 
         Nothing is random: the same weights give the same numbers.
         """
@@ -121,11 +118,12 @@ class Experiment:
         errors: dict[Branch, list[ErrorCounts]] = {branch: [] for branch in joint.branches}
         texts: dict[str, str] = {}
         fullest: Batch | None = None
-        for batch in watched(self.data.valid_batches(), "validation: batch"):
+        for batch in watched(self.data.valid_batches(), "validation", "batches"):
             on_device = batch.to(device)
             encoded = joint.encode(on_device.features, on_device.feature_lens, chunk)
             for branch, states in encoded.items():
-                hypotheses = self._texts(joint.log_probs(states.h, branch), states.lens)
+                first = next(iter(joint.heads_of(branch).values()))
+                hypotheses = [self.tokenizer.decode(list(text)) for text in first.texts(states)]
                 pairs = zip(batch.texts, hypotheses, strict=True)
                 errors[branch] += [count_errors(ref, hyp, self._unit) for ref, hyp in pairs]
                 if len(texts) < _EXAMPLES * len(encoded):
@@ -137,19 +135,22 @@ class Experiment:
             f"{self._unit.rate}_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
             for branch, counts in errors.items()
         }
-        if fullest is None or joint.distiller is None:
+        if fullest is None:
             return Validation(scores=scores, texts=texts)
-        views = self._views(joint, fullest.to(device))
-        gaps = similarity_gaps(views["full"], views["streaming"])
-        scores |= {f"similarity_gap_{name}": float(gap) for name, gap in gaps.items()}
-        config = self.config.loss.distillation
-        images = similarity_images(views["full"], views["streaming"], config)
+        reading = self._reading(joint, fullest.to(device))
+        images = joint.pictures(reading)
+        if joint.distiller is not None:
+            views = joint.views(reading)
+            gaps = similarity_gaps(views["full"], views["streaming"])
+            scores |= {f"similarity_gap_{name}": float(gap) for name, gap in gaps.items()}
+            config = self.config.loss.distillation
+            images |= similarity_images(views["full"], views["streaming"], config)
         return Validation(scores=scores, texts=texts, images=images)
 
-    def _views(self, joint: JointModel, batch: Batch) -> dict[Branch, BranchView]:
+    def _reading(self, joint: JointModel, batch: Batch) -> Reading:
         targets = Targets(batch.tokens, batch.token_lens)
         chunk = self.config.chunk.decoding
-        return joint.views(batch.features, batch.feature_lens, targets, chunk)
+        return joint.read(batch.features, batch.feature_lens, targets, chunk)
 
     def _chunk_terms(self, chunk: ChunkSpec) -> dict[str, Term]:
         """Mean chunk, and the share of batches that had each of the sizes."""
@@ -162,7 +163,7 @@ class Experiment:
         return {"chunk_frames": Term(float(chunk.frames), 1.0), **shares}
 
     def _name_unalignable(self, ids: tuple[str, ...], impossible: Tensor) -> None:
-        """Logs each utterance without a CTC alignment once, the first `_NAMES` of them by name.
+        """Logs each utterance without an alignment once, the first `_NAMES` of them by name.
 
         Reading `impossible` costs no extra wait: CTC losses have just fetched the lengths.
         """
@@ -170,12 +171,9 @@ class Experiment:
         for name in sorted(found - self._unalignable):
             self._unalignable.add(name)
             if len(self._unalignable) <= _NAMES:
-                _LOG.warning(
-                    "no CTC alignment: %s has too few frames for its tokens",
-                    name,
-                )
+                _LOG.warning("no alignment: %s has too few frames for its tokens", name)
             elif len(self._unalignable) == _NAMES + 1:
-                _LOG.warning("more utterances without a CTC alignment are counted, but not named")
+                _LOG.warning("more utterances without an alignment are counted, but not named")
 
     def _report_left_out(self, directory: Path) -> None:
         """Says how many training utterances are left out; EXP/left_out.tsv names them."""
@@ -183,9 +181,6 @@ class Experiment:
         lines = "".join(f"{item.id}\t{item.reason}\n" for item in refused)
         write_atomically(directory / "left_out.tsv", lines.encode())
         _LOG.info("%d training utterances left out (left_out.tsv)", len(refused))
-
-    def _texts(self, log_probs: Tensor, lens: Tensor) -> list[str]:
-        return [self.tokenizer.decode(list(path.tokens)) for path in greedy(log_probs, lens)]
 
 
 def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> None:
@@ -198,13 +193,13 @@ def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> 
 
 
 def _loss_terms(losses: Losses) -> dict[str, Term]:
-    """The terms of the branches that there are."""
+    """The terms of the heads and branches that there are: "<head>_<branch>"."""
     tokens = float(losses.num_tokens)
-    terms = {}
-    for name, sums in (("ctc", losses.ctc), ("attention", losses.attention)):
+    terms: dict[str, Term] = {}
+    for name, sums in losses.heads.items():
         terms.update({f"{name}_{b}": Term(value.detach(), tokens) for b, value in sums.items()})
     if losses.distilled is not None:
-        for part, value in zip(losses.distilled._fields, losses.distilled):
+        for part, value in {"encoder": losses.distilled.encoder, **losses.distilled.heads}.items():
             terms[f"distillation_{part}"] = Term(value.detach(), 1.0)
     terms["impossible_utterances"] = Term(losses.impossible.sum(), 1.0)
     return terms
@@ -216,9 +211,15 @@ def _shares(parts: Mapping[str, Tensor], loss: Tensor) -> dict[str, Term]:
     return {f"loss_share/{n}": Term(part.detach() / whole, 1.0) for n, part in parts.items()}
 
 
-def _ctc_loss(config: CtcLossConfig, delay_penalty: float) -> CtcLoss:
+def _criteria(config: CtcLossConfig) -> Criteria:
+    """Who computes which loss; emitting early is a matter of the streaming branch."""
     if config.implementation == "torch":
-        return torch_ctc_loss
+        return {}
     from dualasr_lib.lattice.ctc_loss import k2_ctc_loss  # k2 is optional
 
-    return partial(k2_ctc_loss, delay_penalty=delay_penalty, beam=config.beam)
+    penalties = {"streaming": config.delay_penalty, "full": 0.0}
+    losses = {
+        branch: partial(k2_ctc_loss, delay_penalty=penalty, beam=config.beam)
+        for branch, penalty in penalties.items()
+    }
+    return {"ctc": losses}

@@ -23,14 +23,15 @@ from dualasr_lib.experiment import Experiment
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.joint import JointModel, LossConfig
 from dualasr_lib.model.model_config import Branch, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
-from dualasr_lib.training.contract import FitConfig
 from dualasr_lib.training.distributed import World
+from dualasr_lib.training.fit_config import FitConfig
 
 CPU = torch.device("cpu")
 BRANCHES: tuple[tuple[Branch, ...], ...] = (("streaming", "full"), ("streaming",), ("full",))
@@ -111,9 +112,9 @@ def config(branches: tuple[Branch, ...]) -> ExperimentConfig:
         subsampling=SubsamplingConfig(channels=(2, 3, 4)),
         streaming=(StackConfig(layers=1, downsampling=2, layer=layer),),
         full=(StackConfig(layers=1, layer=layer),),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        heads=HeadsConfig(attention=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)),
     )
-    kd = DistillationConfig(encoder_weight=1.0, decoder_weight=1.0)
+    kd = DistillationConfig(encoder_weight=1.0, head_weights={"attention": 1.0})
     return ExperimentConfig(
         model=model,
         loss=LossConfig(distillation=kd),
@@ -142,7 +143,7 @@ def test_two_evaluations_give_identical_numbers(
     a, b = results
     assert a.scores == b.scores and a.texts == b.texts
     gaps = {
-        f"similarity_gap_{p}_{i}" for p in ("encoder", "decoder") for i in ("utterance", "frame")
+        f"similarity_gap_{p}_{i}" for p in ("encoder", "attention") for i in ("utterance", "frame")
     }
     expected = {f"cer_{branch}" for branch in branches}
     assert set(a.scores) == expected | (gaps if len(branches) == 2 else set())
@@ -156,7 +157,9 @@ def test_images_are_those_of_the_batch_with_the_most_utterances(data_dir: Path) 
     found, model = made(data_dir, ("streaming", "full"))
     with torch.no_grad():
         images = found.validate(model.eval()).images
-    sides = [f"{part}_{role}" for part in ("encoder", "decoder") for role in ("teacher", "student")]
+    sides = [
+        f"{part}_{role}" for part in ("encoder", "attention") for role in ("teacher", "student")
+    ]
     assert set(images) == {f"similarity/{side}" for side in sides}
     for image in images.values():
         assert image.shape == (max(SIZES), max(SIZES))
@@ -177,8 +180,8 @@ def test_terms_are_those_of_the_branches(data_dir: Path, branches: tuple[Branch,
     expected = {f"{kind}_{b}" for kind in ("ctc", "attention") for b in branches}
     expected.add("impossible_utterances")
     if len(branches) == 2:
-        expected |= {"distillation_encoder", "distillation_decoder"}
-    parts = [*branches, *sorted(n for n in expected if n.startswith("distillation"))]
+        expected |= {"distillation_encoder", "distillation_attention"}
+    parts = [*branches, *(n for n in sorted(expected) if n.startswith("distillation"))]
     expected |= {f"loss_share/{part}" for part in parts}
     if "streaming" in branches:
         expected |= {"chunk_frames", "chunk_share/8", "chunk_share/16"}

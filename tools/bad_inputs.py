@@ -21,9 +21,9 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from benchmarks.report import markdown
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.data.folder import DataFolder, recording_files
 

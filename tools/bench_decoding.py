@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from benchmarks.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
 from benchmarks.posteriors import describe, log_probs
-from benchmarks.report import HEADER, Row, announce, cells, markdown, write_json
+from benchmarks.report import HEADER, Row, announce, cells, write_json
 from benchmarks.workloads import Setting
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 
 _PARTS = ("lattice", "online", "hour", "second-pass")
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"

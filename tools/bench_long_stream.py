@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from benchmarks.report import announce, markdown, write_json
+from benchmarks.report import announce, write_json
 from benchmarks.streaming import percentile
 from matplotlib.figure import Figure
 from pictures import write_picture
 from torch import Tensor
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 from dualasr_lib.data.audio import open_audio
 from dualasr_lib.data.folder import recording_files
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.live import Event, Final, listen
-from dualasr_lib.programs.transcribe import add_engine_arguments, load_engine
+from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
 
 _MINUTES = 5
 _HEADER = (
@@ -192,7 +193,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     files = recording_files(arguments.data_dir, arguments.split)
-    engine = load_engine(arguments)
+    engine = load_engine(engine_config(arguments))
     model = engine.model
     described = announce(arguments.threads, arguments.device)
     block_seconds = model.chunk_samples / model.sample_rate

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.report import announce, markdown, number, write_json
+from benchmarks.report import announce, number, write_json
 from benchmarks.streaming import Load, Measured, measure_loads, percentile, target_ms
 from benchmarks.timing import median
 from benchmarks.workloads import Setting, build_encoder, is_yardstick
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 
 _SIZES = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf" / "sizes"
 _HEADER = (

@@ -24,11 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from benchmarks.report import HEADER, Row, announce, cells, markdown, write_json
+from benchmarks.report import HEADER, Row, announce, cells, write_json
 from benchmarks.training import CASES, Bench, PartRow
 from benchmarks.workloads import Setting
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
 

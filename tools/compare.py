@@ -16,78 +16,26 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from dualasr_lib.decoding.recogs import Recognised, read_recogs
-from dualasr_lib.decoding.summary import main_unit
-from dualasr_lib.metrics.alignment import align
-from dualasr_lib.metrics.bootstrap import (
-    BootstrapConfig,
-    Interval,
-    cer_interval,
-    in_words,
-    relative_cerr_interval,
-)
-from dualasr_lib.metrics.error_rate import ErrorCounts, count_pairs
-from dualasr_lib.metrics.units import UNITS, Unit
+from dualasr_lib.core.table import aligned
+from dualasr_lib.metrics.units import UNITS
 
-__all__ = ["Result", "compare", "main", "read_result"]
+if TYPE_CHECKING:
+    from dualasr_lib.decoding.results import Result
+    from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
+
+__all__ = ["compare", "main"]
 
 
-class Result(NamedTuple):
-    """A decoded split, read back."""
-
-    path: Path
-    summary: dict[str, Any]
-    counts: dict[str, ErrorCounts]
-    """Errors by utterance id."""
-    refs: dict[str, str]
-    """Reference texts by utterance id."""
-    hyps: dict[str, str]
-    """Recognised texts by utterance id."""
-
-    @property
-    def name(self) -> str:
-        """Split, branch and method."""
-        return " ".join(str(self.summary.get(key, "?")) for key in ("split", "branch", "method"))
-
-    @property
-    def unit(self) -> Unit:
-        """What errors are counted in."""
-        return main_unit(self.summary)
-
-
-def read_result(path: Path) -> Result:
-    """Reads a summary and the recogs file beside it.
-
-    Raises:
-        ValueError: a file is missing or malformed, or the two do not belong together.
-    """
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        split, num_errors = summary["split"], summary["ins"] + summary["del"] + summary["sub"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a summary-<split>.json of decode.py: {error!r}") from None
-    unit = main_unit(summary)
-    items = read_recogs(path.with_name(f"recogs-{split}.txt"))
-    counts = {item.id: _count(item) for item in items}
-    found = sum(counts.values(), ErrorCounts()).errors
-    if found != num_errors or len(items) != len(counts):
-        raise ValueError(
-            f"recogs-{split}.txt must belong to {path}, but has {found} errors in {len(items)} "
-            f"utterances of {len(counts)} ids where the summary says {num_errors} errors"
-        )
-    refs = {item.id: unit.join(item.ref) for item in items}
-    hyps = {item.id: unit.join(item.hyp) for item in items}
-    return Result(path, summary, counts, refs, hyps)
-
-
-def compare(baseline: Result, system: Result, config: BootstrapConfig) -> dict[str, Any]:
+def compare(baseline: "Result", system: "Result", config: "BootstrapConfig") -> dict[str, Any]:
     """Both error rates with their intervals and the relative reduction; plain values for JSON.
 
     Raises:
         ValueError: the utterances or the references differ.
     """
+    from dualasr_lib.metrics.bootstrap import cer_interval, in_words, relative_cerr_interval
+
     _check_same(baseline, system)
     ids = sorted(baseline.counts)
     errors = [[result.counts[id_].errors for id_ in ids] for result in (baseline, system)]
@@ -110,8 +58,13 @@ def compare(baseline: Result, system: Result, config: BootstrapConfig) -> dict[s
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     options = _parser().parse_args(arguments)
+    # What is heavy, after the options are read:
+    from dualasr_lib.decoding.results import read_result
+    from dualasr_lib.metrics.bootstrap import BootstrapConfig
+
     try:
-        config = BootstrapConfig(num_draws=options.draws, seed=options.seed)
+        given = {"num_draws": options.draws, "seed": options.seed}
+        config = BootstrapConfig(**{name: v for name, v in given.items() if v is not None})
         report = compare(read_result(options.baseline), read_result(options.system), config)
     except ValueError as error:
         print(f"compare.py: {error}", file=sys.stderr)
@@ -124,23 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = BootstrapConfig()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("baseline", type=Path, help="summary-<split>.json of the baseline")
     parser.add_argument("system", type=Path, help="summary-<split>.json of the system")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--draws", type=int, default=defaults.num_draws, help="bootstrap draws")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of the draws")
+    parser.add_argument("--draws", type=int, help="bootstrap draws; default: 2000")
+    parser.add_argument("--seed", type=int, help="seed of the draws")
     return parser
 
 
-def _count(item: Recognised) -> ErrorCounts:
-    return count_pairs(align(item.ref, item.hyp))
-
-
-def _check_same(baseline: Result, system: Result) -> None:
+def _check_same(baseline: "Result", system: "Result") -> None:
     if baseline.unit != system.unit:
         raise ValueError(
             "both results must count the same unit, but count "
@@ -162,7 +110,7 @@ def _check_same(baseline: Result, system: Result) -> None:
             )
 
 
-def _plain(interval: Interval) -> dict[str, Any]:
+def _plain(interval: "Interval") -> dict[str, Any]:
     return {"value": interval.value, "ci95": [interval.low, interval.high]}
 
 
@@ -175,8 +123,7 @@ def _table(report: dict[str, Any]) -> str:
     ]
     relative = _cells(report[f"relative_{unit.rate}r"])
     rows.append((f"relative {unit.label}R", *relative, "> 0: system is better", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    lines = [aligned(rows)]
     lines.append(
         f"{report['num_utterances']} utterances, {report[f'num_ref_{unit.plural}']} {unit.name}s, "
         f"{report['num_equal_texts']} texts equal"

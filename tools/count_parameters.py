@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parameters import EncoderCounts, encoder_counts, joint_counts
-from benchmarks.report import markdown, write_json
+from benchmarks.report import write_json
 from benchmarks.workloads import SMALL, Setting, model_values
 
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 
 _VOCAB = 500
 PUBLISHED = {
@@ -88,7 +89,7 @@ def main() -> None:
             config=path, overrides=tuple(arguments.set), vocab_size=arguments.vocab_size
         )
         encoders[name] = encoder_counts(setting, _VOCAB)
-        if {"full", "decoder", "branches"} & model_values(setting)["model"].keys():
+        if {"full", "heads", "branches"} & model_values(setting)["model"].keys():
             joint[name] = joint_counts(setting)
     lines = [("size", "what", "millions", "published", "difference %")]
     for name, counts in encoders.items():

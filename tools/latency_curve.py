@@ -2,60 +2,61 @@
 """Accuracy against latency: one checkpoint decoded with several chunk lengths, one table.
 
     tools/latency_curve.py --exp-dir EXP --data-dir DATA --split eval1 eval2 eval3
-        [--chunks 160 320 640 1280] [--method 1best|greedy|hlg] [--num-streams 8] [--png]
+        [--chunks 160 320 640 1280] [--method 1best] [--num-streams 8] [--png]
 
 Each chunk length really streams, chunk by chunk, as egs/csj/streaming_decode.py does; the full
-branch is decoded offline (1best, or hlg with --method hlg) and counts as shown at the end of the
-sentence. Results go to OUT/streaming-<ms>ms/ and OUT/full/ {recogs,errs,summary,emissions}-<split>,
-the table to OUT/latency.md, with --png the curve to OUT/latency.png. OUT is EXP/decode/latency.
+branch is decoded offline (1best, or the same method if it weighs scores) and counts as shown at
+the end of the sentence. Results go to OUT/streaming-<ms>ms/ and OUT/full/
+{recogs,errs,summary,emissions}-<split>, the table to OUT/latency.md, with --png the curve to
+OUT/latency.png. OUT is EXP/decode/latency.
 
 What is finished is not decoded again as long as weights, options and references are the same, so
-an interrupted run goes on. --chunk-ms is the chunk below the full branch and, for hlg, the one that
-scales are tuned with; --left-ms holds for all chunks.
+an interrupted run goes on. --chunk-ms is the chunk below the full branch and, for a method
+that weighs scores, the one that scales are tuned with; --left-ms holds for all chunks.
 """
 
 import argparse
 from pathlib import Path
 
-from latency.curve import Curve, Plan
-from latency.report import table
-
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
-from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
-from dualasr_lib.recognition.searches import ONLINE_METHODS
+from dualasr_lib.programs.options import add_options, decode_config, parser
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add_decode_arguments(parser, ONLINE_METHODS)
-    add = parser.add_argument
+    reader = parser(__doc__)
+    add_options(reader, "curve")
+    add = reader.add_argument
     add("--chunks", type=int, nargs="+", default=[160, 320, 640, 1280], metavar="MS",
         help="milliseconds; default: 160 320 640 1280")  # fmt: skip
-    add("--num-streams", type=int, default=8, help="streams in parallel; default: 8")
     add("--out", type=Path, help="default: EXP/decode/latency")
     add("--png", action="store_true", help="also OUT/latency.png; needs matplotlib")
-    return parser.parse_args()
+    return reader.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
+    config = decode_config(arguments, "curve")
+    # What is heavy, after all options are read:
+    from latency.curve import Curve, Plan
+    from latency.report import table
+
+    from dualasr_lib.programs.data import open_data
+    from dualasr_lib.recognition.decode_setup import DecodeSetup
+
     if arguments.png:
         from latency.drawing import draw  # fails before the work, not after it
-    setup = DecodeSetup(arguments)
+    setup = DecodeSetup(config, open_data)
     plan = Plan(
         splits=list(dict.fromkeys(arguments.split)),
         chunks_ms=arguments.chunks,
-        method=arguments.method,
-        options=arguments.beam,
         num_streams=arguments.num_streams,
-        left_ms=arguments.left_ms,
+        left_ms=config.left_ms,
     )
-    out: Path = arguments.out or arguments.exp_dir / "decode" / "latency"
-    points = Curve(setup, plan, out).points()
-    head = f"{setup.recogniser.source}, streaming search {arguments.method}"
+    out: Path = arguments.out or config.exp_dir / "decode" / "latency"
+    data = open_data(setup.recogniser, config.data_dir)
+    points = Curve(setup, data, plan, out).points()
+    head = f"{setup.recogniser.source}, streaming search {config.methods[0]}"
     text = f"{head}\n\n{table(points)}\n"
     write_atomically(out / "latency.md", text.encode())
     print(f"\n{text}")

@@ -26,22 +26,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
-from matrix.folder import data_fingerprint
-from matrix.plan import MatrixConfig, Run, plan, runs
-from matrix.report import report
-from matrix.results import MatrixResults, collect, read_results, write_results
-from matrix.runner import Runner
-from matrix.statistics import Table
-from matrix.steps import STEPS, Workplace
+from matrix.names import STEPS
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.folder import DATA_FILE
-from dualasr_lib.training.distributed import World, local_device
-from dualasr_lib.training.lock import sole_run
+
+if TYPE_CHECKING:
+    from matrix.plan import MatrixConfig, Run
+    from matrix.results import MatrixResults
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LOG = logging.getLogger(__name__)
@@ -76,6 +71,13 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     check(arguments)
+    # What is heavy, after the options are read:
+    from matrix.plan import plan, runs
+    from matrix.results import collect, read_results, write_results
+
+    from dualasr_lib.training.distributed import World
+    from dualasr_lib.training.lock import sole_run
+
     if arguments.from_json is not None:
         publish(read_results(arguments.from_json), arguments.out)
         return
@@ -125,9 +127,16 @@ def interrupts() -> Iterator[None]:
 
 
 def execute(
-    matrix: MatrixConfig, wanted: list[Run], out: Path, arguments: argparse.Namespace
+    matrix: "MatrixConfig", wanted: "list[Run]", out: Path, arguments: argparse.Namespace
 ) -> list[str]:
     """Makes the data if need be, and runs what is not done; what failed."""
+    import torch
+    from matrix.folder import data_fingerprint
+    from matrix.runner import Runner
+    from matrix.steps import Workplace
+
+    from dualasr_lib.core.device import local_device
+
     device = local_device(arguments.device)
     data_dir = out / "data" if arguments.data_dir is None else arguments.data_dir.resolve()
     if arguments.data_dir is None and not (data_dir / DATA_FILE).is_file():
@@ -141,7 +150,7 @@ def execute(
     return Runner(matrix, place, arguments.steps, data, wanted).execute(arguments.jobs)
 
 
-def make_data(matrix: MatrixConfig, out: Path, jobs: int) -> None:
+def make_data(matrix: "MatrixConfig", out: Path, jobs: int) -> None:
     """The matrix's corpus and its features; both programs go on where they were stopped."""
     corpus = matrix.corpus
     made, data, many = str(out / "corpus"), str(out / "data"), ("--jobs", str(jobs))
@@ -155,8 +164,11 @@ def make_data(matrix: MatrixConfig, out: Path, jobs: int) -> None:
             raise ValueError(f"the data could not be made: {' '.join(command)}")
 
 
-def publish(results: MatrixResults, out: Path | None) -> None:
+def publish(results: "MatrixResults", out: Path | None) -> None:
     """Prints the tables; with a folder, also files."""
+    from matrix.report import report
+    from matrix.statistics import Table
+
     table = Table(results)
     text = report(table)
     print(f"\n{text}")

@@ -5,17 +5,15 @@ tools/show_results.py EXP [--markdown]
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.program import run_program
-from dualasr_lib.decoding.recogs import read_recogs
-from dualasr_lib.decoding.summary import main_unit
-from dualasr_lib.metrics.alignment import align
-from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
-from dualasr_lib.metrics.error_rate import ErrorCounts, count_pairs
+from dualasr_lib.core.table import aligned, markdown
+
+if TYPE_CHECKING:
+    from dualasr_lib.decoding.results import Result
 
 HEADER = (
     *("branch", "method", "split", "utts", "units", "rate %", "95 %", "RTF"),
@@ -27,40 +25,12 @@ emission: a correct word is shown after it ended, p50/p90; chunk: its compute ti
 2nd pass: its duration, p50/p90"""
 
 
-class Result(NamedTuple):
-    """One decoded split."""
-
-    summary: dict[str, Any]
-    counts: tuple[ErrorCounts, ...]
-    """Errors of each utterance."""
-
-
-def read_results(exp_dir: Path) -> list[Result]:
-    """All `decode/*/summary-*.json` of an experiment with their recogs, in the order of names."""
-    paths = sorted((exp_dir / "decode").glob("*/summary-*.json"))
-    if not paths:
-        raise ValueError(f"no decode/*/summary-*.json in {exp_dir}: decode.py writes them")
-    return [_read(path) for path in paths]
-
-
-def _read(path: Path) -> Result:
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    recogs = path.with_name(f"recogs-{summary['split']}.txt")
-    try:
-        main_unit(summary)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    items = read_recogs(recogs)
-    return Result(summary, tuple(count_pairs(align(item.ref, item.hyp)) for item in items))
-
-
-def row(summary: dict[str, Any]) -> tuple[str, ...]:
+def row(result: "Result") -> tuple[str, ...]:
     """One line of the table; `FOOTER` says what the columns are."""
+    summary, unit = result.summary, result.unit
     latency = summary.get("latency") or {}
-    unit = main_unit(summary)
     return (
-        summary["branch"],
-        summary["method"],
+        *_system(summary),
         summary["split"],
         str(summary["num_utterances"]),
         str(summary[f"num_ref_{unit.plural}"]),
@@ -76,28 +46,46 @@ def row(summary: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def pooled(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One line per branch and method with several splits that the data folder says to pool: all
-    their utterances together.
+class Pooled(NamedTuple):
+    """What became of the splits of each system that the data folder says to pool."""
+
+    lines: list[tuple[str, ...]]
+    """One per system with several: all their utterances together."""
+    refused: list[str]
+    """Why those of a system do not make one result, a line each."""
+
+
+def pooled(results: "Sequence[Result]") -> Pooled:
+    """The splits to pool of each branch, method and variant together; splits of different models,
+    options, language models or scales are no one system.
     """
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+    from dualasr_lib.decoding.results import differences
+
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        summary = result.summary
-        if summary["pooled"]:
-            key = (summary["branch"], summary["method"], summary["unit"])
-            groups.setdefault(key, []).append(result)
-    return [_pool(*key[:2], group) for key, group in groups.items() if len(group) > 1]
+        if result.summary["pooled"]:
+            groups.setdefault((result.system, result.unit.name), []).append(result)
+    found = Pooled([], [])
+    for (system, _), group in groups.items():
+        other = differences(group)
+        if other:
+            splits = ", ".join(result.summary["split"] for result in group)
+            found.refused.append(f"{system}: {splits} differ in {'; '.join(other)}")
+        elif len(group) > 1:
+            found.lines.append(_pool(group))
+    return found
 
 
-def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
-    counts = [count for result in group for count in result.counts]
+def _pool(group: "Sequence[Result]") -> tuple[str, ...]:
+    from dualasr_lib.metrics.bootstrap import BootstrapConfig, cer_interval
+
+    counts = [count for result in group for count in result.counts.values()]
     errors, chars = [c.errors for c in counts], [c.num_ref for c in counts]
     interval = cer_interval(errors, chars, BootstrapConfig())
     seconds = sum(result.summary["audio_seconds"] for result in group)
     compute = sum((r.summary["rtf"] or 0.0) * r.summary["audio_seconds"] for r in group)
     return (
-        branch,
-        method,
+        *_system(group[0].summary),
         "+".join(result.summary["split"] for result in group),
         str(len(counts)),
         str(sum(chars)),
@@ -109,14 +97,9 @@ def _pool(branch: str, method: str, group: Sequence[Result]) -> tuple[str, ...]:
     )
 
 
-def table(lines: Sequence[Sequence[str]], markdown: bool) -> str:
-    """Aligned columns, or a Markdown table."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    cells = [[cell.ljust(width) for cell, width in zip(line, widths)] for line in lines]
-    if not markdown:
-        return "\n".join("  ".join(line).rstrip() for line in cells)
-    rule = ["-" * width for width in widths]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [cells[0], rule, *cells[1:]])
+def _system(summary: dict[str, Any]) -> tuple[str, str]:
+    """Branch, and method with what is not default."""
+    return summary["branch"], f"{summary['method']} {summary.get('variant', '')}".rstrip()
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -138,14 +121,18 @@ def main() -> None:
     parser.add_argument("exp_dir", type=Path, help="what train.py and decode.py wrote")
     parser.add_argument("--markdown", action="store_true", help="a Markdown table")
     arguments = parser.parse_args()
+    from dualasr_lib.decoding.results import read_results  # what is heavy, after the options
+
     results = read_results(arguments.exp_dir)
-    lines = [HEADER, *(row(result.summary) for result in results), *pooled(results)]
-    print(table(lines, arguments.markdown))
-    rates = {
-        f"{main_unit(result.summary).label} ({result.summary['normalisation']})"
-        for result in results
-    }
+    together = pooled(results)
+    lines = [HEADER, *(row(result) for result in results), *together.lines]
+    print((markdown if arguments.markdown else aligned)(lines))
+    rates = {f"{r.unit.label} ({r.summary['normalisation']})" for r in results}
     print(FOOTER.format(rates="; ".join(sorted(rates))))
+    if together.refused:
+        raise ValueError(
+            "not pooled, because the splits are not of one system:\n" + "\n".join(together.refused)
+        )
 
 
 if __name__ == "__main__":

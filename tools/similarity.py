@@ -5,10 +5,10 @@ similarity matrices they are made of.
     tools/similarity.py --exp-dir EXP [EXP ...] --data-dir DATA [--split valid] [--png FILE]
 
 For each model the mean over the batches of a split of ||G_full - G_streaming||_F^2 / b^2 (0 = the
-same similarities), between encoder outputs and between decoder states; the items are the utterances
-of a batch, or the frames (tokens) of an utterance. Measured whether or not the model was trained
-with them, so models with and without distillation can be compared. Numbers of different data
-cannot: they depend on b. EXP/similarity-<split>.json keeps them.
+same similarities), between encoder outputs and between states of heads; the items are the
+utterances of a batch, or the frames (tokens) of an utterance. Measured whether or not the model was
+trained with them, so models with and without distillation can be compared. Numbers of different
+data cannot: they depend on b. EXP/similarity-<split>.json keeps them.
 
 --png draws the matrices of the batch with the most utterances, a row per model: streaming, full,
 and their difference.
@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from benchmarks.report import markdown
 from torch import Tensor
 
+from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
-from dualasr_lib.core.program import Progress, run_program
+from dualasr_lib.core.program import run_program
+from dualasr_lib.core.progress import Progress
+from dualasr_lib.core.table import markdown
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.model.distillation import (
@@ -36,7 +38,6 @@ from dualasr_lib.model.distillation import (
 from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.recogniser import Recogniser
-from dualasr_lib.training.distributed import local_device
 
 
 class Measured(NamedTuple):
@@ -71,7 +72,8 @@ def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Me
         on_device = batch.to(device)
         targets = Targets(on_device.tokens, on_device.token_lens)
         with torch.no_grad():
-            views = model.views(on_device.features, on_device.feature_lens, targets, chunk)
+            reading = model.read(on_device.features, on_device.feature_lens, targets, chunk)
+            views = model.views(reading)
         for name, gap in similarity_gaps(views["full"], views["streaming"]).items():
             sums[name] = sums.get(name, 0.0) + float(gap)
         count += 1

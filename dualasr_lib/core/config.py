@@ -32,6 +32,8 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
         values: what a TOML file holds: tables, arrays, strings, numbers, booleans.
         path: where `values` sits in the whole configuration, for messages (`"encoder."`).
 
+    A class attribute `MOVED` may say of keys that are no more what is written in their place.
+
     Raises:
         ValueError: an unknown key, a wrong type, a missing field, or a check of `__post_init__`
             that failed.
@@ -40,6 +42,9 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
+            moved = getattr(cls, "MOVED", {}).get(key)
+            if moved is not None:
+                raise ValueError(f"config key '{path}{key}' is now {moved}")
             raise ValueError(f"unknown config key '{path}{key}'{_suggestion(key, fields)}")
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -165,6 +170,8 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def _value(hint: Any, value: Any, path: str) -> Any:
     origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         return None if value is None else _value(members[0], value, path)
@@ -175,13 +182,18 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         return _sequence(hint, value, path)
-    if dataclasses.is_dataclass(hint) or origin is Mapping:
+    if origin is Mapping:
         if not isinstance(value, Mapping):
             raise ValueError(f"{path} must be a section, but is {value!r}")
-        if origin is Mapping:  # of any keys
-            return dict(value)
+        kind = typing.get_args(hint)[1]
+        return {str(key): _value(kind, item, f"{path}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path} must be a section, but is {value!r}")
         return from_dict(typing.cast(type, hint), value, f"{path}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and value in ("inf", "-inf"):  # TOML knows them, JSON does not
         return float(value)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
         raise ValueError(f"{path} must be {hint.__name__}, but is {value!r}")
@@ -198,6 +210,8 @@ def _sequence(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value

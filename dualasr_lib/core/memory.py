@@ -1,6 +1,6 @@
 """Out of memory: telling it from other errors, on the CPU and on a GPU."""
 
-import torch
+import sys
 
 __all__ = ["is_memory_error"]
 
@@ -17,6 +17,9 @@ _TEXTS = (  # parts of messages of RuntimeErrors, which is all that these alloca
 
 def is_memory_error(error: BaseException) -> bool:
     """Whether `error` says that memory could not be had."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+    torch = sys.modules.get("torch")  # a program that has not imported it has no such error
+    if isinstance(error, MemoryError):
+        return True
+    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)

@@ -1,20 +1,19 @@
-"""What every command line program shares: errors of the user in one line, exit codes, progress."""
+"""What every command line program shares: errors of the user in one line, exit codes.
+
+Imports nothing heavy: programs read their options first.
+"""
 
 import logging
 import os
 import pickle
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any
-
-from tqdm import tqdm
 
 from dualasr_lib.core.memory import is_memory_error
 
-__all__ = ["INTERRUPTED", "USERS_ERRORS", "Progress", "is_users_error", "one_line", "run_program"]
+__all__ = ["INTERRUPTED", "USERS_ERRORS", "is_users_error", "one_line", "run_program"]
 
 INTERRUPTED = 130
 """Exit code of a program that a signal stopped: what shells give for SIGINT."""
@@ -34,7 +33,6 @@ file, line and remedy of them where they can; this is the net below. Libraries t
 (AssertionError, KeyError, RuntimeError) are caught where they are called."""
 
 _TRACEBACK = "DUALASR_TRACEBACK"
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def run_program(main: Callable[[], None]) -> None:
@@ -68,32 +66,3 @@ def one_line(error: BaseException) -> str:
     """The message of an error in one line; its name where it has none."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line) or type(error).__name__
-
-
-class Progress:
-    """Counts things done: a bar on a terminal, elsewhere a line on stderr every ten seconds."""
-
-    def __init__(self, name: str, unit: str, total: int | None = None) -> None:
-        self._name, self._unit, self._total = name, unit, total
-        self._done, self._begun = 0, time.monotonic()
-        self._said = self._begun
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=name, unit=f" {unit}", leave=False)
-
-    def add(self, count: int) -> None:
-        """`count` more are done."""
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-        elif time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
-            of_all = f" of {self._total}" if self._total else ""
-            print(f"{self._name}: {self._done}{of_all} {self._unit}", file=sys.stderr, flush=True)
-
-    def close(self, result: str) -> None:
-        """All are done; `result` ends the line."""
-        if self._bar is not None:
-            self._bar.close()
-        seconds = time.monotonic() - self._begun
-        print(f"{self._name}: {self._done} {self._unit} in {seconds:.1f} s; {result}", flush=True)

@@ -10,7 +10,6 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,43 +20,12 @@ from lhotse.dataset.signal_transforms import SpecAugment
 from lhotse.utils import fastcopy
 from torch import Tensor
 
-__all__ = ["AugmentConfig", "Augmenter", "fixed_randomness"]
+from dualasr_lib.data.data_config import AugmentConfig
+
+__all__ = ["Augmenter", "fixed_randomness"]
 
 _MIN_FRAMES = 10
 """lhotse's SpecAugment cannot mask fewer than 7 frames (an empty range to draw from)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """What is done to training features. The defaults are those of published CSJ recipes."""
-
-    spec_augment_prob: float = 0.9
-    """Share of the utterances that SpecAugment changes; 0 turns it off."""
-    time_warp: int = 80
-    """Largest shift of the warped frame; 0 turns warping off."""
-    num_feature_masks: int = 2
-    feature_mask_size: int = 27
-    """Mel bins a mask covers at most."""
-    num_frame_masks: int = 10
-    frame_mask_size: int = 100
-    """Frames a mask covers at most."""
-    max_frames_fraction: float = 0.15
-    """Share of an utterance's frames that frame masks cover at most."""
-    noise_cuts: str = ""
-    """Cut manifest (with features) of noise to mix in, relative to the data folder; empty: no
-    noise.
-    """
-    noise_prob: float = 0.5
-    """Share of the utterances that get noise."""
-    noise_snr: tuple[float, ...] = field(default=(10.0, 20.0))
-    """Lowest and highest signal-to-noise ratio, dB."""
-
-    def __post_init__(self) -> None:
-        for name in ("spec_augment_prob", "noise_prob", "max_frames_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"'{name}' must be in 0..1, is {getattr(self, name)}")
-        if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
-            raise ValueError(f"'noise_snr' must be (lowest, highest), is {self.noise_snr}")
 
 
 class Augmenter:

@@ -8,7 +8,6 @@ between repeats).
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,38 +20,15 @@ from lhotse.dataset import SimpleCutSampler
 from torch import Tensor
 
 from dualasr_lib.core.files import file_hash
-from dualasr_lib.data.augment import AugmentConfig, Augmenter
+from dualasr_lib.data.augment import Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
+from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.manifest import Entry, read_entries
 from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
 
-__all__ = ["DataConfig", "DataModule", "Refused", "Utterance", "Word"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """How batches are made."""
-
-    max_duration: float = 200.0
-    """Seconds of audio in a batch at most, padding not counted."""
-    num_buckets: int = 10
-    """Buckets of similar duration that batches are drawn from."""
-    buffer_size: int = 20000
-    """Utterances among which a batch is drawn."""
-    num_workers: int = 2
-    """Processes that load features; 0 loads in the main process. Batches are the same."""
-    min_frames: int = 9
-    """Shorter training utterances are left out."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("max_duration", "num_buckets", "buffer_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"'{name}' must be greater than 0, is {getattr(self, name)}")
-        if self.num_workers < 0:
-            raise ValueError(f"'num_workers' must be at least 0, is {self.num_workers}")
+__all__ = ["DataModule", "Refused", "Utterance", "Word"]
 
 
 class Refused(NamedTuple):
@@ -169,6 +145,10 @@ class DataModule:
         )
         for batch in sampler:
             yield _batch(self._tokenizer, batch)
+
+    def size(self, split: str) -> int:
+        """Utterances of a split."""
+        return sum(1 for _ in self._cuts(split))
 
     def split_cuts(self, split: str) -> list[Utterance]:
         """All utterances of a split, in the manifest's order, with their audio and words."""

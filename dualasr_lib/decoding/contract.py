@@ -16,7 +16,7 @@ promises to a model of hop P samples and look-ahead L:
 N streams in a call, V vocabulary (blank 0).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -25,6 +25,7 @@ from dualasr_lib.decoding.hypothesis import PathLike
 from dualasr_lib.metrics.latency import TimedWord
 
 __all__ = [
+    "Frames",
     "ModelStep",
     "OnlineSearch",
     "OnlineStep",
@@ -32,14 +33,36 @@ __all__ = [
     "SecondPass",
     "StreamingModel",
     "Utterance",
+    "frames_of",
 ]
+
+Frames = Mapping[str, Tensor]
+"""What the heads of a branch say of some encoder frames, by head name; heads that say nothing frame
+by frame (attention) are missing. "ctc" -> (..., S, V) float32 log-probabilities, natural log. All
+are on the CPU, and all have equally many frames.
+"""
+
+
+def frames_of(frames: Frames, head: str) -> Tensor:
+    """What one head says.
+
+    Raises:
+        ValueError: the branch has no such head.
+    """
+    if head not in frames:
+        raise ValueError(
+            f"this search reads the {head} head of a branch, but this branch has "
+            f"{', '.join(frames) or 'no head that it could search'}: choose another method, or a "
+            "model trained with such a head (model.heads)"
+        )
+    return frames[head]
 
 
 class ModelStep(NamedTuple):
     """What a model returns for one step of N streams."""
 
-    log_probs: Tensor
-    """(N, S', V) float32, natural log."""
+    frames: Frames
+    """Each (N, S', ...)."""
     state: Any
     """NamedTuple tree of tensors, batch axis first, fixed shapes."""
     hidden: Tensor | None = None
@@ -63,7 +86,7 @@ class SecondPass(Protocol):
 
 
 class StreamingModel(Protocol):
-    """Samples to log-probs, chunk by chunk, as a pure function of window and state."""
+    """Samples to what heads say of them, by chunks, as a pure function of window and state."""
 
     @property
     def sample_rate(self) -> int:
@@ -122,13 +145,13 @@ class OnlineStep(Protocol):
 
 
 class OnlineSearch(Protocol):
-    """Search on streams that join and leave at any time (`lattice.online`, `greedy`)."""
+    """Search on streams that join and leave at any time (`one_head.OneHead`)."""
 
     def open(self) -> Any:
         """State of a new stream."""
 
-    def step(self, log_probs: Sequence[Tensor], states: Sequence[Any]) -> Sequence[OnlineStep]:
-        """Feeds each of some streams its next frames: per stream (S_i, V), S_i >= 0."""
+    def step(self, frames: Sequence[Frames], states: Sequence[Any]) -> Sequence[OnlineStep]:
+        """Feeds each of some streams its next frames: per stream each (S_i, ...), S_i >= 0."""
 
     def finish(self, state: Any) -> PathLike:
         """Final path of a stream."""

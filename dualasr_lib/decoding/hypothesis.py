@@ -1,5 +1,6 @@
 """What decoding yields: paths, hypotheses, and the partial texts that a stream has shown."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from dualasr_lib.metrics.latency import Shown, TimedWord
@@ -32,16 +33,17 @@ class TokenPath(NamedTuple):
 
 
 class ScoredText(NamedTuple):
-    """A text of an n-best list with each score that it has got; None where nobody asked."""
+    """A text of an n-best list with each score that it has got."""
 
     tokens: tuple[int, ...]
     """Vocabulary ids."""
-    ctc: float
-    """Natural log-probability by CTC, summed over alignments."""
-    lm: float | None = None
-    """Natural log-probability by the language model, the end included."""
-    attention: float | None = None
-    """Natural log-probability by the attention decoder, the end included."""
+    scores: Mapping[str, float]
+    """Natural log-probabilities, by the name of the head that gave them ("ctc": summed over
+    alignments; "attention": the end included) and "lm" (language model, the end included)."""
+
+    def scored(self, name: str, score: float) -> "ScoredText":
+        """The same text with one more score."""
+        return self._replace(scores={**self.scores, name: score})
 
 
 class Emission(NamedTuple):

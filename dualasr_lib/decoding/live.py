@@ -30,7 +30,7 @@ from dualasr_lib.decoding.contract import (
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, endpoint
 from dualasr_lib.decoding.hypothesis import PathLike
 from dualasr_lib.decoding.offline import Detokenise
-from dualasr_lib.decoding.stepping import Turn, step_streams
+from dualasr_lib.decoding.stepping import Stepped, Turn, step_streams
 
 __all__ = ["Event", "Final", "LiveConfig", "Partial", "TimedToken", "listen"]
 
@@ -222,15 +222,15 @@ class _Listener:
         segment = self._segment
         needed = min(self._position + self._window, self._tail.end)
         with torch.no_grad():
-            log_probs = self._log_probs(frames_wanted)
-            step = self._search.step([log_probs], [segment.search_state])[0]
+            stepped = self._stepped(frames_wanted)
+            step = self._search.step(stepped.frames, [segment.search_state])[0]
         segment.search_state = step.state
         segment.steps_done += 1
-        segment.num_frames += len(log_probs)
+        segment.num_frames += stepped.counts[0]
         yield from self._show(step, needed)
 
-    def _log_probs(self, frames_wanted: int) -> Tensor:
-        """(S, V): the next frames of the segment; their hidden states are kept."""
+    def _stepped(self, frames_wanted: int) -> Stepped:
+        """The next frames of the segment; their hidden states are kept."""
         segment, tail = self._segment, self._tail
         origin = max(segment.start, tail.start)  # a reflection must not leave the segment
         turn = Turn(
@@ -244,7 +244,7 @@ class _Listener:
         stepped = step_streams(self._model, [turn], segment.model_state, keep_hidden)
         segment.model_state = stepped.state
         segment.hidden += stepped.hidden
-        return stepped.log_probs[0]
+        return stepped
 
     def _show(self, step: OnlineStep, needed: int) -> Iterator[Partial]:
         """A partial if there is news; `needed` samples of the stream had to be there for it."""

@@ -1,4 +1,4 @@
-"""Offline decoding: batches -> log-probs -> search -> hypotheses, timed.
+"""Offline decoding: batches -> what heads say -> search -> hypotheses, timed.
 
 The model and the search come in as functions; this module knows neither features nor k2. The
 real-time factor counts what both take (wall time), not the reading of features, on as many threads
@@ -8,12 +8,13 @@ N utterances, S encoder frames, V tokens.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from dualasr_lib.decoding.contract import Frames, frames_of
 from dualasr_lib.decoding.hypothesis import Hypothesis, PathLike, ScoredText
 
 __all__ = [
@@ -53,14 +54,36 @@ class OfflineBatch(Protocol):
 class Heard(NamedTuple):
     """What the model makes of a batch, and what a search may ask it."""
 
-    log_probs: Tensor
-    """(N, S, V) CTC log-probabilities, natural log, on the CPU."""
+    frames: Frames
+    """By head name each (N, S, ...)."""
     lens: Tensor
     """(N,) valid frames."""
-    score: ScoreTexts | None = None
-    """The branch's attention decoder; None if there is none."""
+    score: Mapping[str, ScoreTexts] = {}
+    """By head name: what that head thinks of given texts."""
     texts: Sequence[str] = ()
     """Reference texts; only the oracle reads them."""
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(N, S, V) of the CTC head.
+
+        Raises:
+            ValueError: the branch has none.
+        """
+        return frames_of(self.frames, "ctc")
+
+    def scorer(self, head: str) -> ScoreTexts:
+        """What one head thinks of given texts.
+
+        Raises:
+            ValueError: the branch has no such head.
+        """
+        if head not in self.score:
+            raise ValueError(
+                f"rescoring by the {head} head needs a branch that has one, but this one has "
+                f"{', '.join(self.score) or 'none that scores texts'}"
+            )
+        return self.score[head]
 
 
 class Searched(NamedTuple):

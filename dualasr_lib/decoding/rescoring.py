@@ -1,16 +1,15 @@
 """Choosing among what a lattice offers, by a weighted sum of scores; and finding the weights.
 
-    score(text) = ctc + scales.lm * lm + scales.attention * attention          (natural logs)
+    score(text) = sum over names of scales[name] * text.scores[name]           (natural logs)
 
 A search first proposes `Candidates` for each utterance (an n-best list, a lattice with a language
 model, a search that takes the weight as an option), which cost most of the time and do not depend
-on the scales. Trying another pair of scales is then cheap, and that is how `tune` finds the pair
+on the scales. Trying other scales is then cheap, and that is how `tune` finds those
 with the fewest errors. Tune on validation data only.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ import torch
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Detokenise, Heard, OfflineBatch, OfflineSearch, Searched
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
+from dualasr_lib.metrics.units import CHARACTER, Unit
 
 __all__ = [
     "Align",
@@ -34,29 +34,56 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scales:
-    """Weights of the scores beside that of CTC, which has 1."""
+class Scales(Mapping[str, float]):
+    """Weights of scores by name, see `ScoredText.scores`: `Scales(lm=0.3, attention=1.0)`.
 
-    lm: float = 0.0
-    """Of the language model."""
-    attention: float = 0.0
-    """Of the attention decoder."""
+    A score that is not named has weight 0; that of CTC, the unit in which the others are given, has
+    1. A weight that equals this default is the same as none, and is not listed.
+    """
 
-    def __post_init__(self) -> None:
-        if not (0 <= self.lm < math.inf and 0 <= self.attention < math.inf):
-            raise ValueError(
-                f"scales must be finite and not negative, but are lm={self.lm}, "
-                f"attention={self.attention}"
-            )
+    def __init__(self, **weights: float) -> None:
+        if not all(0 <= weight < math.inf for weight in weights.values()):
+            named = ", ".join(f"{name}={weight}" for name, weight in weights.items())
+            raise ValueError(f"scales must be finite and not negative, but are {named}")
+        self._weights = {n: float(w) for n, w in weights.items() if w != _default(n)}
+
+    def __getitem__(self, name: str) -> float:
+        return self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._weights.items()))
+
+    def __repr__(self) -> str:
+        return f"Scales({', '.join(f'{name}={weight:g}' for name, weight in self.items())})"
+
+    def weight(self, name: str) -> float:
+        """Of any score, whether it is listed or not."""
+        return self._weights.get(name, _default(name))
+
+    @property
+    def trust(self) -> float:
+        """Sum of all weights but that of CTC."""
+        return sum(weight for name, weight in self.items() if name != _UNIT)
 
     def total(self, text: ScoredText) -> float:
         """The weighted sum; a score that is not there counts 0, as does one of weight 0, be it
         minus infinity.
         """
-        lm = self.lm * (text.lm or 0.0) if self.lm else 0.0
-        attention = self.attention * (text.attention or 0.0) if self.attention else 0.0
-        return text.ctc + lm + attention
+        total = 0.0
+        for name, score in text.scores.items():
+            weight = self.weight(name)
+            total += weight * score if weight else 0.0
+        return total
+
+
+def _default(name: str) -> float:
+    return 1.0 if name == _UNIT else 0.0
 
 
 class Candidates(Protocol):
@@ -83,6 +110,8 @@ Align = Callable[[tuple[int, ...]], tuple[int, ...]]
 """Tokens -> the frame of each."""
 
 B = TypeVar("B", bound=OfflineBatch)
+
+_UNIT = "ctc"  # the score whose weight is 1 unless somebody says otherwise
 
 
 class NbestCandidates:
@@ -122,7 +151,7 @@ def rescored(propose: Propose, scales: Scales) -> OfflineSearch:
 
 
 class GridPoint(NamedTuple):
-    """What a pair of scales gives on the tuning data."""
+    """What some scales give on the tuning data."""
 
     scales: Scales
     cer: float
@@ -144,11 +173,15 @@ def tune(
     propose: Propose,
     grid: Sequence[Scales],
     detokenise: Detokenise,
+    unit: Unit = CHARACTER,
 ) -> Tuned:
     """Tries each point of `grid` on every batch; each batch is heard and searched once.
 
+    Args:
+        unit: what errors are counted in.
+
     Raises:
-        ValueError: no grid, or no reference character to count errors by.
+        ValueError: no grid, or no reference unit to count errors by.
     """
     if not grid:
         raise ValueError("a grid of scales must have at least one point, but has none")
@@ -159,7 +192,7 @@ def tune(
             proposals = propose(hear(batch))
         fallbacks += proposals.fallbacks
         for candidates, ref in zip(proposals.candidates, batch.texts):
-            errors = _Errors(ref, detokenise)
+            errors = _Errors(ref, detokenise, unit)
             counts = [errors.of(candidates.best(scales).tokens) for scales in grid]
             totals = [total + count for total, count in zip(totals, counts)]
     if not totals[0].num_ref:
@@ -168,19 +201,20 @@ def tune(
             " second pass --second-scales)"
         )
     points = [GridPoint(scales, total.rate) for scales, total in zip(grid, totals)]
-    best = min(points, key=lambda p: (p.cer, p.scales.lm + p.scales.attention))
+    best = min(points, key=lambda p: (p.cer, p.scales.trust))
     return Tuned(best.scales, points, fallbacks)
 
 
 class _Errors:
     """Errors of texts of one utterance; many grid points choose the same one."""
 
-    def __init__(self, ref: str, detokenise: Detokenise) -> None:
+    def __init__(self, ref: str, detokenise: Detokenise, unit: Unit) -> None:
         self._ref = ref
+        self._unit = unit
         self._detokenise = detokenise
         self._known: dict[tuple[int, ...], ErrorCounts] = {}
 
     def of(self, tokens: tuple[int, ...]) -> ErrorCounts:
         if tokens not in self._known:
-            self._known[tokens] = count_errors(self._ref, self._detokenise(tokens))
+            self._known[tokens] = count_errors(self._ref, self._detokenise(tokens), self._unit)
         return self._known[tokens]

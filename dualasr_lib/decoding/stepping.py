@@ -4,7 +4,7 @@ What the loops of `streaming` and `live` share; `contract` says what a window is
 and texts are theirs.
 
 N streams of a step, n samples of a stream, P new ones of a window, L look-ahead; S' encoder frames
-of a step, S <= S' of them wanted; V vocabulary, C channels.
+of a step, S <= S' of them wanted; C channels.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import StreamingModel
+from dualasr_lib.decoding.contract import Frames, StreamingModel
 
 __all__ = ["Stepped", "Turn", "step_streams", "window"]
 
@@ -35,8 +35,10 @@ class Turn(NamedTuple):
 class Stepped(NamedTuple):
     """What a step brings, without the frames that nobody wants."""
 
-    log_probs: list[Tensor]
-    """Per stream (S, V)."""
+    frames: list[Frames]
+    """Per stream, by head name, each (S, ...)."""
+    counts: list[int]
+    """Per stream S."""
     hidden: list[Tensor]
     """Per stream (S, C) for a second pass; empty if there is none."""
     state: Any
@@ -57,19 +59,24 @@ def step_streams(
     windows = [window(turn.samples, turn.start, length) for turn in turns]
     left = [turn.num_features - turn.steps_done * shift for turn in turns]
     result = model.step(torch.stack(windows), torch.tensor(left), state)
-    expected, got = (len(turns), model.chunk_frames), tuple(result.log_probs.shape[:2])
-    if got != expected:
-        raise ValueError(
-            f"a step must return (streams, `chunk_frames`) = {expected} frames, but returned {got}"
-        )
-    counts = [turn.num_wanted for turn in turns]
-    log_probs = [rows[:count] for rows, count in zip(result.log_probs, counts)]
+    expected = (len(turns), model.chunk_frames)
+    for head, said in result.frames.items():
+        if said.shape[:2] != expected:
+            raise ValueError(
+                f"a step must return (streams, `chunk_frames`) = {expected} frames, "
+                f"but returned {tuple(said.shape[:2])} of head {head}"
+            )
+    counts = [min(turn.num_wanted, model.chunk_frames) for turn in turns]
+    frames: list[Frames] = [
+        {head: said[i, :count] for head, said in result.frames.items()}
+        for i, count in enumerate(counts)
+    ]
     if not keep_hidden:
-        return Stepped(log_probs, [], result.state)
+        return Stepped(frames, counts, [], result.state)
     if result.hidden is None:
         raise ValueError("a second pass needs hidden states, but the model returns none")
     hidden = [rows[:count].clone() for rows, count in zip(result.hidden, counts)]
-    return Stepped(log_probs, hidden, result.state)
+    return Stepped(frames, counts, hidden, result.state)
 
 
 def window(samples: Tensor, start: int, length: int) -> Tensor:

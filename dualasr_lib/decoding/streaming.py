@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dualasr_lib.core.tree import split, stack
 from dualasr_lib.decoding.contract import (
+    Frames,
     ModelStep,
     OnlineSearch,
     Rewritten,
@@ -273,7 +274,7 @@ class _Loop:
         start = self._clock.now()
         with torch.no_grad():
             steps = self._search.step(
-                self._log_probs(streams), [stream.search_state for stream in streams]
+                self._frames(streams), [stream.search_state for stream in streams]
             )
         texts = [self._detokenise(step.partial.tokens) for step in steps]
         seconds = self._clock.now() - start
@@ -285,9 +286,9 @@ class _Loop:
             stream.step_seconds.append(seconds)
             self._show(stream, text, audio_seconds, seconds)
 
-    def _log_probs(self, streams: list[_Stream]) -> list[Tensor]:
-        """Per stream (S_i, V): the new encoder frames that lie inside its audio; their hidden
-        states are kept.
+    def _frames(self, streams: list[_Stream]) -> list[Frames]:
+        """Per stream each (S_i, ...): the new encoder frames that lie inside its audio; their
+        hidden states are kept.
         """
         model = self._model
         turns = [stream.turn(model.chunk_samples, model.chunk_frames) for stream in streams]
@@ -296,7 +297,7 @@ class _Loop:
         self._states.update(stepped.state)
         for stream, hidden in zip(streams, stepped.hidden):
             stream.hidden.append(hidden)
-        return stepped.log_probs
+        return stepped.frames
 
     def _show(self, stream: _Stream, text: str, audio_seconds: float, seconds: float) -> None:
         """Records `text` if it differs from what is shown."""

@@ -54,6 +54,8 @@ class RunInfo(NamedTuple):
     method: str
     params: Mapping[str, Any]
     """Options of the run: plain values for JSON."""
+    variant: Sequence[str] = ()
+    """What of them is not default, in words that a name can have."""
     scoring: Scoring = Scoring()
 
 
@@ -141,6 +143,7 @@ def _summary(
         "split": info.split,
         "branch": info.branch,
         "method": info.method,
+        "variant": "-".join(info.variant),
         "pooled": info.scoring.pooled,
         "num_utterances": len(hypotheses),
         "normaliser": info.scoring.normaliser,

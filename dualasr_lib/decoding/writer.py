@@ -98,10 +98,8 @@ def write_nbest(
 def _entry(
     text: ScoredText, detokenise: Detokenise, total: Callable[[ScoredText], float]
 ) -> dict[str, Any]:
-    scores = {"ctc": text.ctc, "lm": text.lm, "attention": text.attention}
-    return {
-        "text": detokenise(text.tokens), "tokens": text.tokens, "total": total(text), **scores
-    }  # fmt: skip
+    summed = {"text": detokenise(text.tokens), "tokens": text.tokens, "total": total(text)}
+    return {**summed, **text.scores}
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,6 @@ V tokens (blank 0), H hypotheses, K tokens tried at a frame, M = H K pairs, R wa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,32 +23,10 @@ from torch import Tensor
 
 from dualasr_lib.core.trace import Trace, common_depth, emitted, extended
 from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel
+from dualasr_lib.lattice.options import GraphConfig
 from dualasr_lib.lattice.path import Path
 
-__all__ = ["GraphConfig", "GraphSearch", "GraphState", "GraphStep"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphConfig:
-    """Options of the search."""
-
-    lm_scale: float = 0.3
-    """Weight of the language model's log-probabilities."""
-    beam: float = 16.0
-    """Hypotheses further below the best one are dropped (natural log)."""
-    max_active: int = 200
-    """Hypotheses kept at most at each frame."""
-    token_beam: float = 12.0
-    """Tokens whose log-prob at a frame is further below the best one's are not tried there."""
-    max_tokens: int = 50
-    """Tokens tried at most at a frame, the most likely ones."""
-
-    def __post_init__(self) -> None:
-        if not self.lm_scale >= 0:
-            raise ValueError(f"`lm_scale` must not be negative, but is {self.lm_scale}")
-        for name in ("beam", "max_active", "token_beam", "max_tokens"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}")
+__all__ = ["GraphSearch", "GraphState", "GraphStep"]
 
 
 class GraphState(NamedTuple):
@@ -95,11 +72,18 @@ class _Moves(NamedTuple):
 
 
 class GraphSearch:
-    """Search over streams that join and leave at any time, and over whole utterances."""
+    """Search over streams that join and leave at any time, and over whole utterances.
 
-    def __init__(self, lm: LanguageModel, config: GraphConfig) -> None:
+    Args:
+        lm_scale: weight of the language model's log-probabilities, >= 0.
+    """
+
+    def __init__(self, lm: LanguageModel, config: GraphConfig, lm_scale: float = 0.3) -> None:
+        if not lm_scale >= 0:
+            raise ValueError(f"`lm_scale` must not be negative, but is {lm_scale}")
         self._lm = lm
         self._config = config
+        self._lm_scale = lm_scale
 
     def open(self) -> GraphState:
         """A new stream."""
@@ -123,7 +107,7 @@ class GraphSearch:
         possible = np.flatnonzero(np.isfinite(ending))  # a scale of 0 allows no more than others
         if not len(possible):
             return _path(state, 0, float(state.score[0]))
-        ended = state.score[possible] + self._config.lm_scale * ending[possible]
+        ended = state.score[possible] + self._lm_scale * ending[possible]
         best = int(ended.argmax())
         return _path(state, int(possible[best]), float(ended[best]))
 
@@ -175,7 +159,7 @@ class GraphSearch:
         token = tokens[column]
         arcs = self._lm.advance(state.lm[parent], token)
         source = arcs.source
-        score = bound[parent, column][source] + self._config.lm_scale * arcs.score
+        score = bound[parent, column][source] + self._lm_scale * arcs.score
         return _Moves(parent[source], arcs.target, token[source], np.ones_like(source), score)
 
     def _choose(self, moves: _Moves) -> Integers:

@@ -15,7 +15,6 @@ same paths, scores and times for next to nothing; this engine is k2's own word o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,42 +22,13 @@ from torch import Tensor
 
 from dualasr_lib.lattice.backend import k2, new_stream_state, supported
 from dualasr_lib.lattice.best_path import best_paths
+from dualasr_lib.lattice.options import IntersecterConfig
 from dualasr_lib.lattice.path import Path
 from dualasr_lib.lattice.topology import check_log_probs, dense, full_topology
 
-__all__ = ["IntersecterConfig", "OnlineIntersecter", "OnlineState", "OnlineStep"]
+__all__ = ["OnlineIntersecter", "OnlineState", "OnlineStep"]
 
 _EMPTY = Path((), (), 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntersecterConfig:
-    """Options of the search; the beams are those of icefall's recipes."""
-
-    search_beam: float = 20.0
-    """Paths further below the best one are dropped while searching (natural log)."""
-    output_beam: float = 8.0
-    """Arcs whose best path is further below the best path are left out (natural log)."""
-    min_active: int = 30
-    """States kept at each frame even outside the search beam."""
-    max_active: int = 10000
-    """States kept at most at each frame."""
-    max_vocab: int = 512
-    """Largest vocabulary: 262 656 arcs, about 45 ms per stream and chunk of 320 ms."""
-    segment_frames: int = 25
-    """Encoder frames before a segment may be committed (25 frames of 40 ms = 1 s)."""
-
-    def __post_init__(self) -> None:
-        for name in ("search_beam", "output_beam"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}")
-        if not 0 <= self.min_active <= self.max_active or self.max_active < 1:
-            raise ValueError(
-                "0 <= `min_active` <= `max_active` and 1 <= `max_active` must hold, "
-                f"but they are {self.min_active} and {self.max_active}"
-            )
-        if self.segment_frames < 1:
-            raise ValueError(f"`segment_frames` must be at least 1, but is {self.segment_frames}")
 
 
 class OnlineState(NamedTuple):

@@ -12,7 +12,7 @@ S encoder frames, V tokens (blank 0), P pairs of a frame, R arcs.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,30 +25,14 @@ from dualasr_lib.lattice.best_path import emissions
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
 from dualasr_lib.lattice.fallback import Found, each_utterance
 from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel
+from dualasr_lib.lattice.options import LmLatticeConfig
 from dualasr_lib.lattice.path import Path, SearchConfig
 from dualasr_lib.lattice.topology import check_log_probs, fsa_of_arcs
 
-__all__ = ["LmLattice", "LmLatticeConfig", "lm_lattices"]
+__all__ = ["LmLattice", "lm_lattices"]
 
 _Integers32 = npt.NDArray[np.int32]
 _Floats32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LmLatticeConfig:
-    """What is rescored."""
-
-    lattice: SearchConfig = field(default_factory=SearchConfig)
-    """What is kept of the lattice."""
-    max_active: int = 1000
-    """Pairs of a lattice state and a state of the language model that are kept at most at a frame:
-    those with the best CTC scores up to there. The model has no say in that, because its weight is
-    not known yet; so the bound is for memory, far above what a sure lattice needs.
-    """
-
-    def __post_init__(self) -> None:
-        if self.max_active < 1:
-            raise ValueError(f"`max_active` must be at least 1, but is {self.max_active}")
 
 
 @dataclass(frozen=True)

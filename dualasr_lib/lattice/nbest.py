@@ -11,7 +11,6 @@ N utterances, S encoder frames, V tokens (blank 0), P texts of one utterance, A 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +23,11 @@ from dualasr_lib.lattice.best_path import best_paths, emissions
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
 from dualasr_lib.lattice.fallback import Found, each_utterance
 from dualasr_lib.lattice.narrow import narrow
+from dualasr_lib.lattice.options import NbestConfig
 from dualasr_lib.lattice.path import Path, SearchConfig
 from dualasr_lib.lattice.topology import check_log_probs, dense
 
-__all__ = ["CtcText", "NbestConfig", "Text", "align", "ctc_scores", "nbest"]
+__all__ = ["CtcText", "Text", "align", "ctc_scores", "nbest"]
 
 _CATCH_UP = 2.0, 0.02
 """Nats, and nats per frame, by which a text behind the best path may catch up when its alignments
@@ -35,37 +35,6 @@ are summed; measured: some 6 in 750 frames."""
 
 Text = tuple[int, ...]
 """Vocabulary ids, no blanks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NbestConfig:
-    """Which texts are proposed."""
-
-    lattice: SearchConfig = field(default_factory=SearchConfig)
-    """What is kept of the lattice."""
-    num_texts: int = 50
-    """Texts kept at most, those with the best paths."""
-    text_beam: float = 8.0
-    """Texts whose CTC log-probability is further below the best one's are left out (natural log):
-    on sure sentences few remain, which saves most of a rescoring."""
-    num_paths: int = 100
-    """Paths drawn per utterance and scale; far fewer texts remain, because many paths spell the
-    same one."""
-    path_scales: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Log-probs are multiplied by these when paths are drawn (icefall's `nbest_scale`): low ones
-    find many different texts where a model is sure; where it is not, or V is large, paths of low
-    scales wander among unlikely tokens, and high ones stay near the best path."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_texts", "num_paths"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")
-        if not self.text_beam > 0:
-            raise ValueError(f"`text_beam` must be positive, but is {self.text_beam}")
-        if not self.path_scales or not min(self.path_scales) > 0:
-            raise ValueError(
-                f"`path_scales` must be positive, at least one, but are {self.path_scales}"
-            )
 
 
 class CtcText(NamedTuple):

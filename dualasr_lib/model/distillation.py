@@ -1,5 +1,5 @@
 """Distillation between the two branches: the full-context branch and the streaming branch teach
-each other's encoder outputs and decoder states.
+each other's encoder outputs and the states of their heads.
 
 The default is sp-KD (`similarity.py`); `METHODS` holds its rivals (`rivals.py`), all with one
 interface. Everything is computed in float32 (or more) whatever autocast says, and what lies behind
@@ -9,8 +9,9 @@ Letters: N batch, S encoder frames (25 Hz), U tokens, V vocabulary, C and D chan
 """
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +61,20 @@ class DistillationConfig:
     A field that the method does not read must be left at its default.
     """
 
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "decoder_weight": "said by head: loss.distillation.head_weights.attention"
+    }
+
     method: MethodName = "sp_kd"
     """The loss; `METHODS` says which class, and the class where it comes from."""
     direction: Direction = "full_to_streaming"
     """Who teaches whom; "both" is the mean of the two directions."""
     encoder_weight: float = 0.0
     """Weight of the loss between the encoders' outputs; 0 = off, and not computed."""
-    decoder_weight: float = 0.0
-    """Weight of the loss between the attention decoders' states; 0 = off, and not computed."""
+    head_weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of the losses between the states of the branches' heads, by head name ("attention":
+    the decoders' states); 0 or none = off, and not computed. One of a head that has no states of
+    its own, or that only one branch has, is unused."""
     detach_teacher: bool = True
     """The teacher is not changed by this loss; with "both", each direction's teacher."""
     warm_up: int = 0
@@ -92,9 +99,12 @@ class DistillationConfig:
     """The KL losses: what log-probabilities are divided by before the softmax."""
 
     def __post_init__(self) -> None:
-        for name in ("encoder_weight", "decoder_weight", "warm_up", "max_shift"):
+        for name in ("encoder_weight", "warm_up", "max_shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}")
+        for head, weight in self.head_weights.items():
+            if weight < 0:
+                raise ValueError(f"`head_weights.{head}` must not be negative, but is {weight}")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` must be positive, but is {self.temperature}")
         self._check_method()
@@ -102,11 +112,11 @@ class DistillationConfig:
     def _check_method(self) -> None:
         method, all_options = METHODS[self.method], set[str]()
         all_options.update(*(each.options for each in METHODS.values()))
-        for field in dataclasses.fields(self):
-            value, unread = getattr(self, field.name), field.name in all_options - method.options
-            if unread and value != field.default:
+        for each in dataclasses.fields(self):
+            value, unread = getattr(self, each.name), each.name in all_options - method.options
+            if unread and value != each.default:
                 raise ValueError(
-                    f"`{field.name}` must stay {field.default!r} with method {self.method!r}, "
+                    f"`{each.name}` must stay {each.default!r} with method {self.method!r}, "
                     f"which does not read it, but is {value!r}"
                 )
         if self.method == "sp_kd" and self.items == "utterance" and self.shift:
@@ -114,10 +124,10 @@ class DistillationConfig:
                 f"`shift` must be 0 with `utterance` items, which have no frames, "
                 f"but is {self.shift}"
             )
-        if self.decoder_weight and not method.on_decoder:
+        if any(self.head_weights.values()) and not method.on_decoder:
             raise ValueError(
-                f"`decoder_weight` must be 0 with method {self.method!r}, which compares CTC "
-                f"outputs only, but is {self.decoder_weight}"
+                f"`head_weights` must be 0 with method {self.method!r}, which compares CTC "
+                f"outputs only, but are {dict(self.head_weights)}"
             )
         if method.symmetric and not (self.direction == "both" and self.detach_teacher):
             raise ValueError(
@@ -129,28 +139,11 @@ class DistillationConfig:
 class BranchView(NamedTuple):
     """What distillation sees of one branch."""
 
-    hidden: Tensor
-    """(N, S, C) encoder output."""
-    lens: Tensor
-    """(N,) valid encoder frames."""
-    ctc_log_probs: Tensor
-    """(N, S, V) float32 natural log-probabilities."""
-    decoder_hidden: Tensor
-    """(N, U + 1, D) decoder states before the output layer."""
-    decoder_log_probs: Tensor
-    """(N, U + 1, V) float32 natural log-probabilities."""
-    num_states: Tensor
-    """(N,) valid decoder positions, U_n + 1."""
-
-    @property
-    def encoder(self) -> Sequences:
-        """The encoder's frames."""
-        return Sequences(self.hidden, self.ctc_log_probs, self.lens)
-
-    @property
-    def decoder(self) -> Sequences:
-        """The decoder's positions."""
-        return Sequences(self.decoder_hidden, self.decoder_log_probs, self.num_states)
+    encoder: Sequences
+    """The encoder's frames: output (N, S, C), and log-probabilities (N, S, V) of a head that speaks
+    of each frame, if there is one."""
+    heads: Mapping[str, Sequences]
+    """By name the heads that have states of their own: "attention", U + 1 positions."""
 
 
 class Widths(NamedTuple):
@@ -164,39 +157,45 @@ class BranchDims(NamedTuple):
     """Channels of the hidden states of both branches."""
 
     encoder: Widths
-    decoder: Widths
+    heads: Mapping[str, Widths]
+    """Of the heads that both branches have, by name."""
 
 
 class Distilled(NamedTuple):
     """The losses before weighting; scalars, at least float32."""
 
     encoder: Tensor
-    decoder: Tensor
+    heads: Mapping[str, Tensor]
+    """By name, of all heads that could be compared."""
 
 
 class Distiller(nn.Module):
     """The distillation losses of a batch; its step is told by `set_step` like any schedule's."""
 
     def __init__(
-        self, config: DistillationConfig, encoder: nn.ModuleDict, decoder: nn.ModuleDict
+        self, config: DistillationConfig, encoder: nn.ModuleDict, heads: Mapping[str, nn.ModuleDict]
     ) -> None:
-        """`encoder` and `decoder` hold a `Method` for each direction; none = switched off."""
+        """`encoder` and each of `heads` hold a `Method` for each direction; none = switched off."""
         super().__init__()
-        self.config, self.encoder, self.decoder = config, encoder, decoder
+        self.config, self.encoder, self.heads = config, encoder, nn.ModuleDict(heads)
         self.started = Scheduled((config.warm_up - 1, 0.0), (config.warm_up, 1.0))
 
     def forward(self, full: BranchView, streaming: BranchView) -> Distilled:
-        """Both losses; 0, and not computed, before warm-up is over or where a weight is 0.
+        """All losses; 0, and not computed, before warm-up is over or where a weight is 0.
 
         Under several ranks all must call it in the same steps (see `similarity.py`).
         """
-        with torch.autocast(full.hidden.device.type, enabled=False):
+        with torch.autocast(full.encoder.hidden.device.type, enabled=False):
             return Distilled(
                 self._loss(self.encoder, full.encoder, streaming.encoder),
-                self._loss(self.decoder, full.decoder, streaming.decoder),
+                {
+                    name: self._loss(methods, full.heads[name], streaming.heads[name])
+                    for name, methods in self.heads.items()
+                },
             )
 
-    def _loss(self, methods: nn.ModuleDict, full: Sequences, streaming: Sequences) -> Tensor:
+    def _loss(self, methods: nn.Module, full: Sequences, streaming: Sequences) -> Tensor:
+        assert isinstance(methods, nn.ModuleDict)
         if not len(methods) or self.started.now() <= 0:
             return full.hidden.new_zeros((), dtype=torch.float32)
         losses = []
@@ -215,7 +214,12 @@ def build_distiller(config: DistillationConfig, dims: BranchDims) -> Distiller:
         _methods(config, dims.encoder, config.shift, config.max_shift)
         if config.encoder_weight
         else nn.ModuleDict(),
-        _methods(config, dims.decoder, 0, 0) if config.decoder_weight else nn.ModuleDict(),
+        {
+            name: _methods(config, widths, 0, 0)
+            if config.head_weights.get(name, 0.0)
+            else nn.ModuleDict()
+            for name, widths in dims.heads.items()
+        },
     )
 
 
@@ -224,14 +228,11 @@ def similarity_gaps(full: BranchView, streaming: BranchView) -> dict[str, Tensor
     the model is trained with. 0 = the same similarities.
 
     Returns:
-        "encoder_utterance", "encoder_frame", "decoder_utterance", "decoder_frame" -> scalar.
+        "encoder_utterance", "encoder_frame", "<head>_utterance", "<head>_frame" -> scalar.
     """
     gaps = {}
-    with torch.no_grad(), torch.autocast(full.hidden.device.type, enabled=False):
-        for part, teacher, student in (
-            ("encoder", full.encoder, streaming.encoder),
-            ("decoder", full.decoder, streaming.decoder),
-        ):
+    with torch.no_grad(), torch.autocast(full.encoder.hidden.device.type, enabled=False):
+        for part, teacher, student in _sides(full, streaming):
             widths = teacher.hidden.shape[2], student.hidden.shape[2]
             for items in get_args(Items):
                 loss = SimilarityPreserving(
@@ -252,16 +253,16 @@ def similarity_images(
     item, there is no image. With direction "both" the full-context branch is called the teacher.
 
     Returns:
-        "similarity/encoder_teacher", "..._student", "similarity/decoder_..." -> (b, b) float32 in
+        "similarity/encoder_teacher", "..._student", "similarity/<head>_..." -> (b, b) float32 in
         [0, 1].
     """
     direction = "full_to_streaming" if config.direction == "both" else config.direction
     teacher, student = _roles(direction, full, streaming)
     lag = _lag(direction, config.shift) if config.items == "frame" else 0
-    with torch.no_grad(), torch.autocast(full.hidden.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(full.encoder.hidden.device.type, enabled=False):
         pairs = {
-            "encoder": similarities(teacher.encoder, student.encoder, lag, config),
-            "decoder": similarities(teacher.decoder, student.decoder, 0, config),
+            part: similarities(theirs, its, lag if part == "encoder" else 0, config)
+            for part, theirs, its in _sides(teacher, student)
         }
         return {
             f"similarity/{part}_{role}": 0.5 + 0.5 * matrix / pair.abs().max().clamp(min=1e-20)
@@ -289,6 +290,14 @@ def similarities(
         valid = torch.minimum(teacher.lens, student.lens) > 0
     kept = valid[valid][None]
     return torch.cat([similarity(x[valid][None], kept, config.centre) for x in items])
+
+
+def _sides(teacher: BranchView, student: BranchView) -> Iterator[tuple[str, Sequences, Sequences]]:
+    """Name, teacher's and student's side of the encoders and of each head that both have."""
+    yield "encoder", teacher.encoder, student.encoder
+    for name, its in teacher.heads.items():
+        if name in student.heads:
+            yield name, its, student.heads[name]
 
 
 def _methods(

@@ -1,24 +1,19 @@
-"""The joint model: two branches, each with a CTC head and an attention decoder, trained together.
+"""The joint model: two branches, each with heads of its own choice, trained together.
 
-    L = w_s [a L_ctc(s) + (1 - a) L_att(s)] + w_f [a L_ctc(f) + (1 - a) L_att(f)]
-        + b_enc L_kd(h_f -> h_s) + b_dec L_kd(d_f -> d_s)              (after arXiv 2405.13514)
-
-CTC and attention losses are sums over the batch divided by its number of tokens (the end counts as
-one), so that `a` weighs like against like. A model of one branch has the terms of that branch only.
+`losses` says what is minimised, `heads` what a head is.
 
 Letters: N batch, T feature frames, S encoder frames, U tokens, V vocabulary, C channels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.model.attention_decoder import AttentionDecoder, DecoderOutput, smoothed_nll
-from dualasr_lib.model.ctc import CtcHead, CtcLoss, has_no_alignment
 from dualasr_lib.model.distillation import (
+    METHODS,
     BranchDims,
     BranchView,
     DistillationConfig,
@@ -28,8 +23,12 @@ from dualasr_lib.model.distillation import (
     build_distiller,
 )
 from dualasr_lib.model.encoder import Encoded, StreamingEncoder
+from dualasr_lib.model.heads.contract import Criteria, Head, HeadSizes, NbestTexts, Targets
+from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.model.integration import build_integration
+from dualasr_lib.model.losses import LossConfig, Losses, total_loss
 from dualasr_lib.model.model_config import BRANCHES, Branch, ModelConfig
+from dualasr_lib.model.pairing import Sequences
 from dualasr_lib.model.zipformer.scheduled import set_step
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.training_aids import PUBLISHED_WARM_UP
@@ -42,97 +41,18 @@ __all__ = [
     "Losses",
     "ModelConfig",
     "NbestTexts",
+    "Reading",
     "Targets",
     "total_loss",
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Weights of the terms of the training loss; those of a branch that is not there are unused."""
+class Reading(NamedTuple):
+    """What the branches make of a batch whose texts are known."""
 
-    streaming: float = 1.0
-    """w_s, weight of the streaming branch."""
-    full: float = 1.0
-    """w_f, weight of the full-context branch."""
-    ctc: float = 0.3
-    """a, share of CTC in each branch; the rest is the attention decoder's."""
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
-    """The distillation terms."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.ctc <= 1.0:
-            raise ValueError(f"the CTC share must lie in [0, 1], but is {self.ctc}")
-
-
-class Targets(NamedTuple):
-    """What should have been recognised."""
-
-    tokens: Tensor
-    """(N, U) int64, padded with 0."""
-    lens: Tensor
-    """(N,) int64."""
-
-
-class NbestTexts(NamedTuple):
-    """Texts of several utterances, to be scored."""
-
-    tokens: Tensor
-    """(P, U) int64, padded with anything."""
-    lens: Tensor
-    """(P,) int64, 0 allowed."""
-    owner: Tensor
-    """(P,) int64 utterance of each."""
-
-    @staticmethod
-    def padded(texts: Sequence[Sequence[int]], owners: Sequence[int]) -> "NbestTexts":
-        """P texts, at least one, and the utterance of each."""
-        width = max(map(len, texts))
-        return NbestTexts(
-            tokens=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts]).long(),
-            lens=torch.tensor([len(text) for text in texts]),
-            owner=torch.tensor(owners),
-        )
-
-
-class Losses(NamedTuple):
-    """The terms of the loss before weighting, scalars."""
-
-    ctc: Mapping[Branch, Tensor]
-    """Sum over the batch of each branch's CTC negative log-likelihoods, nats."""
-    attention: Mapping[Branch, Tensor]
-    """Sum over the batch of each attention decoder's smoothed negative log-likelihoods, nats."""
-    distilled: Distilled | None
-    """Between the branches; None where there is only one."""
-    num_tokens: Tensor
-    """Tokens of the batch, each text's end included."""
-    impossible: Tensor
-    """(N,) bool, True for utterances without any CTC alignment; they have no CTC loss."""
-
-    def parts(self, config: LossConfig) -> dict[str, Tensor]:
-        """What the loss to differentiate is the sum of: a part per branch ("streaming", "full"),
-        and "distillation_encoder", "distillation_decoder" where there are two.
-        """
-        weights: dict[Branch, float] = {"streaming": config.streaming, "full": config.full}
-        parts = {}
-        for branch, ctc in self.ctc.items():
-            term = config.ctc * ctc + (1.0 - config.ctc) * self.attention[branch]
-            parts[str(branch)] = weights[branch] * term / self.num_tokens
-        if self.distilled is not None:
-            distillation = config.distillation
-            parts["distillation_encoder"] = distillation.encoder_weight * self.distilled.encoder
-            parts["distillation_decoder"] = distillation.decoder_weight * self.distilled.decoder
-        return parts
-
-    def weighted(self, config: LossConfig) -> Tensor:
-        """The loss to differentiate."""
-        return total_loss(self.parts(config))
-
-
-def total_loss(parts: Mapping[str, Tensor]) -> Tensor:
-    """The loss to differentiate, from `Losses.parts`; at least float32."""
-    start = next(iter(parts.values())).new_zeros((), dtype=torch.float32)
-    return sum(parts.values(), start)
+    encoded: Mapping[Branch, Encoded]
+    heads: Mapping[str, Mapping[Branch, Any]]
+    """Head name -> branch -> the head's reading."""
 
 
 class JointModel(nn.Module):
@@ -145,17 +65,15 @@ class JointModel(nn.Module):
         self.config = config
         self.branches: tuple[Branch, ...] = tuple(b for b in BRANCHES if config.has(b))
         self.encoders = build_integration(config)
-        widths = _decoder_widths(config, self.encoders.output_dims)
-        self.ctc = nn.ModuleDict(
-            {name: CtcHead(dim, vocab_size, config.ctc_dropout) for name, dim in widths.items()}
-        )
-        self.decoders = nn.ModuleDict(
-            {
-                name: AttentionDecoder(config.decoder, vocab_size, dim, sos_eos)
-                for name, dim in widths.items()
-            }
-        )
-        self.distiller = _distiller(config, distillation, self.encoders.output_dims)
+        dims = self.encoders.output_dims
+        self.heads = nn.ModuleDict()
+        for name, kind in HEADS.items():  # the order is that of random numbers
+            owners = _owners(config, name, dims)
+            options = getattr(config.heads, name, None)
+            made = {o: kind(options, HeadSizes(vocab_size, d, sos_eos)) for o, d in owners.items()}
+            if made:
+                self.heads[name] = nn.ModuleDict(made)
+        self.distiller = self._distiller(distillation)
 
     @property
     def streaming(self) -> StreamingEncoder:
@@ -176,6 +94,28 @@ class JointModel(nn.Module):
                 f"model.branches = {list(self.branches)}"
             )
 
+    def head(self, name: str, branch: Branch) -> Head:
+        """A head of a branch.
+
+        Raises:
+            ValueError: the model has no such branch, or the branch no such head.
+        """
+        self.require(branch)
+        if name not in self.config.heads.of(branch):
+            raise ValueError(
+                f"this needs a {branch} branch with a head {name}, but this model was made with "
+                f"model.heads.{branch} = {list(self.config.heads.of(branch))}"
+            )
+        owners = self.heads[name]
+        assert isinstance(owners, nn.ModuleDict)
+        head = owners[self.config.heads.owner(name, branch)]
+        assert isinstance(head, Head)
+        return head
+
+    def heads_of(self, branch: Branch) -> dict[str, Head]:
+        """The heads of a branch by name, in the order of `HEADS`."""
+        return {name: self.head(name, branch) for name in self.config.heads.of(branch)}
+
     def encode(
         self,
         features: Tensor,
@@ -192,22 +132,39 @@ class JointModel(nn.Module):
         encoded: dict[Branch, Encoded] = self.encoders(features, lens, chunk, wanted)
         return encoded
 
-    def log_probs(self, h: Tensor, branch: Branch) -> Tensor:
-        """CTC log-probabilities (N, S, V) of hidden states (N, S, C)."""
-        result: Tensor = self.ctc[_decoder_name(self.config, branch)](h)
-        return result
+    def frames(self, h: Tensor, branch: Branch) -> dict[str, Tensor]:
+        """What searches read of hidden states (N, S, C): head name -> (N, S, ...), e.g. "ctc" ->
+        log-probabilities (N, S, V). Heads that say nothing frame by frame are missing.
+        """
+        said = {name: head.frames(h) for name, head in self.heads_of(branch).items()}
+        return {name: frames for name, frames in said.items() if frames is not None}
 
-    def score_texts(self, encoded: Encoded, branch: Branch, texts: NbestTexts) -> Tensor:
-        """(P,) float32 log-probabilities of texts by the attention decoder of `branch`."""
-        decoder = self.decoders[_decoder_name(self.config, branch)]
-        assert isinstance(decoder, AttentionDecoder)
-        return decoder.score_nbest(encoded.h, encoded.lens, *texts)
+    def read(self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec) -> Reading:
+        """What encoders and heads of all branches make of a batch."""
+        encoded = self.encode(features, lens, chunk)
+        readings: dict[str, dict[Branch, Any]] = {name: {} for name in self.heads}
+        for branch, states in encoded.items():
+            # Backwards: the order in which heads have always drawn their random numbers.
+            for name, head in reversed(self.heads_of(branch).items()):
+                readings[name][branch] = head(states, targets)
+        joined = {
+            name: HEADS[name].joined({b: self.head(name, b) for b in mine}, mine)
+            for name, mine in readings.items()
+        }
+        return Reading(encoded, joined)
 
-    def views(
-        self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec
-    ) -> dict[Branch, BranchView]:
-        """All that each branch makes of a batch, as distillation sees it."""
-        return {b: heard.view for b, heard in self._hear(features, lens, targets, chunk).items()}
+    def views(self, reading: Reading) -> dict[Branch, BranchView]:
+        """All that distillation sees of each branch."""
+        return {branch: self._view(branch, reading) for branch in reading.encoded}
+
+    def pictures(self, reading: Reading) -> dict[str, Tensor]:
+        """Pictures of the first utterance, "<head>_<branch>/<name>" -> (H, W) in [0, 1]."""
+        return {
+            f"{name}_{branch}/{title}": picture
+            for name, mine in reading.heads.items()
+            for branch, its in mine.items()
+            for title, picture in self.head(name, branch).pictures(its).items()
+        }
 
     def forward(
         self,
@@ -215,25 +172,25 @@ class JointModel(nn.Module):
         lens: Tensor,
         targets: Targets,
         chunk: ChunkSpec,
-        ctc_loss: CtcLoss,
-        streaming_ctc_loss: CtcLoss | None = None,
+        criteria: Criteria = MappingProxyType({}),
     ) -> Losses:
         """All terms of the training loss for one batch.
 
         Args:
-            ctc_loss: of both branches, or of the full one only if there is a
-                `streaming_ctc_loss`: emitting early is a matter of the streaming branch.
+            criteria: who computes the loss of a head in a branch, where it is not the head itself.
         """
-        heard = self._hear(features, lens, targets, chunk)
-        encoder_frames = next(iter(heard.values())).view.lens
-        impossible = has_no_alignment(encoder_frames, targets.tokens, targets.lens)
-        ctc_losses = {"full": ctc_loss, "streaming": streaming_ctc_loss or ctc_loss}
+        reading = self.read(features, lens, targets, chunk)
         return Losses(
-            ctc={b: _ctc(h.view, targets, impossible, ctc_losses[b]) for b, h in heard.items()},
-            attention={b: self._attention(h) for b, h in heard.items()},
-            distilled=self._distilled(heard),
+            heads={
+                name: {
+                    branch: self.head(name, branch).loss(its, criteria.get(name, {}).get(branch))
+                    for branch, its in mine.items()
+                }
+                for name, mine in reading.heads.items()
+            },
+            distilled=self._distilled(reading),
             num_tokens=(targets.lens + 1).sum(),
-            impossible=impossible,
+            impossible=self._impossible(reading, targets),
         )
 
     def set_step(self, step: int) -> None:
@@ -243,68 +200,62 @@ class JointModel(nn.Module):
         set_step(self, step)
         set_step(self.encoders, round(step * PUBLISHED_WARM_UP / self.config.warm_up))
 
-    def _hear(
-        self, features: Tensor, lens: Tensor, targets: Targets, chunk: ChunkSpec
-    ) -> dict[Branch, "_Heard"]:
-        encoded = self.encode(features, lens, chunk)
-        return {branch: self._branch(branch, states, targets) for branch, states in encoded.items()}
+    def _impossible(self, reading: Reading, targets: Targets) -> Tensor:
+        found = torch.zeros_like(targets.lens, dtype=torch.bool)
+        for name, mine in reading.heads.items():
+            for branch, its in mine.items():
+                mask = self.head(name, branch).impossible(its)
+                found = found if mask is None else found | mask
+        return found
 
-    def _branch(self, branch: Branch, encoded: Encoded, targets: Targets) -> "_Heard":
-        decoder = self.decoders[_decoder_name(self.config, branch)]
-        output: DecoderOutput = decoder(encoded.h, encoded.lens, targets.tokens, targets.lens)
-        view = BranchView(
-            hidden=encoded.h,
-            lens=encoded.lens,
-            ctc_log_probs=self.log_probs(encoded.h, branch),
-            decoder_hidden=output.hidden,
-            decoder_log_probs=output.log_probs,
-            num_states=targets.lens + 1,
-        )
-        return _Heard(view, output.targets)
+    def _view(self, branch: Branch, reading: Reading) -> BranchView:
+        states, by_frame, heads = reading.encoded[branch], None, {}
+        for name, head in self.heads_of(branch).items():
+            its = reading.heads[name][branch]
+            by_frame = head.frame_log_probs(its) if by_frame is None else by_frame
+            view = head.view(its)
+            if view is not None:
+                heads[name] = view
+        return BranchView(Sequences(states.h, by_frame, states.lens), heads)
 
-    def _attention(self, heard: "_Heard") -> Tensor:
-        smoothing = self.config.decoder.label_smoothing
-        return smoothed_nll(heard.view.decoder_log_probs, heard.next_tokens, smoothing).sum()
-
-    def _distilled(self, heard: Mapping[Branch, "_Heard"]) -> Distilled | None:
+    def _distilled(self, reading: Reading) -> Distilled | None:
         if self.distiller is None:
             return None
-        losses: Distilled = self.distiller(heard["full"].view, heard["streaming"].view)
+        views = self.views(reading)
+        losses: Distilled = self.distiller(views["full"], views["streaming"])
         return losses
 
+    def _distiller(self, config: DistillationConfig) -> Distiller | None:
+        """None where a branch has no other to learn from."""
+        if len(self.branches) < 2:
+            return None
+        full, streaming = self.heads_of("full"), self.heads_of("streaming")
+        if config.encoder_weight and METHODS[config.method].on_log_probs:
+            for branch, heads in (("full", full), ("streaming", streaming)):
+                if not any(head.speaks_by_frame for head in heads.values()):
+                    raise ValueError(
+                        f"distillation method {config.method!r} compares what is said of each "
+                        f"frame, but no head of the {branch} branch says that: it has "
+                        f"{', '.join(heads)}, and would need ctc"
+                    )
+        dims = self.encoders.output_dims
+        widths = {}
+        for name in full.keys() & streaming.keys():
+            pair = full[name].state_dim, streaming[name].state_dim
+            if pair[0] is not None and pair[1] is not None:
+                widths[name] = Widths(full=pair[0], streaming=pair[1])
+        ordered = {name: widths[name] for name in HEADS if name in widths}
+        encoder = Widths(full=dims["full"], streaming=dims["streaming"])
+        return build_distiller(config, BranchDims(encoder=encoder, heads=ordered))
 
-class _Heard(NamedTuple):
-    view: BranchView
-    next_tokens: Tensor  # (N, U + 1) what the decoder should say, -1 behind the end
 
-
-def _ctc(view: BranchView, targets: Targets, impossible: Tensor, loss: CtcLoss) -> Tensor:
-    nll = loss(view.ctc_log_probs, view.lens, targets.tokens, targets.lens)
-    return nll.masked_fill(impossible, 0.0).sum()
-
-
-def _decoder_name(config: ModelConfig, branch: Branch) -> str:
-    return "shared" if config.decoder_sharing == "shared" else branch
-
-
-def _decoder_widths(config: ModelConfig, dims: Mapping[Branch, int]) -> dict[str, int]:
-    """Name of each CTC head and attention decoder -> channels that it reads."""
-    wanted = {branch: dims[branch] for branch in BRANCHES if config.has(branch)}
-    if config.decoder_sharing == "shared" and len(set(wanted.values())) > 1:
+def _owners(config: ModelConfig, head: str, dims: Mapping[Branch, int]) -> dict[str, int]:
+    """Owner of each set of weights of a head (a branch, or "shared") -> channels that it reads."""
+    wanted = {b: dims[b] for b in BRANCHES if config.has(b) and head in config.heads.of(b)}
+    if head in config.heads.shared and len(set(wanted.values())) > 1:
         raise ValueError(
-            'decoder_sharing = "shared" needs encoder outputs of one width (that of the widest '
+            "model.heads.shared needs encoder outputs of one width (that of the widest "
             f"stack), but streaming has {wanted['streaming']} channels and full {wanted['full']}: "
-            "give the widest stack of each the same layer.dim, or keep separate decoders"
+            "give the widest stack of each the same layer.dim, or keep separate heads"
         )
-    return {_decoder_name(config, branch): dim for branch, dim in wanted.items()}
-
-
-def _distiller(
-    config: ModelConfig, distillation: DistillationConfig, dims: Mapping[Branch, int]
-) -> Distiller | None:
-    """None where a branch has no other to learn from."""
-    if not (config.has("streaming") and config.has("full")):
-        return None
-    encoder = Widths(full=dims["full"], streaming=dims["streaming"])
-    decoder = Widths(full=config.decoder.dim, streaming=config.decoder.dim)
-    return build_distiller(distillation, BranchDims(encoder=encoder, decoder=decoder))
+    return {config.heads.owner(head, branch): dim for branch, dim in wanted.items()}

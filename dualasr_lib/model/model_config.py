@@ -3,10 +3,11 @@
 It builds nothing; integration.py and joint.py do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 
@@ -22,6 +23,12 @@ IntegrationName = Literal["cascaded", "parallel", "shared"]
 class ModelConfig:
     """Sizes of everything. Stacks that no chosen branch passes are not built."""
 
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "decoder": "the section model.heads.attention",
+        "ctc_dropout": "model.heads.ctc.dropout",
+        "decoder_sharing": 'the list of shared heads, model.heads.shared = ["ctc", "attention"]',
+    }
+
     num_features: int = 80
     """Mel bins of a feature frame."""
     branches: tuple[Branch, ...] = BRANCHES
@@ -31,18 +38,14 @@ class ModelConfig:
     """What the full-context branch hears: `cascaded` h_s, through stacks of its own at 25 Hz;
     `parallel` the front end, through stacks of its own at 50 Hz; `shared` the front end,
     through the streaming stacks without their mask (`full` is not used)."""
-    decoder_sharing: Literal["separate", "shared"] = "separate"
-    """`shared`: both branches use one CTC head and one attention decoder."""
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    """Which heads each branch has, and their sizes."""
     subsampling: SubsamplingConfig = field(default_factory=SubsamplingConfig)
     """Convolutional front end, the same for all branches."""
     streaming: tuple[StackConfig, ...] = (StackConfig(),)
     """Chunk-masked stacks at 50 Hz."""
     full: tuple[StackConfig, ...] = (StackConfig(),)
     """Full-context stacks: see `integration`."""
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    """Each attention decoder."""
-    ctc_dropout: float = 0.1
-    """Dropout before each CTC head."""
     warm_up: int = 20000
     """Optimiser steps over which the training aids of the stacks become gentle. They count for the
     20,000 published steps of 600 s of audio: with batches of S seconds on R processes, about
@@ -57,8 +60,6 @@ class ModelConfig:
 
         if self.warm_up < 1:
             raise ValueError(f"warm_up must be at least 1 step, but is {self.warm_up}")
-        if not 0.0 <= self.ctc_dropout < 1.0:
-            raise ValueError(f"ctc_dropout must lie in [0, 1), but is {self.ctc_dropout}")
         if not self.streaming or not self.full:
             raise ValueError("streaming and full must have at least one stack each")
 

@@ -12,18 +12,25 @@ __all__ = ["Aligned", "Method", "Sequences", "align", "at_least_float32", "valid
 
 
 class Sequences(NamedTuple):
-    """What one side offers: encoder frames with CTC outputs, or decoder positions."""
+    """What one side offers: encoder frames with CTC outputs, or positions of a head."""
 
     hidden: Tensor
     """(N, T, C)."""
-    log_probs: Tensor
-    """(N, T, V) natural log-probabilities."""
+    log_probs: Tensor | None
+    """(N, T, V) natural log-probabilities; None where nothing is said of single frames."""
     lens: Tensor
     """(N,) valid frames or positions; what lies behind them is never read."""
 
     def detach(self) -> "Sequences":
         """The same values, without gradients."""
-        return Sequences(self.hidden.detach(), self.log_probs.detach(), self.lens)
+        log_probs = None if self.log_probs is None else self.log_probs.detach()
+        return Sequences(self.hidden.detach(), log_probs, self.lens)
+
+    @property
+    def said(self) -> Tensor:
+        """The log-probabilities, which must be there (`Method.on_log_probs` is asked before)."""
+        assert self.log_probs is not None
+        return self.log_probs
 
 
 class Method(nn.Module):
@@ -38,6 +45,8 @@ class Method(nn.Module):
     """Fields that it reads, of those that not every method reads."""
     on_decoder: ClassVar[bool] = True
     """False: made for CTC outputs only."""
+    on_log_probs: ClassVar[bool] = False
+    """True: compares log-probabilities, not hidden states."""
     symmetric: ClassVar[bool] = False
     """True: defined as both directions together, targets detached."""
 

@@ -27,6 +27,7 @@ class LogitKl(Method):
     """
 
     options: ClassVar[frozenset[str]] = frozenset({"shift", "temperature"})
+    on_log_probs: ClassVar[bool] = True
 
     def __init__(
         self, teacher_dim: int, student_dim: int, *, shift: int, temperature: float
@@ -36,7 +37,7 @@ class LogitKl(Method):
 
     def forward(self, teacher: Sequences, student: Sequences) -> Tensor:
         lens = (teacher.lens, student.lens)
-        pair = align(teacher.log_probs, student.log_probs, lens, self.shift).masked()
+        pair = align(teacher.said, student.said, lens, self.shift).masked()
         return pair.mean(_divergence(pair, self.temperature))
 
 
@@ -65,6 +66,7 @@ class ShiftedLogitKl(Method):
 
     options: ClassVar[frozenset[str]] = frozenset({"max_shift", "over_shifts", "temperature"})
     on_decoder: ClassVar[bool] = False
+    on_log_probs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -100,9 +102,9 @@ class ShiftedLogitKl(Method):
     ) -> tuple[Tensor, Tensor]:
         """Divergences at each teacher frame (N, T), and where there is one (N, T)."""
         lens = (teacher.lens, student.lens)
-        pair = align(teacher.log_probs, student.log_probs, lens, lag).masked()
+        pair = align(teacher.said, student.said, lens, lag).masked()
         before, paired = pair.start, pair.valid.shape[1]
-        around = (before, teacher.log_probs.shape[1] - before - paired)
+        around = (before, teacher.said.shape[1] - before - paired)
         return F.pad(_divergence(pair, self.temperature), around), F.pad(pair.valid, around)
 
 

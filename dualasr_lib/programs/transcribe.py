@@ -15,47 +15,76 @@ import logging
 import os
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.memory import is_memory_error
-from dualasr_lib.core.program import Progress, run_program
-from dualasr_lib.data.audio import open_audio
-from dualasr_lib.decoding.captions import FORMATS, Format, Transcript, render
-from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
+from dualasr_lib.core.program import run_program
+from dualasr_lib.core.progress import Progress
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.live import Final, LiveConfig, Partial, listen
-from dualasr_lib.decoding.offline import Detokenise
-from dualasr_lib.recognition.decode_setup import DecodeSetup
-from dualasr_lib.recognition.searches import ONLINE_METHODS
+from dualasr_lib.programs.options import add_options, decode_config, parser
+from dualasr_lib.recognition.decode_config import DecodeConfig
+from dualasr_lib.recognition.methods import registry
 
-__all__ = ["Engine", "add_engine_arguments", "load_engine", "program", "transcribe"]
+if TYPE_CHECKING:
+    from dualasr_lib.decoding.captions import Transcript
+    from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
+    from dualasr_lib.decoding.live import Final, LiveConfig, Partial
+    from dualasr_lib.decoding.offline import Detokenise
+
+__all__ = [
+    "Engine",
+    "EngineConfig",
+    "add_engine_arguments",
+    "engine_config",
+    "load_engine",
+    "program",
+    "transcribe",
+]
 
 _LOG = logging.getLogger(__name__)
-_SUFFIX: dict[Format, str] = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
+_SUFFIX = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """What turns samples into text, and how."""
+
+    decode: DecodeConfig
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """When a sentence ends."""
+    threads: int = 1
+    """Of torch."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, but is {self.threads}")
 
 
 class Engine(NamedTuple):
     """All that turns samples into text; serves one file after the other."""
 
-    model: StreamingModel
-    search: OnlineSearch
-    detokenise: Detokenise
-    config: LiveConfig
-    second_pass: SecondPass | None
+    model: "StreamingModel"
+    search: "OnlineSearch"
+    detokenise: "Detokenise"
+    config: "LiveConfig"
+    second_pass: "SecondPass | None"
 
 
-def transcribe(path: Path, engine: Engine, partials: bool = False) -> Transcript:
+def transcribe(path: Path, engine: Engine, partials: bool = False) -> "Transcript":
     """Recognises one file, with progress (and partial texts, if asked for) on stderr.
 
     Raises:
         ValueError: as `open_audio` and `AudioFile.blocks`.
         OSError: the file cannot be read.
     """
+    from dualasr_lib.data.audio import open_audio
+    from dualasr_lib.decoding.captions import Transcript
+    from dualasr_lib.decoding.live import Final, listen
+
     audio = open_audio(path, engine.model.sample_rate)
     progress = Progress(str(path), "seconds of audio", int(audio.duration))
     finals: list[Final] = []
@@ -86,27 +115,28 @@ def transcribe(path: Path, engine: Engine, partials: bool = False) -> Transcript
     return Transcript(str(path), audio.duration, finals)
 
 
-def load_engine(arguments: argparse.Namespace) -> Engine:
+def load_engine(config: EngineConfig) -> Engine:
     """Checkpoint, searches and endpointing as the options say; what it tells goes to stderr.
 
     Raises:
-        ValueError: as `DecodeSetup`, or an option that cannot be.
+        ValueError: as `DecodeSetup`.
     """
-    endpoint = from_dict(EndpointConfig, override({}, arguments.endpoint))
-    if arguments.threads < 1:
-        raise ValueError(f"--threads must be at least 1, but is {arguments.threads}")
-    torch.set_num_threads(arguments.threads)
+    import torch
+
+    from dualasr_lib.decoding.live import LiveConfig
+    from dualasr_lib.programs.data import open_data
+    from dualasr_lib.recognition.decode_setup import DecodeSetup
+
+    torch.set_num_threads(config.threads)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
-        setup = DecodeSetup(arguments)
-        second_pass = None
-        if arguments.two_pass:
-            second_pass = setup.second_pass(arguments.second_beam).run
-        search = setup.online(arguments.method, arguments.beam).search
+        setup = DecodeSetup(config.decode, open_data)
+        second_pass = setup.second_pass().run if config.decode.two_pass else None
+        search = setup.online(config.decode.methods[0]).search
         return Engine(
             model=setup.recogniser.streaming(setup.chunk),  # last: tuning hears whole utterances
             search=search,
             detokenise=setup.recogniser.detokenise,
-            config=LiveConfig(endpoint=endpoint),
+            config=LiveConfig(endpoint=config.endpoint),
             second_pass=second_pass,
         )
 
@@ -116,50 +146,57 @@ def program() -> None:
     run_program(_main)
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that `load_engine` reads."""
-    add = parser.add_argument
-    # not nargs="*": that would swallow the files
-    several: dict[str, Any] = {"action": "append", "metavar": "KEY=VALUE"}
-    add("--exp-dir", type=Path, required=True, help="what train.py wrote")
-    add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    add("--two-pass", action="store_true", help="full context rewrites each finished sentence")
-    add("--method", choices=ONLINE_METHODS, default="1best", help="first pass; default: 1best")
-    add("--beam", default=[], **several, help="an option of the first pass; may be repeated")
-    add("--second-beam", default=[], **several, help="an option of the second pass")
-    add("--second-scales", **several, help="attention= (and lm=) of the second pass")
-    add("--scales", **several, help="lm=, attention=; may be repeated; default: tuned on valid")
-    add("--lm", type=Path, metavar="ARPA", help="n-gram of tokens, or with --lexicon of words")
-    add("--lexicon", type=Path, metavar="FILE", help="words and their tokens")
-    add("--epoch", type=int, help="checkpoint; default: the newest")
-    add("--avg", type=int, default=0, help="epochs to average; default: none")
-    add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
-    add("--left-ms", type=int, help="their left context; default: the config's")
-    add("--endpoint", default=[], **several, help="when a sentence ends; may be repeated:\n"
-        "pause_seconds=0.8, silence_seconds=2.4, max_seconds=20 ...")  # fmt: skip
-    add("--threads", type=int, default=1, help="of torch; default: 1, which one stream fills")
-    add("--device", default="auto", help="auto, cpu or cuda")
+def add_engine_arguments(into: argparse.ArgumentParser) -> None:
+    """The options that `engine_config` reads."""
+    add_options(into, "transcribe")
+    into.add_argument(
+        "--endpoint", default=[], action="append", metavar="KEY=VALUE",
+        help="when a sentence ends; may be repeated:\n"
+        "pause_seconds=0.8, silence_seconds=2.4, max_seconds=20 ...; inf turns a rule off",
+    )  # fmt: skip
+    into.add_argument(
+        "--threads", type=int, default=1, help="of torch; default: 1, which one stream fills"
+    )
+
+
+def engine_config(arguments: argparse.Namespace) -> EngineConfig:
+    """What the options of `add_engine_arguments` ask for.
+
+    Raises:
+        ValueError: an option that cannot be.
+    """
+    return EngineConfig(
+        decode=decode_config(arguments, "transcribe"),
+        endpoint=from_dict(EndpointConfig, override({}, arguments.endpoint)),
+        threads=arguments.threads,
+    )
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
+    able = registry.listing(lambda method: method.stream is not None)
+    reader = parser(f"{__doc__}\nSearch methods (--method):\n{able}")
+    add = reader.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="wav, flac, ogg, mp3, ...")
-    add("--format", choices=FORMATS, default="text", help="default: text, a line per sentence")
+    add(
+        "--format",
+        choices=tuple(_SUFFIX),
+        default="text",
+        help="default: text, a line per sentence",
+    )
     add("--out-dir", type=Path, help="write one file per input there; default: standard output")
     add("--max-chars", type=int, default=30, help="of a caption line; default: 30")
     add("--partials", action="store_true", help="show the text as it grows, on standard error")
-    add_engine_arguments(parser)
-    return parser.parse_args()
+    add_engine_arguments(reader)
+    return reader.parse_args()
 
 
 def _main() -> None:
     arguments = _arguments()
     _check(arguments)
-    outputs = _outputs(arguments)
-    engine = load_engine(arguments)
+    config, outputs = engine_config(arguments), _outputs(arguments)
+    from dualasr_lib.decoding.captions import render  # what is heavy, after all options are read
+
+    engine = load_engine(config)
     failed = 0
     for path, output in zip(arguments.files, outputs):
         try:
@@ -213,7 +250,9 @@ def _deliver(text: str, path: Path, output: Path | None, count: int) -> None:
     print(text, end="", flush=True)
 
 
-def _line(event: Partial | Final) -> str:
+def _line(event: "Partial | Final") -> str:
+    from dualasr_lib.decoding.live import Partial
+
     if isinstance(event, Partial):
         return f"{event.audio_seconds:9.2f} s  {event.text}"
     return f"{event.end_seconds:9.2f} s  {event.text}  [{event.reason}]"

@@ -1,46 +1,48 @@
-"""What the decoding programs share: their options, and the model, data, language model, search and
-scales that these ask for.
+"""What the decoding programs share: the model, language model, search and scales that a
+`DecodeConfig` asks for.
 """
 
-from argparse import ArgumentParser, Namespace
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from dualasr_lib.core.program import Progress
+from dualasr_lib.core.device import local_device
+from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataModule
+from dualasr_lib.data.folder import DATA_FILE, DataFolder
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch
 from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.metrics.units import CHARACTER, UNITS, Unit
 from dualasr_lib.model.joint import Branch
+from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.language import Language, default_lm, load_language
+from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, SearchMethod
+from dualasr_lib.recognition.methods.registry import DEFAULT, find
+from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
 from dualasr_lib.recognition.recogniser import Recogniser
-from dualasr_lib.recognition.searches import (
-    LM_METHODS,
-    WEIGHTED_METHODS,
-    Method,
-    OfflineMethod,
-    offline_method,
-    online_method,
-)
-from dualasr_lib.recognition.tuning import ChosenScales, TuningData, parse_scales, scales_for
-from dualasr_lib.training.distributed import local_device
+from dualasr_lib.recognition.tuning import ChosenScales, TuningData, scales_for
 
-__all__ = [
-    "SECOND_PASS_OPTIONS",
-    "DecodeSetup",
-    "ReadyOnline",
-    "ReadySearch",
-    "ReadySecondPass",
-    "add_decode_arguments",
-]
+__all__ = ["DecodeSetup", "OpenData", "ReadyOnline", "ReadySearch", "ReadySecondPass", "ValidData"]
 
 
-SECOND_PASS_OPTIONS = ("text_beam=3.0",)
-"""Somebody waits for the second pass, and hardly any text that is further behind by CTC is chosen
-in the end: on `valid` of the demo corpus the CER is the same with a third of the texts.
-"""
+_LOG = logging.getLogger(__name__)
+
+
+class ValidData(Protocol):
+    """What tuning needs of a data folder (`data.datamodule.DataModule` has it)."""
+
+    def fingerprint(self, split: str) -> str:
+        """Of a split's manifest; ValueError if it is missing."""
+
+    def valid_batches(self) -> Iterable[Batch]:
+        """All utterances of split `valid`."""
+
+
+OpenData = Callable[[Recogniser, Path], ValidData]
+"""(recogniser, data folder) -> its data; called only if scales have to be chosen."""
 
 
 class ReadySearch(NamedTuple):
@@ -50,8 +52,7 @@ class ReadySearch(NamedTuple):
     scales: Scales
     params: dict[str, Any]
     """For the summary: model, options, scales and where these come from."""
-    directory: Path
-    """EXP/decode/<branch>-<method>."""
+    name: ResultName
 
 
 class ReadySecondPass(NamedTuple):
@@ -59,8 +60,8 @@ class ReadySecondPass(NamedTuple):
 
     run: SecondPass
     params: dict[str, Any]
-    name: str
-    """What its results are called: two-pass, with -lm or -words if it has a language model."""
+    name: ResultName
+    """Of its results, the first pass not counted."""
 
 
 class ReadyOnline(NamedTuple):
@@ -68,180 +69,246 @@ class ReadyOnline(NamedTuple):
 
     search: OnlineSearch
     params: dict[str, Any]
-    name: str
-    """What its results are called: online-<method>, with -words if it has a lexicon."""
+    name: ResultName
 
 
-def add_decode_arguments(
-    parser: ArgumentParser, methods: Sequence[Method], several: bool = False
-) -> None:
-    """The options that all decoding programs share.
+class _Wanted(NamedTuple):
+    """A search of whole utterances that is asked for."""
 
-    Args:
-        methods: those to choose from.
-        several: `--method` takes more than one, and is a list.
-    """
-    add = parser.add_argument
-    add("--exp-dir", type=Path, required=True, help="what train.py wrote")
-    add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    add("--split", nargs="+", required=True, help="eval1 eval2 eval3 valid ...")
-    add("--method", choices=methods, default=["1best"] if several else "1best",
-        nargs="+" if several else None, help="default: 1best")  # fmt: skip
-    add("--epoch", type=int, help="checkpoint; default: the newest")
-    add("--avg", type=int, default=0, help="epochs to average; default: none")
-    add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
-    add("--left-ms", type=int, help="their left context; default: the config's")
-    add("--beam", nargs="*", default=[], metavar="KEY=VALUE", help="options of the search")
-    add("--lm", type=Path, metavar="ARPA", help="n-gram of tokens, or with --lexicon of words;\n"
-        "for both passes; default: DATA/lang's, of lowest order for hlg, else highest")  # fmt: skip
-    add("--lexicon", type=Path, metavar="FILE", help="words and their tokens, e.g. DATA/lang's")
-    add("--scales", nargs="+", metavar="NAME=VALUE",
-        help="lm=, attention=; default: tuned on valid, kept in scales.json")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu or cuda")
+    branch: Branch
+    method: SearchMethod
+    options: Sequence[str]
+    usual: Sequence[str]
+    """Options that go without saying."""
+    scales: Mapping[str, float] | None
+    label: str
+    """The method's name in that of its results."""
 
 
 class DecodeSetup:
-    """Everything that the options of `add_decode_arguments` ask for.
+    """Everything that a configuration asks for.
 
     Raises:
         ValueError: as `Recogniser.load`, a chunk that cannot be, or data that are missing.
     """
 
-    def __init__(self, arguments: Namespace) -> None:
-        _check_unused(arguments)
-        self._arguments = arguments
+    def __init__(self, config: DecodeConfig, open_data: OpenData) -> None:
+        self.config, self._open_data = config, open_data
         self._languages: dict[Path, Language] = {}
+        device = local_device(config.device)
         self.recogniser = Recogniser.load(
-            arguments.exp_dir,
-            arguments.data_dir,
-            local_device(arguments.device),
-            arguments.epoch,
-            arguments.avg,
+            config.exp_dir, config.data_dir, device, config.epoch, config.avg
         )
-        self.chunk = self.recogniser.chunk(arguments.chunk_ms, arguments.left_ms)
-        self.data = DataModule(
-            self.recogniser.config.data, arguments.data_dir, self.recogniser.tokenizer
-        )
+        self.chunk = self.recogniser.chunk(config.chunk_ms, config.left_ms)
 
     def hear(self, branch: Branch) -> Callable[[Batch], Heard]:
         """One branch of the model, as searches want it."""
         self.recogniser.model.require(branch)
         return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
 
-    def offline(self, branch: Branch, method: Method, options: Sequence[str]) -> ReadySearch:
+    def methods(self, branch: Branch) -> list[str]:
+        """The methods asked for; of all methods, those that the branch has the heads for.
+
+        Raises:
+            ValueError: the model has no such branch.
+        """
+        heads = self.recogniser.model.heads_of(branch)
+        lacking = {name: set(find(name).heads) - heads.keys() for name in self.config.methods}
+        if not self.config.every:
+            return list(lacking)
+        for name, missing in lacking.items():
+            if missing:
+                _LOG.info("%s on the %s branch is left out: it has no %s head", name, branch,
+                          " and no ".join(sorted(missing)))  # fmt: skip
+        return [name for name, missing in lacking.items() if not missing]
+
+    def offline(
+        self, branch: Branch, method: str, options: Sequence[str] | None = None
+    ) -> ReadySearch:
         """The search of whole utterances called `method`, with scales given or tuned.
 
-        Results go to EXP/decode/<branch>-<method>, with -words behind it if there is a lexicon,
-        with -lm if `attention` has a language model, too.
+        Args:
+            options: of the method; None: the configuration's.
         """
-        given = parse_scales(self._arguments.scales)
-        return self._offline(branch, method, options, f"{branch}-{method}", given)
+        config = self.config
+        options = config.beam if options is None else options
+        return self._offline(_Wanted(branch, find(method), options, (), config.scales, method))
 
-    def _offline(
-        self,
-        branch: Branch,
-        method: Method,
-        options: Sequence[str],
-        name: str,
-        given: Mapping[str, float] | None,
-    ) -> ReadySearch:
-        hear = self.hear(branch)
-        language = self._language(method)
-        made = offline_method(method, options, language, self.recogniser.detokenise)
-        extra = "-lm" if method == "attention" and language.lm is not None else ""
-        folder = f"{name}{extra}{_words(language)}"
-        directory = self._arguments.exp_dir / "decode" / folder
-        described = self.recogniser.describe(branch, self.chunk)
-        chosen = self._scales(made, directory, described, hear, given)
-        params = {**described, **made.params}
-        if made.propose is not None:
-            scales = chosen.scales
-            params["scales"] = {"lm": scales.lm, "attention": scales.attention}
-            params["scales_from"] = chosen.source
-        return ReadySearch(made.search(chosen.scales), chosen.scales, params, directory)
-
-    def second_pass(self, options: Sequence[str] = ()) -> ReadySecondPass:
-        """Attention rescoring of the full branch over a stream's hidden states; its scales are kept
-        in EXP/decode/full-<name>.
+    def second_pass(self) -> ReadySecondPass:
+        """A search on the full branch, over a stream's hidden states.
 
         Raises:
             ValueError: the model's full branch does not read the streaming one.
         """
         self.recogniser.model.encoders.check_second_pass()
-        given = parse_scales(self._arguments.second_scales)
-        every = [*SECOND_PASS_OPTIONS, *options]
-        ready = self._offline("full", "attention", every, "full-two-pass", given)
-        name = ready.directory.name.removeprefix("full-")
-        return ReadySecondPass(self.recogniser.second_pass(ready.search), ready.params, name)
+        config, method = self.config, self.config.second
+        usual = method.second_pass or ()
+        ready = self._offline(
+            _Wanted("full", method, config.second_options, usual, config.second_scales, "two-pass")
+        )
+        run = self.recogniser.second_pass(ready.search)
+        return ReadySecondPass(run, ready.params, ready.name)
 
-    def online(self, method: Method, options: Sequence[str]) -> ReadyOnline:
+    def online(self, method: str) -> ReadyOnline:
         """The search of running streams called `method`. Its scales are those of the same search
         on whole utterances of the streaming branch, which gives the same texts.
         """
-        scales, params = Scales(), {}
-        if method in LM_METHODS:
-            whole = self.offline("streaming", method, options)
-            scales, params = whole.scales, {"scales_from": whole.params["scales_from"]}
-        vocab_size = self.recogniser.tokenizer.vocab_size
-        language = self._language(method)
-        made = online_method(method, options, vocab_size, language, scales)
+        found, config = find(method), self.config
+        self._hear("streaming", found)
+        scales, params, language = Scales(), {}, self._language(found)
+        if found.grid:
+            whole = self.offline("streaming", method)
+            scales = whole.scales
+            params = {name: whole.params[name] for name in ("scales", "scales_from")}
+        made = found.online(config.beam, self._ingredients(language), scales)
+        name = ResultName(
+            "streaming",
+            f"online-{self._label(found, method, language)}",
+            (
+                *self._model_parts("streaming"),
+                *option_parts(found.stream_options(config.beam), found.stream_options(())),
+                *self._language_parts(found, language),
+                *scale_parts(config.scales),
+            ),
+        )
         described = self.recogniser.describe("streaming", self.chunk)
-        name = f"online-{method}{_words(language)}"
         return ReadyOnline(made.search, {**described, **made.params, **params}, name)
 
-    def _language(self, method: Method) -> Language:
-        arguments = self._arguments
-        asked_for = arguments.lm is not None or arguments.lexicon is not None
-        if method not in LM_METHODS and not (method == "attention" and asked_for):
-            return Language()
-        arpa = arguments.lm or default_lm(
-            arguments.data_dir / "lang",
-            words=arguments.lexicon is not None,
-            highest=method != "hlg",
+    def two_pass_name(self, second: ReadySecondPass) -> ResultName:
+        """The name of what the first pass and `second` give."""
+        config = self.config
+        method = find(config.methods[0])
+        parts = option_parts(method.stream_options(config.beam), method.stream_options(()))
+        named = () if method.name == DEFAULT else (f"first={method.name}",)
+        given = scale_parts(config.scales, "first.")
+        variant = (*second.name.variant, *named, *(f"first.{part}" for part in parts), *given)
+        return second.name._replace(variant=variant)
+
+    def _hear(self, branch: Branch, method: SearchMethod) -> Callable[[Batch], Heard]:
+        """`hear`; ValueError unless the branch has the heads that `method` needs."""
+        for head in method.heads:
+            self.recogniser.model.head(head, branch)
+        return self.hear(branch)
+
+    def _offline(self, wanted: _Wanted) -> ReadySearch:
+        branch, method = wanted.branch, wanted.method
+        hear = self._hear(branch, method)
+        language = self._language(method)
+        made = method.offline(wanted.options, self._ingredients(language))
+        name = ResultName(
+            branch,
+            self._label(method, wanted.label, language),
+            (
+                *self._model_parts(branch),
+                *option_parts(
+                    method.whole_options(wanted.options), method.whole_options(wanted.usual)
+                ),
+                *self._language_parts(method, language),
+            ),
         )
+        described = self.recogniser.describe(branch, self.chunk)
+        chosen = self._scales(made, name, described, hear, wanted.scales)
+        params = {**described, **made.params}
+        if made.propose is not None:
+            params["scales"] = {name: chosen.scales.weight(name) for name in made.weighs}
+            params["scales_from"] = chosen.source
+        name = name._replace(variant=(*name.variant, *scale_parts(wanted.scales)))
+        return ReadySearch(made.search(chosen.scales), chosen.scales, params, name)
+
+    def _ingredients(self, language: Language) -> Ingredients:
+        recogniser = self.recogniser
+        vocab_size = recogniser.tokenizer.vocab_size
+        return Ingredients(language, recogniser.detokenise, vocab_size, self._unit)
+
+    def _language(self, method: SearchMethod) -> Language:
+        config = self.config
+        if not config.uses_lm(method):
+            return Language()
+        arpa = config.lm or self._default_lm(method)
         if arpa not in self._languages:
             tokenizer = self.recogniser.tokenizer
-            self._languages[arpa] = load_language(tokenizer, arpa, arguments.lexicon)
+            self._languages[arpa] = load_language(tokenizer, arpa, config.lexicon)
         return self._languages[arpa]
+
+    def _default_lm(self, method: SearchMethod) -> Path:
+        lang, words = self.config.data_dir / "lang", self.config.lexicon is not None
+        return default_lm(lang, words=words, highest=method.lm_order == "highest")
+
+    def _label(self, method: SearchMethod, label: str, language: Language) -> str:
+        lm = "-lm" if method.lm == "optional" and language.lm is not None else ""
+        return f"{label}{lm}{'-words' if 'lexicon' in language.params else ''}"
+
+    def _language_parts(self, method: SearchMethod, language: Language) -> tuple[str, ...]:
+        """The files that are not those of DATA/lang, each with the beginning of its hash."""
+        config, parts = self.config, []
+        if language.lm is not None and config.lm is not None:
+            try:
+                usual = self._default_lm(method).resolve() == config.lm.resolve()
+            except ValueError:  # DATA/lang has none
+                usual = False
+            parts += [] if usual else [f"lm={_with_hash(language.params['lm'])}"]
+        if "lexicon" in language.params and config.lexicon is not None:
+            usual = config.lexicon.resolve() == (config.data_dir / "lang/lexicon.txt").resolve()
+            parts += [] if usual else [f"lexicon={_with_hash(language.params['lexicon'])}"]
+        return tuple(parts)
+
+    def _model_parts(self, branch: Branch) -> tuple[str, ...]:
+        """Checkpoint, average and chunk, where they are not what they are by themselves."""
+        config, usual = self.config, self.recogniser.config.chunk
+        parts = [] if config.epoch is None else [f"epoch{config.epoch}"]
+        parts += [f"avg{config.avg}"] if config.avg else []
+        if branch in self.recogniser.model.encoders.chunked:
+            chunk, left = config.chunk_ms, config.left_ms
+            parts += [f"chunk{chunk}"] if chunk not in (None, usual.ms) else []
+            parts += [f"left{left}"] if left not in (None, usual.left_ms) else []
+        return tuple(parts)
+
+    @cached_property
+    def _folder(self) -> DataFolder | None:
+        """What the data folder says of itself; None of a folder that has `lang` only."""
+        data_dir = self.config.data_dir
+        return DataFolder.read(data_dir) if (data_dir / DATA_FILE).is_file() else None
+
+    @property
+    def _unit(self) -> Unit:
+        return CHARACTER if self._folder is None else UNITS[self._folder.units[0]]
+
+    @property
+    def _valid(self) -> str:
+        return "valid" if self._folder is None else self._folder.used_for("valid").name
+
+    @cached_property
+    def _data(self) -> ValidData:
+        return self._open_data(self.recogniser, self.config.data_dir)
 
     def _scales(
         self,
         method: OfflineMethod,
-        directory: Path,
+        name: ResultName,
         described: dict[str, Any],
         hear: Callable[[Batch], Heard],
         given: Mapping[str, float] | None,
     ) -> ChosenScales:
-        made_for = described
+        valid = None
         if method.propose is not None and given is None:
-            valid = self.data.fingerprint(self.data.folder.used_for("valid").name)
-            made_for = {**described, "weights": self.recogniser.fingerprint, "valid": valid}
-        data = TuningData(self._valid_batches, hear, self.recogniser.detokenise)
-        return scales_for(method, directory, made_for, data, given)
+            try:
+                valid = self._data.fingerprint(self._valid)
+            except (ValueError, ImportError):  # no such split, or nothing to read it with
+                valid = None
+        detokenise = self.recogniser.detokenise
+        data = TuningData(self._valid_batches, hear, detokenise, valid, self._unit)
+        path = name.scales_file(self.config.exp_dir)
+        return scales_for(method, path, described, data, given)
 
     def _valid_batches(self) -> Iterable[Batch]:
         progress = Progress("tuning on valid", "utterances")
-        for batch in self.data.valid_batches():
+        for batch in self._data.valid_batches():
             yield batch
             progress.add(len(batch.ids))
         progress.close("scales chosen")
 
 
-def _words(language: Language) -> str:
-    return "-words" if "lexicon" in language.params else ""
-
-
-def _check_unused(arguments: Namespace) -> None:
-    """ValueError for options that the methods asked for would ignore."""
-    methods = [arguments.method] if isinstance(arguments.method, str) else arguments.method
-    idle = [method for method in methods if method not in WEIGHTED_METHODS]
-    two_pass = getattr(arguments, "two_pass", False)
-    for name, of_use in (("scales", not idle), ("lm", not idle or two_pass),
-                         ("lexicon", not idle or two_pass)):  # fmt: skip
-        if getattr(arguments, name) is not None and not of_use:
-            raise ValueError(
-                f"--{name} is for methods that weigh scores ({', '.join(WEIGHTED_METHODS)}), "
-                f"but the method is {', '.join(idle)}"
-            )
-    if getattr(arguments, "second_scales", None) is not None and not two_pass:
-        raise ValueError("--second-scales is for --two-pass, which was not given")
+def _with_hash(named: str) -> str:
+    """`name.arpa 0123456789ab` -> `name.012345`."""
+    name, _, digest = named.rpartition(" ")
+    return f"{Path(name).stem}.{digest[:6]}"

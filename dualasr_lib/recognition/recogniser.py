@@ -1,17 +1,16 @@
 """A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
 chunks.
 
-    Recogniser.hear             batch of features -> CTC log-probabilities of one branch, and its
-                                attention decoder
-    Recogniser.streaming        windows of samples -> the same log-probabilities of the streaming
-                                branch, chunk by chunk (online features, encoder, CTC head)
+    Recogniser.hear             batch of features -> what the heads of one branch say, and score
+    Recogniser.streaming        windows of samples -> what the heads of the streaming branch say,
+                                chunk by chunk (online features, encoder, heads)
     Recogniser.second_pass      a stream's hidden states -> the text of the full branch
 
 Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,17 +23,18 @@ from torch import Tensor, nn
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict
+from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
-from dualasr_lib.decoding.offline import Heard, OfflineSearch
+from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
 from dualasr_lib.model.encoder import Encoded, EncoderState, encoder_lens
+from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.training.averaging import load_weights
 
 __all__ = [
     "PathState",
@@ -90,7 +90,7 @@ class Recogniser:
         return weights_fingerprint(self.model)
 
     def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
-        """CTC log-probabilities of one branch, and its attention decoder to ask.
+        """What the heads of one branch say, and how they score texts.
 
         Raises:
             ValueError: the checkpoint has no such branch.
@@ -118,23 +118,24 @@ class Recogniser:
         return rewrite
 
     def _heard(self, encoded: Encoded, branch: Branch, texts: Sequence[str]) -> Heard:
-        def score(lists: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-            flat = [text for texts in lists for text in texts]
-            owners = [owner for owner, texts in enumerate(lists) for _ in texts]
-            with _inference():
-                scores = self.model.score_texts(
-                    encoded, branch, NbestTexts.padded(flat, owners)
-                ).tolist()
-            ends = list(accumulate(map(len, lists)))
-            return [scores[end - len(texts) : end] for end, texts in zip(ends, lists)]
+        def scorer(head: Head) -> ScoreTexts:
+            def score(lists: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+                flat = [text for texts in lists for text in texts]
+                owners = [owner for owner, texts in enumerate(lists) for _ in texts]
+                with _inference():
+                    scores = head.score(encoded, NbestTexts.padded(flat, owners)).tolist()
+                ends = list(accumulate(map(len, lists)))
+                return [scores[end - len(texts) : end] for end, texts in zip(ends, lists)]
+
+            return score
 
         with _inference():
-            log_probs = self.model.log_probs(encoded.h, branch).cpu()
-        # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
-        return Heard(log_probs.clone(), encoded.lens.cpu().clone(), score, texts)
+            frames = self.model.frames(encoded.h, branch)
+        scorers = {name: scorer(head) for name, head in self.model.heads_of(branch).items()}
+        return Heard(_plain(frames), encoded.lens.cpu().clone(), scorers, texts)
 
     def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
-        """The path from running audio to log-probabilities of the streaming branch. The streaming
+        """The path from running audio to what the heads of the streaming branch say. The streaming
         encoder is fast at chunks from then on, and slower at whole utterances.
 
         Raises:
@@ -159,7 +160,7 @@ class Recogniser:
         """For reports: which weights; the chunk if the branch depends on one; its latency if it
         streams.
         """
-        described: dict[str, Any] = {"model": self.source}
+        described: dict[str, Any] = {"model": self.source, "weights": self.fingerprint}
         if branch in self.model.encoders.chunked:
             described |= {"chunk_ms": chunk.ms, "left_frames": chunk.left}
         if branch == "streaming":
@@ -227,7 +228,7 @@ class StreamingPath:
         return int(encoder_lens(torch.tensor(self.num_feature_frames(num_samples))))
 
     def step(self, window: Tensor, frames_left: Tensor, state: PathState) -> ModelStep:
-        """window (N, P + look-ahead), frames_left (N,) -> log-probabilities (N, S', V)."""
+        """window (N, P + look-ahead), frames_left (N,) -> what heads say of S' frames."""
         features, _ = self._fbank.step(window, state.features)
         # The look-ahead comes again in the next window: the state moves on by P samples only.
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
@@ -235,9 +236,13 @@ class StreamingPath:
         features, frames_left = features.to(self._device), frames_left.to(self._device)
         with _inference():
             h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
-            log_probs = self._model.log_probs(h, "streaming").cpu()
-        # k2 takes no tensors of inference mode: a copy outside it is an ordinary one
-        return ModelStep(log_probs.clone(), PathState(fbank, encoder), hidden=h)
+            frames = self._model.frames(h, "streaming")
+        return ModelStep(_plain(frames), PathState(fbank, encoder), hidden=h)
+
+
+def _plain(frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, and ordinary: k2 takes no tensors of inference mode, but copies outside it."""
+    return {name: said.cpu().clone() for name, said in frames.items()}
 
 
 def _inference() -> AbstractContextManager[None]:

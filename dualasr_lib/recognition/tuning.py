@@ -1,25 +1,23 @@
-"""Scales of a method: given by the user, or tuned on split `valid`, kept in `scales.json` beside
-the method's results, and taken from there as long as model, options and language model are those
-it was made for.
+"""Scales of a method: given by the user, or tuned on split `valid`, kept in a file of their own,
+and taken from there as long as model, options and language model are those they were made for.
+Where there is no split `valid`, kept scales are taken without asking what they were tuned on.
 """
 
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
-from dualasr_lib.recognition.searches import OfflineMethod
+from dualasr_lib.metrics.units import CHARACTER, Unit
+from dualasr_lib.recognition.methods.method import OfflineMethod
 
-__all__ = ["ChosenScales", "TuningData", "parse_scales", "scales_for"]
+__all__ = ["ChosenScales", "TuningData", "scales_for"]
 
 _LOG = logging.getLogger(__name__)
-_FILE = "scales.json"
 
 
 class ChosenScales(NamedTuple):
@@ -36,75 +34,54 @@ class TuningData(NamedTuple):
     """The batches of split `valid`."""
     hear: Callable[[Any], Heard]
     detokenise: Detokenise
+    fingerprint: str | None
+    """Of split `valid`; None if there is none."""
+    unit: Unit = CHARACTER
+    """What errors are counted in."""
 
 
 def scales_for(
     method: OfflineMethod,
-    directory: Path,
-    fingerprint: Mapping[str, Any],
+    path: Path,
+    described: Mapping[str, Any],
     data: TuningData,
     given: Mapping[str, float] | None = None,
 ) -> ChosenScales:
     """The scales to decode with.
 
     Args:
-        directory: of the method's results; `scales.json` is kept there.
-        fingerprint: model, chunk and whatever else the scales depend on beside the method.
+        path: the file in which tuned ones are kept.
+        described: model, chunk and whatever else they depend on beside the method.
         given: the user's, by name; they are taken as they are and not kept.
 
     Raises:
-        ValueError: scales were given, but not just those of the method.
+        ValueError: they must be tuned, but there is no split `valid`.
     """
     if given is not None:
-        return ChosenScales(_given(method, given), "given")
+        return ChosenScales(Scales(**given), "given")
     if method.propose is None:
         return ChosenScales(Scales(), "none to choose")
-    made_for = {**fingerprint, **method.params}
-    path = directory / _FILE
+    made_for = {**described, **method.params, "valid": data.fingerprint}
     kept = _read(path, made_for, method.grid)
     if kept is not None:
-        return ChosenScales(kept, f"{_FILE}, tuned on valid")
-    _LOG.info("tuning %d points of scales on valid", len(method.grid))
-    tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise)
-    _write(path, made_for, tuned)
-    _LOG.info("tuned on valid: %s, kept in %s", asdict(tuned.scales), path)
-    for name, value in asdict(tuned.scales).items():
-        tried = sorted({asdict(point)[name] for point in method.grid})
-        if len(tried) > 1 and value in (tried[0], tried[-1]):
-            _LOG.info("the scale %s=%g lies at the end of its grid", name, value)
-    return ChosenScales(tuned.scales, "tuned on valid")
-
-
-def parse_scales(options: Sequence[str] | None) -> dict[str, float] | None:
-    """`["lm=0.3", "attention=1"]` -> scales by name; None stays None.
-
-    Raises:
-        ValueError: an unknown name, or something that is no number >= 0.
-    """
-    if options is None:
-        return None
-    values = {name: _number(name, value) for name, value in override({}, options).items()}
-    from_dict(Scales, values)  # its checks
-    return values
-
-
-def _given(method: OfflineMethod, given: Mapping[str, float]) -> Scales:
-    points = [asdict(point) for point in method.grid]
-    needed = {name for point in points for name in point if point[name] != points[0][name]}
-    if not needed:
-        raise ValueError("this method weighs no scores, so it takes no scales")
-    if given.keys() != needed:
+        return ChosenScales(kept, f"scales/{path.name}, tuned on valid")
+    if data.fingerprint is None:
         raise ValueError(
-            f"scales must be given for {', '.join(sorted(needed))}, which this method weighs, "
-            f"but are for {', '.join(sorted(given)) or 'nothing'}"
+            f"scales must be chosen, but {path} holds none for this model and these options, and "
+            "the data have no split valid to tune them on: give --scales (of a second pass "
+            "--second-scales), or decode once where split valid is"
         )
-    return from_dict(Scales, given)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"scale {name} must be a number, but is {value!r}")
-    return float(value)
+    _LOG.info("tuning %d points of scales on valid", len(method.grid))
+    tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise, data.unit)
+    _write(path, made_for, tuned, method.weighs)
+    _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path)
+    for name in method.weighs:
+        tried = sorted({point.weight(name) for point in method.grid})
+        if tuned.scales.weight(name) in (tried[0], tried[-1]):
+            _LOG.info(
+                "the scale %s=%g lies at the end of its grid", name, tuned.scales.weight(name)
+            )
+    return ChosenScales(tuned.scales, "tuned on valid")
 
 
 def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Scales | None:
@@ -113,9 +90,12 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        tried = [Scales(lm=point["lm"], attention=point["attention"]) for point in kept["grid"]]
-        same = kept["made_for"] == json.loads(json.dumps(made_for)) and tried == list(grid)
-        scales = from_dict(Scales, kept["scales"])
+        tried = [Scales(**{n: v for n, v in p.items() if n != "cer"}) for p in kept["grid"]]
+        wanted, found = json.loads(json.dumps(made_for)), dict(kept["made_for"])
+        if wanted["valid"] is None:
+            wanted["valid"] = found.get("valid")
+        same = found == wanted and tried == list(grid)
+        scales = Scales(**kept["scales"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to tune again") from None
     if not same:
@@ -123,13 +103,16 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
     return scales if same else None
 
 
-def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned) -> None:
+def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned, weighs: Sequence[str]) -> None:
+    def named(scales: Scales) -> dict[str, float]:
+        return {name: scales.weight(name) for name in weighs}
+
     kept = {
-        "scales": asdict(tuned.scales),
+        "scales": named(tuned.scales),
         "tuned_on": "valid",
         "fallbacks": tuned.fallbacks,
         "made_for": made_for,
-        "grid": [{**asdict(point.scales), "cer": point.cer} for point in tuned.grid],
+        "grid": [{**named(point.scales), "cer": point.cer} for point in tuned.grid],
     }
     text = json.dumps(kept, ensure_ascii=False, indent=1)
     write_atomically(path, f"{text}\n".encode())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from dualasr_lib.training import archive
+from dualasr_lib.core import archive
 from dualasr_lib.training.contract import Batch
 
 __all__ = ["BadStep", "Suspect", "dump"]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dualasr_lib.core.progress import Progress
 from dualasr_lib.training.bad_batches import BadStep, dump
 from dualasr_lib.training.contract import (
     Batches,
-    FitConfig,
     FitResult,
     NonFiniteError,
     Objective,
@@ -25,9 +25,9 @@ from dualasr_lib.training.contract import (
     Validate,
 )
 from dualasr_lib.training.distributed import gather, sum_over_ranks
+from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.lock import sole_run
 from dualasr_lib.training.logbook import Logbook
-from dualasr_lib.training.progress import Progress
 from dualasr_lib.training.signals import Interrupted, StopSignal
 from dualasr_lib.training.state import TrainState
 from dualasr_lib.training.stepper import Skip, Stepper, StepReport
@@ -67,7 +67,7 @@ def fit(
         is_main = run.world.is_main
         with (
             Logbook(run.directory, state.step, state.log_lines, enabled=is_main) as logbook,
-            Progress(state.step, enabled=is_main) as progress,
+            Progress("training", "steps", done=state.step, enabled=is_main) as progress,
         ):
             if resumed is not None:
                 progress.note(f"going on from {resumed} (step {state.step}, epoch {state.epoch})")

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import nn
 
+from dualasr_lib.core import checkpoint as checkpoints
+from dualasr_lib.core.checkpoint import Checkpoint, CheckpointError
 from dualasr_lib.core.config import flatten
-from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.averaging import RunningAverage
-from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
-from dualasr_lib.training.contract import Batches, Cause, FitConfig, Run
+from dualasr_lib.training.contract import Batches, Cause, Run
 from dualasr_lib.training.distributed import gather
 from dualasr_lib.training.feed import Feed
+from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.meter import Meter
 from dualasr_lib.training.optim import build_optimizer
 from dualasr_lib.training.precision import LossScale

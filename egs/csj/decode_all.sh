@@ -35,11 +35,8 @@ decode() { # decode.py or streaming_decode.py with its own options, on all split
   python "$root/egs/csj/$program" --exp-dir "$exp" --data-dir "$data" --split $splits "$@"
 }
 
-decode decode.py --branch streaming full \
-  --method greedy 1best nbest nbest-oracle hlg nbest-lm lattice-lm attention
-for method in greedy 1best hlg; do
-  decode streaming_decode.py --method "$method"
-done
+decode decode.py --branch streaming full --method all
+decode streaming_decode.py --method all
 decode streaming_decode.py --two-pass
 if [ -n "$lexicon" ]; then
   decode decode.py --branch streaming full --method hlg --lexicon "$data/lang/lexicon.txt"

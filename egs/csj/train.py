@@ -16,11 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dualasr_lib.configuration import ExperimentConfig
-from dualasr_lib.core.config import load
+from dualasr_lib.core.config import load, read_toml
 from dualasr_lib.core.program import INTERRUPTED, run_program
-from dualasr_lib.experiment import Experiment
-from dualasr_lib.training.distributed import local_device, process_group
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,6 +37,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    read_toml(arguments.config, arguments.base)  # a file that is missing or damaged is said first
+    # What is heavy, after the options are read:
+    from dualasr_lib.configuration import ExperimentConfig
+    from dualasr_lib.core.device import local_device
+    from dualasr_lib.experiment import Experiment
+    from dualasr_lib.training.distributed import process_group
+
     config = load(ExperimentConfig, arguments.config, arguments.set, arguments.base)
     device = local_device(arguments.device)
     with process_group(device) as world:

@@ -19,9 +19,9 @@ pytest.importorskip("sentencepiece")
 
 from lhotse import LilcomChunkyWriter
 
-from dualasr_lib.data.augment import AugmentConfig
 from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataConfig, DataModule
+from dualasr_lib.data.data_config import AugmentConfig, DataConfig
+from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder, SplitInfo, TokensInfo
 from dualasr_lib.data.tokenizer import Tokenizer
 

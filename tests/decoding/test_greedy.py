@@ -37,7 +37,7 @@ def test_batch() -> None:
         expected = slow_greedy(row[:length])
         assert path[:2] == expected[:2]
         assert path.score == pytest.approx(expected.score, abs=1e-5)
-    assert greedy_search(Heard(log_probs, lens)) == Searched(paths)
+    assert greedy_search(Heard({"ctc": log_probs}, lens)) == Searched(paths)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -101,6 +101,6 @@ def test_a_bad_frame_is_named(value: float) -> None:
     with pytest.raises(ValueError, match="frame 11 has NaN"):
         search.step([bad], [state])
     with pytest.raises(ValueError, match="frame 2 has NaN"):
-        greedy_search(Heard(torch.stack([good, bad]), torch.tensor([9, 9])))
-    beyond = greedy_search(Heard(torch.stack([good, bad]), torch.tensor([9, 2])))
+        greedy_search(Heard({"ctc": torch.stack([good, bad])}, torch.tensor([9, 9])))
+    beyond = greedy_search(Heard({"ctc": torch.stack([good, bad])}, torch.tensor([9, 2])))
     assert beyond.paths[1][:2] == slow_greedy(bad[:2])[:2]

@@ -33,7 +33,7 @@ BATCHES = [
 
 def hear(batch: FakeBatch) -> Heard:
     log_probs = torch.nn.functional.one_hot(batch.tokens, 5).float().log_softmax(dim=2)
-    return Heard(log_probs, batch.lens, texts=batch.texts)
+    return Heard({"ctc": log_probs}, batch.lens, texts=batch.texts)
 
 
 def detokenise(tokens: object) -> str:
@@ -93,7 +93,9 @@ def test_gradients_are_off() -> None:
 def test_nbest_lists_go_to_their_utterances() -> None:
     def search(heard: Heard) -> Searched:
         rows = heard.log_probs.argmax(dim=2).tolist()
-        lists = [(ScoredText(tuple(row), -1.0), ScoredText((), -2.0)) for row in rows]
+        lists = [
+            (ScoredText(tuple(row), {"ctc": -1.0}), ScoredText((), {"ctc": -2.0})) for row in rows
+        ]
         return Searched(greedy_search(heard).paths, 0, lists)
 
     decoded = decode_batches(BATCHES, hear, search, detokenise)

@@ -37,13 +37,19 @@ def frames_of(tokens: tuple[int, ...]) -> tuple[int, ...]:
 
 def hear(batch: FakeBatch) -> Heard:
     size = len(batch.ids)
-    return Heard(torch.zeros(size, 1, 4), torch.ones(size, dtype=torch.int64), texts=batch.texts)
+    return Heard(
+        {"ctc": torch.zeros(size, 1, 4)}, torch.ones(size, dtype=torch.int64), texts=batch.texts
+    )
+
+
+def scored(tokens: tuple[int, ...], ctc: float, **others: float) -> ScoredText:
+    return ScoredText(tokens, {"ctc": ctc, **others})
 
 
 TEXTS = (
-    ScoredText((1,), -1.0, lm=-9.0, attention=-3.0),
-    ScoredText((2,), -2.0, lm=-1.0, attention=-8.0),
-    ScoredText((3,), -4.0, lm=-7.0, attention=-1.0),
+    scored((1,), -1.0, lm=-9.0, attention=-3.0),
+    scored((2,), -2.0, lm=-1.0, attention=-8.0),
+    scored((3,), -4.0, lm=-7.0, attention=-1.0),
 )
 GRID = tuple(Scales(lm=a, attention=b) for a in (0.0, 0.5, 1.0, 2.0) for b in (0.0, 1.0, 5.0))
 
@@ -57,17 +63,17 @@ def proposing(texts: Sequence[ScoredText] = TEXTS, fallbacks: int = 0) -> Propos
 
 
 def test_total_is_the_weighted_sum() -> None:
-    text = ScoredText((1,), -1.5, lm=-2.0, attention=-4.0)
+    text = scored((1,), -1.5, lm=-2.0, attention=-4.0)
     assert Scales().total(text) == -1.5
     assert Scales(lm=0.5).total(text) == -2.5
     assert Scales(lm=0.5, attention=2.0).total(text) == -10.5
-    assert Scales(lm=0.5, attention=2.0).total(ScoredText((1,), -1.5)) == -1.5
-    assert Scales(lm=0.5, attention=2.0).total(text._replace(lm=None)) == -9.5
+    assert Scales(lm=0.5, attention=2.0).total(scored((1,), -1.5)) == -1.5
+    assert Scales(lm=0.5, attention=2.0).total(scored((1,), -1.5, attention=-4.0)) == -9.5
 
 
 def test_a_weight_of_zero_asks_nobody() -> None:
     """Minus infinity too: a text that the language model cannot read."""
-    text = ScoredText((1,), -1.5, lm=-math.inf, attention=-4.0)
+    text = scored((1,), -1.5, lm=-math.inf, attention=-4.0)
     assert Scales(attention=1.0).total(text) == -5.5
     assert Scales(lm=0.1, attention=1.0).total(text) == -math.inf
 
@@ -81,7 +87,11 @@ def test_best_and_ranked(scales: Scales) -> None:
         return (7,)
 
     candidates = NbestCandidates(TEXTS, align)
-    sums = {t.tokens: t.ctc + scales.lm * t.lm + scales.attention * t.attention for t in TEXTS}  # type: ignore[operator]
+    lm, attention = scales.weight("lm"), scales.weight("attention")
+    sums = {
+        t.tokens: t.scores["ctc"] + lm * t.scores["lm"] + attention * t.scores["attention"]
+        for t in TEXTS
+    }
     expected = sorted(sums, key=lambda tokens: -sums[tokens])
     assert [text.tokens for text in candidates.ranked(scales)] == expected
     assert asked == []
@@ -91,15 +101,34 @@ def test_best_and_ranked(scales: Scales) -> None:
 
 
 def test_of_equals_the_first() -> None:
-    equal = [ScoredText((2,), -1.0), ScoredText((1,), -1.0)]
+    equal = [scored((2,), -1.0), scored((1,), -1.0)]
     candidates = NbestCandidates(equal, frames_of)
     assert candidates.best(Scales()).tokens == (2,)
     assert candidates.ranked(Scales()) == tuple(equal)
 
 
+def test_any_head_has_a_score_and_a_weight() -> None:
+    """CTC's weight is 1 unless somebody says otherwise, that of all others 0."""
+    text = ScoredText((1,), {"ctc": -1.5, "transducer": -4.0, "lm": -2.0})
+    assert Scales(transducer=0.5).total(text) == -3.5
+    assert Scales(ctc=0.0, transducer=1.0).total(text) == -4.0
+    assert Scales(ctc=2.0).total(text.scored("attention", -9.0)) == -3.0
+    assert Scales(attention=1.0).total(text.scored("attention", -9.0)) == -10.5
+    assert Scales(transducer=1.0).total(ScoredText((1,), {"transducer": -4.0})) == -4.0
+
+
+def test_scales_are_values() -> None:
+    """A weight that says what is so anyway changes nothing."""
+    assert Scales() == Scales(lm=0.0, ctc=1.0) != Scales(ctc=0.0)
+    assert len({Scales(lm=1.0, attention=0.0), Scales(lm=1.0), Scales(attention=1.0)}) == 2
+    assert dict(Scales(lm=1, ctc=1.0, attention=0.5)) == {"lm": 1.0, "attention": 0.5}
+    assert str(Scales(lm=0.25)) == "Scales(lm=0.25)"
+    assert [Scales(ctc=0.0, lm=0.5).weight(name) for name in ("ctc", "lm", "x")] == [0.0, 0.5, 0.0]
+
+
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_scales_are_numbers_from_zero_on(value: float) -> None:
-    for name in ("lm", "attention"):
+    for name in ("lm", "attention", "ctc"):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             Scales(**{name: value})
 
@@ -117,7 +146,7 @@ class Unlisted:
     """Candidates that are no list: a search that takes the weight as its option."""
 
     def best(self, scales: Scales) -> TokenPath:
-        return TokenPath((1,) if scales.lm < 0.7 else (2, 2), (0,), 0.0)
+        return TokenPath((1,) if scales.weight("lm") < 0.7 else (2, 2), (0,), 0.0)
 
     def ranked(self, scales: Scales) -> tuple[ScoredText, ...]:
         return ()
@@ -161,13 +190,13 @@ def test_tune_finds_the_lowest_error_rate(ref: str, token: int) -> None:
         assert point.cer == float(best.tokens != (token,))
     right = [point.scales for point in tuned.grid if point.cer == 0.0]
     assert tuned.scales in right
-    smallest = min(scales.lm + scales.attention for scales in right)
-    assert tuned.scales.lm + tuned.scales.attention == smallest
+    smallest = min(scales.weight("lm") + scales.weight("attention") for scales in right)
+    assert sum(tuned.scales.values()) == smallest
 
 
 def test_error_rates_count_characters_not_utterances() -> None:
     """A long utterance that is right for one point outweighs a short one."""
-    texts = [ScoredText((1,) * 9, -1.0, lm=-5.0), ScoredText((2,), -2.0, lm=0.0)]
+    texts = [scored((1,) * 9, -1.0, lm=-5.0), scored((2,), -2.0, lm=0.0)]
     data = [
         FakeBatch(("long",), ("a" * 9,), (1.0,)),
         FakeBatch(("short",), ("b",), (1.0,)),

@@ -11,7 +11,10 @@ from torch import Tensor
 from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
+
+GREEDY = OneHead(OnlineGreedy())
 
 Record = Callable[..., Any]
 Text = Callable[[Any], str]
@@ -30,7 +33,7 @@ def test_texts_and_their_order(
     run = decode_streams(
         iter(recordings),
         model,
-        OnlineGreedy(),
+        GREEDY,
         detokenise,
         StreamingConfig(num_streams=num_streams),
         watcher=Watcher(on_final=lambda hypothesis: finals.append(hypothesis.id)),
@@ -54,7 +57,7 @@ def test_partial_texts_and_their_audio_times(model: Any, record: Record, detoken
     run = decode_streams(
         [record("a", "_あ__い_う")],  # steps: _あ, __, い_, う
         model,
-        OnlineGreedy(),
+        GREEDY,
         detokenise,
         StreamingConfig(),
         watcher=Watcher(on_partial=lambda id_, emission: partials.append((id_, emission))),
@@ -80,7 +83,7 @@ def test_ends_of_short_audio(
     """The model says お for a frame of padding only; the loop must cut it off."""
     samples = torch.full((num_samples,), 0.1)
     recording = record("a", "")._replace(samples=samples)
-    run = decode_streams([recording], model, OnlineGreedy(), detokenise, StreamingConfig())
+    run = decode_streams([recording], model, GREEDY, detokenise, StreamingConfig())
     assert run.hypotheses[0].text == text
     assert len(run.hypotheses[0].step_seconds) == steps
     assert run.hypotheses[0].duration == num_samples / 16000
@@ -93,7 +96,7 @@ def test_realtime_waits_and_counts_compute(
     run = decode_streams(
         [record("a", "あ_い_"), record("b", "う___え_")],
         model,
-        OnlineGreedy(),
+        GREEDY,
         detokenise,
         StreamingConfig(num_streams=2, realtime=True),
         clock=hand_clock.clock,
@@ -115,7 +118,7 @@ def test_realtime_falls_behind_when_compute_is_slow(
     run = decode_streams(
         [record("a", "あいうえ")],
         model,
-        OnlineGreedy(),
+        GREEDY,
         detokenise,
         StreamingConfig(realtime=True),
         clock=hand_clock.clock,
@@ -135,7 +138,7 @@ class SecondThoughts(OnlineGreedy):
 
 def test_a_last_correction_is_shown(model: Any, record: Record, detokenise: Text) -> None:
     run = decode_streams(
-        [record("a", "あい")], model, SecondThoughts(), detokenise, StreamingConfig()
+        [record("a", "あい")], model, OneHead(SecondThoughts()), detokenise, StreamingConfig()
     )
     assert [e.text for e in run.hypotheses[0].emissions] == ["あい", "あ"]
     assert run.hypotheses[0].text == "あ"
@@ -145,17 +148,17 @@ def test_a_last_correction_is_shown(model: Any, record: Record, detokenise: Text
 def test_bad_audio_is_named(model: Any, record: Record, detokenise: Text, samples: Tensor) -> None:
     recording = record("the-one", "あ")._replace(samples=samples)
     with pytest.raises(ValueError, match="the-one"):
-        decode_streams([recording], model, OnlineGreedy(), detokenise, StreamingConfig())
+        decode_streams([recording], model, GREEDY, detokenise, StreamingConfig())
 
 
 def test_a_model_that_breaks_its_word(model: Any, record: Record, detokenise: Text) -> None:
     model.chunk_frames = 3
     with pytest.raises(ValueError, match=r"\(1, 3\) frames, but returned \(1, 2\)"):
-        decode_streams([record("a", "あ")], model, OnlineGreedy(), detokenise, StreamingConfig())
+        decode_streams([record("a", "あ")], model, GREEDY, detokenise, StreamingConfig())
 
 
 def test_no_stream_and_none_allowed(model: Any, detokenise: Text) -> None:
-    run = decode_streams([], model, OnlineGreedy(), detokenise, StreamingConfig())
+    run = decode_streams([], model, GREEDY, detokenise, StreamingConfig())
     assert run.hypotheses == []
     assert run.rtf is None
     with pytest.raises(ValueError, match="num_streams"):
@@ -187,7 +190,7 @@ def with_hidden(model: Any) -> Any:
 
     def hearing(window: Tensor, frames_left: Tensor, state: Any) -> Any:
         result = step(window, frames_left, state)
-        return result._replace(hidden=result.log_probs.argmax(dim=2, keepdim=True).float())
+        return result._replace(hidden=result.frames["ctc"].argmax(dim=2, keepdim=True).float())
 
     model.step = hearing
     return model
@@ -205,7 +208,7 @@ def test_a_second_pass_reads_all_frames_of_its_stream(
     second, finals = Doubling(), list[Hypothesis]()
     config = StreamingConfig(num_streams=num_streams)
     run = decode_streams(
-        recordings, with_hidden(model), OnlineGreedy(), detokenise, config, second,
+        recordings, with_hidden(model), GREEDY, detokenise, config, second,
         Watcher(on_final=finals.append),
     )  # fmt: skip
     heard = {tuple(frames) for frames in second.heard}
@@ -228,7 +231,7 @@ def test_a_second_pass_costs_its_time(
     model.on_step = lambda: hand_clock.advance(0.03)
     second = Doubling(lambda: hand_clock.advance(0.5))
     run = decode_streams(
-        [record("a", "あい")], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig(),
+        [record("a", "あい")], with_hidden(model), GREEDY, detokenise, StreamingConfig(),
         second, clock=hand_clock.clock,
     )  # fmt: skip
     assert run.hypotheses[0].finalise_seconds == pytest.approx(0.5)
@@ -245,7 +248,7 @@ def test_what_a_user_waits_for_the_final_text(
     recordings = [record("a", "あいう"), record("b", "いうえ"), record("c", "え" * 20)]
     empty = record("d", "")._replace(samples=torch.zeros(20))
     run = decode_streams(
-        [*recordings, empty], with_hidden(model), OnlineGreedy(), detokenise,
+        [*recordings, empty], with_hidden(model), GREEDY, detokenise,
         StreamingConfig(num_streams=4, realtime=True), second, clock=hand_clock.clock,
     )  # fmt: skip
     waited = [hypothesis.final_seconds for hypothesis in run.hypotheses]
@@ -260,7 +263,7 @@ def test_without_a_second_pass_a_user_waits_for_the_last_step(
 ) -> None:
     model.on_step = lambda: hand_clock.advance(0.03)
     run = decode_streams(
-        [record("a", "あ_い_"), record("b", "う___え_")], model, OnlineGreedy(), detokenise,
+        [record("a", "あ_い_"), record("b", "う___え_")], model, GREEDY, detokenise,
         StreamingConfig(num_streams=2, realtime=True), clock=hand_clock.clock,
     )  # fmt: skip
     assert [h.final_seconds for h in run.hypotheses] == pytest.approx([0.03, 0.03])
@@ -271,7 +274,11 @@ def test_without_a_second_pass_nothing_is_kept(
     model: Any, record: Record, detokenise: Text
 ) -> None:
     run = decode_streams(
-        [record("a", "あ")], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig()
+        [record("a", "あ")],
+        with_hidden(model),
+        GREEDY,
+        detokenise,
+        StreamingConfig(),
     )
     assert run.hypotheses[0].finalise_seconds is None
     assert run.hypotheses[0].fallbacks == 0
@@ -282,7 +289,12 @@ def test_a_second_pass_of_no_frames_is_none(model: Any, record: Record, detokeni
     recording = record("a", "")._replace(samples=torch.zeros(20))
     second = Doubling()
     run = decode_streams(
-        [recording], with_hidden(model), OnlineGreedy(), detokenise, StreamingConfig(), second
+        [recording],
+        with_hidden(model),
+        GREEDY,
+        detokenise,
+        StreamingConfig(),
+        second,
     )
     assert second.heard == []
     assert (run.hypotheses[0].text, run.hypotheses[0].finalise_seconds) == ("", None)
@@ -291,5 +303,10 @@ def test_a_second_pass_of_no_frames_is_none(model: Any, record: Record, detokeni
 def test_a_second_pass_needs_hidden_states(model: Any, record: Record, detokenise: Text) -> None:
     with pytest.raises(ValueError, match="needs hidden states"):
         decode_streams(
-            [record("a", "あ")], model, OnlineGreedy(), detokenise, StreamingConfig(), Doubling()
+            [record("a", "あ")],
+            model,
+            GREEDY,
+            detokenise,
+            StreamingConfig(),
+            Doubling(),
         )

@@ -9,6 +9,7 @@ from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
 from dualasr_lib.decoding.summary import (
     RunInfo,
@@ -20,10 +21,13 @@ from dualasr_lib.decoding.summary import (
 )
 from dualasr_lib.metrics.units import CHARACTER, WORD
 
+GREEDY = OneHead(OnlineGreedy())
+
 KEYS = [
     "split",
     "branch",
     "method",
+    "variant",
     "pooled",
     "num_utterances",
     "normaliser",
@@ -51,9 +55,9 @@ def test_offline() -> None:
     hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
     summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
     assert list(summary) == KEYS
-    values = ["eval1", "full", "1best", False, 2, "none", "character"]
-    assert [summary[key] for key in KEYS[:7]] == values
-    assert [summary[key] for key in KEYS[8:13]] == [7, 1, 1, 1, 3 / 7]
+    values = ["eval1", "full", "1best", "", False, 2, "none", "character"]
+    assert [summary[key] for key in KEYS[:8]] == values
+    assert [summary[key] for key in KEYS[9:14]] == [7, 1, 1, 1, 3 / 7]
     assert summary["normalisation"].startswith("white space removed")
     low, high = summary["cer_ci95"]
     assert low <= 3 / 7 <= high
@@ -103,7 +107,7 @@ def test_streaming(
     run = decode_streams(
         [record("a", "_あ__い_", words=words)],
         model,
-        OnlineGreedy(),
+        GREEDY,
         detokenise,
         StreamingConfig(num_streams=3),
         clock=hand_clock.clock,
@@ -141,10 +145,10 @@ def test_two_passes(
         return Rewritten(TokenPath((1, 2, 2), (0, 1, 2), 0.0), fallbacks=2)
 
     step = model.step
-    model.step = lambda *given: (made := step(*given))._replace(hidden=made.log_probs)
+    model.step = lambda *given: (made := step(*given))._replace(hidden=made.frames["ctc"])
     recordings = [record(id_, "_あ__い_")._replace(text="あいいう") for id_ in "ab"]
     run = decode_streams(
-        recordings, model, OnlineGreedy(), detokenise, StreamingConfig(), rewrite,
+        recordings, model, GREEDY, detokenise, StreamingConfig(), rewrite,
         clock=hand_clock.clock,
     )  # fmt: skip
     summary = streaming_summary(INFO, run, model)
@@ -163,7 +167,7 @@ def test_in_real_time_the_wait_for_the_final_text_is_told(
 ) -> None:
     model.on_step = lambda: hand_clock.advance(0.03)
     run = decode_streams(
-        [record("a", "_あ__い_")], model, OnlineGreedy(), detokenise,
+        [record("a", "_あ__い_")], model, GREEDY, detokenise,
         StreamingConfig(realtime=True), clock=hand_clock.clock,
     )  # fmt: skip
     summary = streaming_summary(INFO, run, model)
@@ -176,7 +180,7 @@ def test_in_real_time_the_wait_for_the_final_text_is_told(
 def test_streaming_without_words(
     model: Any, record: Callable[..., Any], detokenise: Callable[[Any], str]
 ) -> None:
-    run = decode_streams([record("a", "__")], model, OnlineGreedy(), detokenise, StreamingConfig())
+    run = decode_streams([record("a", "__")], model, GREEDY, detokenise, StreamingConfig())
     latency = streaming_summary(INFO, run, model)["latency"]
     assert latency["first_token_ms"] is None
     assert latency["emission_ms"] == {"p50": None, "p90": None, "p99": None}

@@ -13,8 +13,7 @@ import torch
 
 from dualasr_lib.configuration import ExperimentConfig
 from dualasr_lib.core.config import flatten, load, read_toml, to_dict
-from dualasr_lib.model.ctc import torch_ctc_loss
-from dualasr_lib.model.joint import JointModel, Targets
+from dualasr_lib.model.joint import JointModel, Targets, total_loss
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
@@ -23,15 +22,15 @@ STEPS: dict[str, dict[str, Any]] = {
     "standalone_streaming": {"model.branches": ["streaming"]},
     "standalone_full": {"model.branches": ["full"]},
     "shared_decoder": {
-        "model.decoder_sharing": "shared",
+        "model.heads.shared": ["ctc", "attention"],
         "loss.distillation.encoder_weight": 0.0,
-        "loss.distillation.decoder_weight": 0.0,
+        "loss.distillation.head_weights.attention": 0.0,
     },
     "multi_decoder": {
         "loss.distillation.encoder_weight": 0.0,
-        "loss.distillation.decoder_weight": 0.0,
+        "loss.distillation.head_weights.attention": 0.0,
     },
-    "sp_kd_encoder": {"loss.distillation.decoder_weight": 0.0},
+    "sp_kd_encoder": {"loss.distillation.head_weights.attention": 0.0},
     "sp_kd_decoder": {"loss.distillation.encoder_weight": 0.0},
     "sp_kd": {},
 }
@@ -57,10 +56,10 @@ def test_a_base_is_the_whole_method(base: str) -> None:
     config = configured(base)
     assert config.model.branches == ("streaming", "full")
     assert config.model.integration == "cascaded"
-    assert config.model.decoder_sharing == "separate"
+    assert config.model.heads.shared == ()
     distillation = config.loss.distillation
     assert distillation.method == "sp_kd" and distillation.direction == "full_to_streaming"
-    assert distillation.encoder_weight > 0 and distillation.decoder_weight > 0
+    assert distillation.encoder_weight > 0 and distillation.head_weights["attention"] > 0
 
 
 @pytest.mark.parametrize("base", [None, *BASES])
@@ -82,16 +81,17 @@ def test_a_step_trains_on_the_demo(step: str) -> None:
     targets = Targets(torch.tensor([[3, 4], [5, 6]]), torch.tensor([2, 2]))
     losses = model(
         torch.randn(2, 64, 80), torch.tensor([64, 64]), targets,
-        ChunkSpec(frames=16, left=64), torch_ctc_loss,
+        ChunkSpec(frames=16, left=64),
     )  # fmt: skip
-    loss = losses.weighted(config.loss)
+    loss = total_loss(losses.parts(config.loss))
     loss.backward()
     assert bool(loss.isfinite())
-    assert tuple(losses.ctc) == config.model.branches
-    on = [bool(value) for value in losses.distilled or ()]
-    wanted = config.loss.distillation
-    if len(config.model.branches) == 2:
-        assert on == [wanted.encoder_weight > 0, wanted.decoder_weight > 0]
+    assert tuple(losses.heads["ctc"]) == config.model.branches
+    wanted, distilled = config.loss.distillation, losses.distilled
+    assert (distilled is None) == (len(config.model.branches) == 1)
+    if distilled is not None:
+        assert (distilled.encoder > 0) == (wanted.encoder_weight > 0)
+        assert (distilled.heads["attention"] > 0) == (wanted.head_weights["attention"] > 0)
 
 
 @pytest.mark.parametrize("base", BASES)

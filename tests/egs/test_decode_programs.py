@@ -25,6 +25,7 @@ pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.batch import Batch
@@ -39,9 +40,8 @@ from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
-from dualasr_lib.recognition.searches import METHODS
-from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
-from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.recognition.methods.registry import METHODS
+from dualasr_lib.training.fit_config import FitConfig
 from egs.csj import decode, streaming_decode
 
 WEIGHTED = ("hlg", "nbest-lm", "lattice-lm", "attention")
@@ -53,6 +53,14 @@ NARROW = {
     "attention": ("num_paths=10", "num_texts=4"),
 }
 """Options that make searches quick; some must still disagree with others."""
+
+VARIANT = {
+    "hlg": "-max_active=8-max_tokens=3",
+    "lattice-lm": "-lattice.output_beam=2",
+    "nbest-lm": "-num_texts=5-num_paths=10",
+    "attention": "-num_texts=4-num_paths=10",
+}
+"""What these options make of the names of results."""
 
 Program = Callable[..., None]
 
@@ -124,6 +132,15 @@ def recogs_of(folder: Path) -> list[Recognised]:
     return read_recogs(folder / "recogs-eval1.txt")
 
 
+def results(exp: Path, branch: str, method: str, more: str = "") -> Path:
+    """The folder of a method with its `NARROW` options."""
+    return exp / "decode" / f"{branch}-{method}{VARIANT.get(method, '')}{more}"
+
+
+def scales_of(exp: Path, folder: Path) -> Path:
+    return exp / "scales" / f"{folder.name}.json"
+
+
 def beam(method: str) -> tuple[str, ...]:
     return ("--beam", *NARROW[method]) if method in NARROW else ()
 
@@ -135,7 +152,7 @@ def test_every_method(program: Program, exp: Path, branch: str) -> None:
     """
     found = {}
     for method in METHODS:
-        folder = exp / "decode" / f"{branch}-{method}"
+        folder = results(exp, branch, method)
         program(decode, "--branch", branch, "--method", method, *beam(method))
         summary = found[method] = summary_of(folder)
         assert [summary[key] for key in ("split", "branch", "method")] == ["eval1", branch, method]
@@ -144,16 +161,17 @@ def test_every_method(program: Program, exp: Path, branch: str) -> None:
         assert summary["num_utterances"] == len(recogs_of(folder)) == 24
         assert summary["fallbacks"] == 0
         assert (folder / "errs-eval1.txt").stat().st_size > 0
-        assert (folder / "scales.json").is_file() == (method in WEIGHTED)
+        assert scales_of(exp, folder).is_file() == (method in WEIGHTED)
+        assert summary["variant"] == VARIANT.get(method, "").removeprefix("-")
         assert ("scales" in summary["params"]) == (method in WEIGHTED)
-    folders = {method: exp / "decode" / f"{branch}-{method}" for method in METHODS}
+    folders = {method: results(exp, branch, method) for method in METHODS}
     assert recogs_of(folders["greedy"]) == recogs_of(folders["1best"])
     assert len({tuple(item.hyp) for item in recogs_of(folders["1best"])}) > 20
     assert found["nbest-oracle"]["cer"] < found["nbest"]["cer"]
     for method in WEIGHTED:
-        kept = json.loads((folders[method] / "scales.json").read_text(encoding="utf-8"))
-        cers = {(point["lm"], point["attention"]): point["cer"] for point in kept["grid"]}
-        assert cers[kept["scales"]["lm"], kept["scales"]["attention"]] == min(cers.values())
+        kept = json.loads(scales_of(exp, folders[method]).read_text(encoding="utf-8"))
+        cers = {tuple(v for k, v in p.items() if k != "cer"): p["cer"] for p in kept["grid"]}
+        assert cers[tuple(kept["scales"].values())] == min(cers.values())
         assert found[method]["params"]["scales"] == kept["scales"]
 
 
@@ -176,9 +194,9 @@ def test_scales_are_tuned_once_kept_and_overridden(
 ) -> None:
     plain = ("--branch", "full", "--method", method)
     options = (*plain, *beam(method))
-    folder = exp / "decode" / f"full-{method}"
+    folder = results(exp, "full", method)
     program(decode, *options)
-    first, kept = recogs_of(folder), folder / "scales.json"
+    first, kept = recogs_of(folder), scales_of(exp, folder)
     stamp = kept.stat().st_mtime_ns
     capfd.readouterr()
     program(decode, *options)
@@ -186,24 +204,27 @@ def test_scales_are_tuned_once_kept_and_overridden(
     assert "tuning" not in output.out + output.err
     assert recogs_of(folder) == first
     assert kept.stat().st_mtime_ns == stamp
-    assert summary_of(folder)["params"]["scales_from"] == "scales.json, tuned on valid"
+    assert summary_of(folder)["params"]["scales_from"] == f"scales/{kept.name}, tuned on valid"
 
     program(decode, *options, "--scales", "lm=0")
-    params = summary_of(folder)["params"]
-    assert params["scales"] == {"lm": 0.0, "attention": 0.0}
+    params = summary_of(results(exp, "full", method, "-lm_scale=0"))["params"]
+    assert params["scales"] == {"lm": 0.0}
     assert params["scales_from"] == "given"
     assert kept.stat().st_mtime_ns == stamp
 
-    other = "num_paths=9" if method == "nbest-lm" else "max_active=7"
-    program(decode, *options, other)
-    assert summary_of(folder)["params"]["scales_from"] == "tuned on valid"
-    assert kept.stat().st_mtime_ns > stamp
+    other = ("num_paths=10", "num_paths=9")
+    if method == "hlg":
+        other = ("max_active=8", "max_active=7")
+    program(decode, *options, other[1])
+    summary = summary_of(folder.with_name(folder.name.replace(*other)))
+    assert summary["params"]["scales_from"] == "tuned on valid"
+    assert recogs_of(folder) == first
 
 
 def test_nbest_lists_are_written(program: Program, exp: Path) -> None:
     options = ("--branch", "full", "--method", "attention", "--scales", "attention=0.7")
     program(decode, *options, "--beam", "num_texts=7", "num_paths=20", "--write-nbest")
-    folder = exp / "decode" / "full-attention"
+    folder = exp / "decode" / "full-attention-num_texts=7-num_paths=20-attention_scale=0.7"
     lists = json.loads((folder / "nbest-eval1.json").read_text(encoding="utf-8"))
     recogs = {item.id: "".join(item.hyp) for item in recogs_of(folder)}
     assert lists.keys() == recogs.keys()
@@ -221,7 +242,7 @@ def test_a_lexicon_makes_results_of_its_own(program: Program, data: Path, exp: P
     lexicon = data / "lang" / "lexicon.txt"
     words = ("--method", "hlg", "--lexicon", lexicon, "--scales", "lm=0.5", *beam("hlg"))
     program(decode, "--branch", "streaming", *words)
-    folder = exp / "decode" / "streaming-hlg-words"
+    folder = exp / "decode" / "streaming-hlg-words-max_active=8-max_tokens=3-lm_scale=0.5"
     summary = summary_of(folder)
     assert summary["params"]["lexicon"].startswith("lexicon.txt ")
     assert summary["params"]["lm"].startswith("words_3gram.arpa ")
@@ -236,8 +257,9 @@ def test_streams_give_the_texts_of_whole_utterances(
     scales = ("--scales", "lm=0.4", *beam("hlg")) if method == "hlg" else ()
     program(decode, "--branch", "streaming", "--method", method, *scales)
     program(streaming_decode, "--method", method, "--num-streams", 5, *scales)
-    offline = exp / "decode" / f"streaming-{method}"
-    online = exp / "decode" / f"streaming-online-{method}"
+    given = "-lm_scale=0.4" if method == "hlg" else ""
+    offline = results(exp, "streaming", method, given)
+    online = exp / "decode" / f"streaming-online-{method}{VARIANT.get(method, '')}{given}-streams5"
     same = [a == b for a, b in zip(recogs_of(offline), recogs_of(online))]
     assert len(same) == 24
     assert sum(same) >= 20  # stored features are compressed, those of streams are not
@@ -253,18 +275,20 @@ def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Pat
     second = ("--second-beam", "text_beam=8", *NARROW["attention"])
     second = ("--second-scales", "attention=0.6", *second)
     program(streaming_decode, "--method", "greedy", "--two-pass", *second)
-    folder = exp / "decode" / "full-two-pass"
+    parts = "num_texts=4-text_beam=8-num_paths=10-attention_scale=0.6"
+    folder = exp / "decode" / f"full-two-pass-{parts}-first=greedy"
     summary = summary_of(folder)
-    whole = recogs_of(exp / "decode" / "full-attention")
+    attention = results(exp, "full", "attention", "-attention_scale=0.6")
+    whole = recogs_of(attention)
     # Lists drawn from flat lattices show that stored features are compressed; that the states are
     # the same is the business of test_recogniser.
     assert sum(a == b for a, b in zip(whole, recogs_of(folder))) >= 8
-    expected = summary_of(exp / "decode" / "full-attention")["cer"]
+    expected = summary_of(attention)["cer"]
     assert summary["cer"] == pytest.approx(expected, rel=0.1)
     first = summary_of(exp / "decode" / "streaming-online-greedy")
     assert summary["first_pass_cer"] == first["cer"]
     assert (summary["branch"], summary["method"]) == ("full", "two-pass")
-    assert summary["params"]["second_pass"]["scales"] == {"lm": 0.0, "attention": 0.6}
+    assert summary["params"]["second_pass"]["scales"] == {"attention": 0.6}
     assert summary["params"]["second_pass"]["text_beam"] == 8.0
     assert summary["latency"]["second_pass_ms"]["p50"] > 0
 
@@ -282,7 +306,11 @@ FULL = ("--branch", "full")
         (streaming_decode, ("--second-scales", "attention=1"), "is for --two-pass"),
         (streaming_decode, ("--two-pass", "--second-scales", "lm=1"), "given for attention, which"),
         (decode, (*FULL, "--method", "hlg", "--beam", "lm_scale=1"), "give --scales lm="),
-        (decode, (*FULL, "--method", "hlg", "--scales", "ml=1"), "'ml'; known keys here"),
+        (
+            decode,
+            (*FULL, "--method", "hlg", "--scales", "ml=1"),
+            "no scale 'ml'; there are attention, lm",
+        ),
         (decode, (*FULL, "--method", "hlg", "--scales", "lm=-1"), "not be negative|not negative"),
         (decode, (*FULL, "--method", "nbest", "--beam", "num_text=3"), "method nbest: .*num_texts"),
         (decode, (*FULL, "--method", "greedy", "--beam", "beam=3"), "method greedy: .*'beam'"),
@@ -290,7 +318,11 @@ FULL = ("--branch", "full")
         (decode, (*FULL, "--method", "hlg", "--lexicon", "no.txt"), r"no\.txt' .*missing"),
         (decode, (*FULL, "--method", "1best", "--write-nbest"), "makes no n-best lists"),
         (streaming_decode, ("--method", "hlg", "--beam", "beem=3"), "method hlg: .*'beem'"),
-        (streaming_decode, ("--method", "greedy", "--num-streams", "0"), "num_streams"),
+        (
+            streaming_decode,
+            ("--method", "greedy", "--num-streams", "0"),
+            "--num-streams must be at least 1",
+        ),
         (streaming_decode, ("--two-pass", "--second-beam", "num_text=3"), "attention: .*num_texts"),
     ],
 )

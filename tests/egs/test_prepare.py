@@ -23,7 +23,8 @@ pytest.importorskip("matplotlib")
 from lhotse import CutSet, SupervisionSet
 from lhotse.recipes.csj import concat_csj_supervisions
 
-from dualasr_lib.data.datamodule import DataConfig, DataModule
+from dualasr_lib.data.data_config import DataConfig
+from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.features.fbank import Fbank, FbankConfig
 from dualasr_lib.lattice.lexicon import LexiconLm

@@ -23,9 +23,10 @@ from slow_search import (  # noqa: E402
     random_log_probs,
 )
 
-from dualasr_lib.lattice.graph_search import GraphConfig, GraphSearch, GraphState  # noqa: E402
+from dualasr_lib.lattice.graph_search import GraphSearch, GraphState  # noqa: E402
 from dualasr_lib.lattice.lm import LanguageModel, text_score  # noqa: E402
-from dualasr_lib.lattice.lm_lattice import LmLatticeConfig, lm_lattices  # noqa: E402
+from dualasr_lib.lattice.lm_lattice import lm_lattices  # noqa: E402
+from dualasr_lib.lattice.options import GraphConfig, LmLatticeConfig  # noqa: E402
 from dualasr_lib.lattice.path import Path, SearchConfig  # noqa: E402
 from dualasr_lib.lattice.search import one_best  # noqa: E402
 from dualasr_lib.lattice.topology import dense, full_topology  # noqa: E402
@@ -34,7 +35,7 @@ WIDE = {"beam": 1e3, "token_beam": 1e3, "max_active": 100000, "max_tokens": 1000
 
 
 def wide(lm: LanguageModel, lm_scale: float) -> GraphSearch:
-    return GraphSearch(lm, GraphConfig(lm_scale=lm_scale, **WIDE))  # type: ignore[arg-type]
+    return GraphSearch(lm, GraphConfig(**WIDE), lm_scale)  # type: ignore[arg-type]
 
 
 def composed(lm: LanguageModel, lm_scale: float) -> Any:
@@ -108,7 +109,7 @@ def test_without_weight_it_is_the_best_ctc_path(tmp_path: File) -> None:
     paths = one_best(log_probs, lens, SearchConfig()).paths
     narrow = {"beam": 0.1, "token_beam": 0.1, "max_active": 1, "max_tokens": 1}
     for options in ({}, narrow):
-        search = GraphSearch(lm, GraphConfig(lm_scale=0.0, **options))  # type: ignore[arg-type]
+        search = GraphSearch(lm, GraphConfig(**options), lm_scale=0.0)  # type: ignore[arg-type]
         for rows, path in zip(log_probs, paths):
             found = search.whole(rows)
             assert found[:2] == path[:2]
@@ -165,7 +166,7 @@ def test_streams_join_wait_and_leave(kind: str, tmp_path: File) -> None:
 @pytest.mark.parametrize("kind", LMS)
 def test_committed_tokens_stay(kind: str, tmp_path: File) -> None:
     """They are the beginning of every later partial text, of the final one, and never fewer."""
-    search = GraphSearch(make_lm(kind, tmp_path), GraphConfig(lm_scale=1.0, beam=6.0))
+    search = GraphSearch(make_lm(kind, tmp_path), GraphConfig(beam=6.0), lm_scale=1.0)
     moved = 0
     for seed in range(6):
         log_probs = random_log_probs(60, 4, seed, spread=3.0)
@@ -186,7 +187,7 @@ def test_committed_tokens_stay(kind: str, tmp_path: File) -> None:
 
 
 def test_a_state_is_a_value(tmp_path: File) -> None:
-    search = GraphSearch(make_lm("ngram", tmp_path), GraphConfig(lm_scale=1.0))
+    search = GraphSearch(make_lm("ngram", tmp_path), GraphConfig(), lm_scale=1.0)
     log_probs = random_log_probs(30, 4, 3)
     before = feed(search, log_probs[:12], [12])
     kept = (before.lm.copy(), before.last.copy(), before.score.copy(), before.traces)
@@ -240,7 +241,7 @@ def test_a_text_that_cannot_end_is_still_given(tmp_path: File) -> None:
 
 def test_empty_and_silent_streams(tmp_path: File) -> None:
     lm = make_lm("ngram", tmp_path)
-    search = GraphSearch(lm, GraphConfig(lm_scale=0.5))
+    search = GraphSearch(lm, GraphConfig(), lm_scale=0.5)
     expected = Path((), (), pytest.approx(0.5 * text_score(lm, ())))
     assert search.finish(search.open()) == expected
     nothing = search.step([torch.zeros(0, 4)], [search.open()])[0]
@@ -255,7 +256,7 @@ def test_a_token_across_chunks_counts_once(tmp_path: File) -> None:
     frames = [0, 1, 1, 0, 1, 1]
     log_probs = torch.full((6, 4), -30.0)
     log_probs[range(6), frames] = 0.0
-    search = GraphSearch(make_lm("ngram", tmp_path), GraphConfig(lm_scale=0.1))
+    search = GraphSearch(make_lm("ngram", tmp_path), GraphConfig(), lm_scale=0.1)
     path = search.finish(feed(search, log_probs, [2, 2, 2]))
     assert (path.tokens, path.frames) == ((1, 1), (1, 4))
 
@@ -289,4 +290,4 @@ def test_refusals(tmp_path: File) -> None:
             GraphConfig(**{name: 0})  # type: ignore[arg-type]
     for lm_scale in (-0.1, math.nan):
         with pytest.raises(ValueError, match="lm_scale"):
-            GraphConfig(lm_scale=lm_scale)
+            GraphSearch(make_lm("ngram", tmp_path), GraphConfig(), lm_scale)

@@ -16,7 +16,8 @@ from dualasr_lib.decoding.contract import OnlineSearch
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import PathLike
 from dualasr_lib.lattice.backend import new_stream_state, supported
-from dualasr_lib.lattice.intersecter import IntersecterConfig, OnlineIntersecter
+from dualasr_lib.lattice.intersecter import OnlineIntersecter
+from dualasr_lib.lattice.options import IntersecterConfig
 from dualasr_lib.lattice.path import Path, SearchConfig
 from dualasr_lib.lattice.search import one_best
 

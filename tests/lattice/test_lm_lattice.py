@@ -32,7 +32,8 @@ from dualasr_lib.lattice.lm import (  # noqa: E402
     LmArcs,
     text_score,
 )
-from dualasr_lib.lattice.lm_lattice import LmLattice, LmLatticeConfig, lm_lattices  # noqa: E402
+from dualasr_lib.lattice.lm_lattice import LmLattice, lm_lattices  # noqa: E402
+from dualasr_lib.lattice.options import LmLatticeConfig  # noqa: E402
 from dualasr_lib.lattice.path import SearchConfig  # noqa: E402
 from dualasr_lib.lattice.search import one_best  # noqa: E402
 

@@ -9,6 +9,7 @@ from dualasr_lib.model.distillation import (
     BranchDims,
     BranchView,
     DistillationConfig,
+    Distilled,
     Distiller,
     Widths,
     build_distiller,
@@ -18,7 +19,7 @@ from dualasr_lib.model.pairing import Sequences
 FULL_LENS = torch.tensor([7, 3, 1, 5])
 STREAMING_LENS = torch.tensor([6, 3, 2, 5])
 NUM_STATES = torch.tensor([2, 4, 1, 3])
-DIMS = BranchDims(Widths(full=6, streaming=4), Widths(full=5, streaming=3))
+DIMS = BranchDims(Widths(full=6, streaming=4), {"attention": Widths(full=5, streaming=3)})
 VOCAB = 5
 
 
@@ -32,56 +33,69 @@ def random_view(seed: int, lens: Tensor, widths: tuple[int, int], scale: float =
         return (x.log_softmax(dim=2) if normalised else x).requires_grad_()
 
     frames, states_of_text = int(lens.max()) + 1, int(NUM_STATES.max()) + 1
-    return BranchView(
-        hidden=states(frames, widths[0], normalised=False),
-        lens=lens,
-        ctc_log_probs=states(frames, VOCAB, normalised=True),
-        decoder_hidden=states(states_of_text, widths[1], normalised=False),
-        decoder_log_probs=states(states_of_text, VOCAB, normalised=True),
-        num_states=NUM_STATES,
+    encoder = Sequences(
+        states(frames, widths[0], normalised=False), states(frames, VOCAB, normalised=True), lens
     )
+    decoder = Sequences(
+        states(states_of_text, widths[1], normalised=False),
+        states(states_of_text, VOCAB, normalised=True),
+        NUM_STATES,
+    )
+    return BranchView(encoder, {"attention": decoder})
+
+
+def decoder_of(view: BranchView) -> Sequences:
+    """The states of the only head that has some."""
+    return view.heads["attention"]
 
 
 def random_views(seed: int = 0) -> tuple[BranchView, BranchView]:
     """(full, streaming) of unequal widths and lengths."""
-    full = random_view(2 * seed, FULL_LENS, (DIMS.encoder.full, DIMS.decoder.full))
-    widths = (DIMS.encoder.streaming, DIMS.decoder.streaming)
+    attention = DIMS.heads["attention"]
+    full = random_view(2 * seed, FULL_LENS, (DIMS.encoder.full, attention.full))
+    widths = (DIMS.encoder.streaming, attention.streaming)
     return full, random_view(2 * seed + 1, STREAMING_LENS, widths)
 
 
 def make(dims: BranchDims = DIMS, **settings: Any) -> Distiller:
     """A distiller in float64; both weights 1 unless told."""
-    weights = {"encoder_weight": 1.0, "decoder_weight": 1.0}
+    weights: dict[str, Any] = {"encoder_weight": 1.0, "head_weights": {"attention": 1.0}}
     config = DistillationConfig(**(weights | settings))
     return build_distiller(config, dims).double()
 
 
-def changed(view: BranchView, **fields: Tensor) -> BranchView:
-    """A copy with leaves of its own, in which `fields` are replaced."""
-    values = view._replace(**fields)._asdict()
-    copies = {name: value.detach().clone() for name, value in values.items()}
-    return BranchView(
-        **{n: x.requires_grad_() if x.is_floating_point() else x for n, x in copies.items()}
-    )
+def both(losses: Distilled) -> tuple[Tensor, Tensor]:
+    """Between the encoders, and between the decoders."""
+    return losses.encoder, losses.heads["attention"]
+
+
+def changed(
+    view: BranchView, encoder: Tensor | None = None, decoder: Tensor | None = None
+) -> BranchView:
+    """A copy with leaves of its own, with other hidden states if they are given."""
+
+    def copy(side: Sequences, hidden: Tensor | None) -> Sequences:
+        kept = side.hidden if hidden is None else hidden
+        leaves = [x.detach().clone().requires_grad_() for x in (kept, side.said)]
+        return Sequences(leaves[0], leaves[1], side.lens.clone())
+
+    return BranchView(copy(view.encoder, encoder), {"attention": copy(decoder_of(view), decoder)})
 
 
 def damaged(view: BranchView, value: float) -> BranchView:
     """A copy with `value` behind every end."""
-    frames = torch.arange(view.hidden.shape[1])[None, :, None] >= view.lens[:, None, None]
-    states = torch.arange(view.decoder_hidden.shape[1])[None, :, None]
-    states = states >= view.num_states[:, None, None]
-    return changed(
-        view,
-        hidden=view.hidden.detach().masked_fill(frames, value),
-        ctc_log_probs=view.ctc_log_probs.detach().masked_fill(frames, value),
-        decoder_hidden=view.decoder_hidden.detach().masked_fill(states, value),
-        decoder_log_probs=view.decoder_log_probs.detach().masked_fill(states, value),
-    )
+
+    def damage(side: Sequences) -> Sequences:
+        behind = torch.arange(side.hidden.shape[1])[None, :, None] >= side.lens[:, None, None]
+        hurt = [x.detach().masked_fill(behind, value) for x in (side.hidden, side.said)]
+        return Sequences(hurt[0].requires_grad_(), hurt[1].requires_grad_(), side.lens)
+
+    return BranchView(damage(view.encoder), {"attention": damage(decoder_of(view))})
 
 
 def tensors(view: BranchView) -> list[Tensor]:
     """The four that can have gradients."""
-    return [view.hidden, view.ctc_log_probs, view.decoder_hidden, view.decoder_log_probs]
+    return [x for side in (view.encoder, decoder_of(view)) for x in (side.hidden, side.said)]
 
 
 def gradients(loss: Tensor, *views: BranchView) -> list[Tensor]:
@@ -144,7 +158,7 @@ def slow_logit_kl(
 ) -> Tensor:
     """Mean over all pairs of frames of the batch."""
     losses = [
-        slow_kl(teacher.log_probs[n, t], student.log_probs[n, u], temperature)
+        slow_kl(teacher.said[n, t], student.said[n, u], temperature)
         for n, paired in enumerate(pairs(teacher, student, lag))
         for t, u in paired
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from distillation_cases import DIMS, VOCAB
+from distillation_cases import DIMS, VOCAB, decoder_of
 from torch import Tensor, distributed, nn
 
 from dualasr_lib.model.distillation import (
@@ -17,6 +17,7 @@ from dualasr_lib.model.distillation import (
     DistillationConfig,
     build_distiller,
 )
+from dualasr_lib.model.pairing import Sequences
 from dualasr_lib.training.distributed import World, process_group
 
 LENS = torch.tensor([6, 3, 0, 5])
@@ -42,8 +43,8 @@ class TwoBranches(nn.Module):
         self.skipped = nn.Linear(8, 8)  # only now and then in use, like a layer that is skipped
         self.decoders = nn.ModuleDict(
             {
-                "full": nn.Linear(DIMS.encoder.full, DIMS.decoder.full),
-                "streaming": nn.Linear(DIMS.encoder.streaming, DIMS.decoder.streaming),
+                "full": nn.Linear(DIMS.encoder.full, DIMS.heads["attention"].full),
+                "streaming": nn.Linear(DIMS.encoder.streaming, DIMS.heads["attention"].streaming),
             }
         )
         self.distiller = build_distiller(config, DIMS)
@@ -53,20 +54,23 @@ class TwoBranches(nn.Module):
         x = x if skip else x + 0.0 * self.skipped(x)
         full, streaming = self._view(x, lens, "full"), self._view(x, lens, "streaming")
         distilled = self.distiller(full, streaming)
-        task = full.decoder_hidden.square().mean() + streaming.decoder_hidden.abs().mean()
-        return Losses(task, distilled.encoder + 3.0 * distilled.decoder)
+        decoders = [decoder_of(view).hidden for view in (full, streaming)]
+        task = decoders[0].square().mean() + decoders[1].abs().mean()
+        return Losses(task, distilled.encoder + 3.0 * distilled.heads["attention"])
 
     def _view(self, x: Tensor, lens: Tensor, branch: str) -> BranchView:
         hidden = getattr(self, branch)(x).tanh()
         states = self.decoders[branch](hidden[:, :3])
         uniform = x.new_zeros(*x.shape[:2], VOCAB)
-        return BranchView(hidden, lens, uniform, states, uniform[:, :3], lens.clamp(max=3))
+        decoder = Sequences(states, uniform[:, :3], lens.clamp(max=3))
+        return BranchView(Sequences(hidden, uniform, lens), {"attention": decoder})
 
 
 def train(world: World, settings: dict[str, Any]) -> dict[str, Any]:
     """Two steps' losses and gradients, weighted and summed as the training loop does."""
     torch.manual_seed(0)
-    model = TwoBranches(DistillationConfig(encoder_weight=1.0, decoder_weight=1.0, **settings))
+    weights: dict[str, Any] = {"encoder_weight": 1.0, "head_weights": {"attention": 1.0}}
+    model = TwoBranches(DistillationConfig(**weights, **settings))
     model.double().train()
     x = torch.randn(4, int(LENS.max()), 8, dtype=torch.float64)
     share = SHARES[world.rank] if world.size > 1 else slice(None)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
+from dualasr_lib.model.heads.ctc import CtcHeadConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.joint import JointModel, Targets
 from dualasr_lib.model.model_config import Branch, IntegrationName, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
@@ -21,8 +23,10 @@ __all__ = [
     "CHUNK",
     "FEATURES",
     "INTEGRATIONS",
+    "SHARING",
     "VOCAB",
     "Input",
+    "heads_config",
     "joint_model",
     "make_batch",
     "model_config",
@@ -34,6 +38,7 @@ VOCAB = 11
 FEATURES = 20
 CHUNK = ChunkSpec(frames=8, left=16)
 INTEGRATIONS: tuple[IntegrationName, ...] = ("cascaded", "parallel", "shared")
+SHARING = {"separate": (), "shared": ("ctc", "attention")}
 ALL_BRANCHES: tuple[tuple[Branch, ...], ...] = (("streaming", "full"), ("streaming",), ("full",))
 
 
@@ -52,15 +57,20 @@ def stack(downsampling: int = 1, dim: int = 16, dropout: float = 0.0) -> StackCo
     return StackConfig(layers=1, downsampling=downsampling, layer=layer)
 
 
-def model_config(dropout: float = 0.0, **options: Any) -> ModelConfig:
+def heads_config(dropout: float = 0.0, **options: Any) -> HeadsConfig:
+    """Small heads; `options` are fields of `HeadsConfig`."""
+    decoder = DecoderConfig(layers=1, dim=16, heads=2, feedforward=16, dropout=dropout)
+    return HeadsConfig(**({"ctc": CtcHeadConfig(dropout=dropout), "attention": decoder} | options))
+
+
+def model_config(dropout: float = 0.0, heads: Any = None, **options: Any) -> ModelConfig:
     """Two stacks at 50 and 12.5 Hz, then two of the full branch."""
     wanted: dict[str, Any] = {
         "num_features": FEATURES,
         "subsampling": SubsamplingConfig(channels=(2, 3, 4), dropout=dropout),
         "streaming": (stack(dropout=dropout), stack(4, dropout=dropout)),
         "full": (stack(dropout=dropout), stack(2, dropout=dropout)),
-        "decoder": DecoderConfig(layers=1, dim=16, heads=2, feedforward=16, dropout=dropout),
-        "ctc_dropout": dropout,
+        "heads": heads_config(dropout, **(heads or {})),
     }
     return ModelConfig(**(wanted | options))
 
@@ -68,9 +78,11 @@ def model_config(dropout: float = 0.0, **options: Any) -> ModelConfig:
 def joint_model(
     distillation: DistillationConfig | None = None, seed: int = 3, **options: Any
 ) -> JointModel:
-    """A model with fresh weights; `options` are fields of `ModelConfig`, or `dropout`."""
+    """A model with fresh weights; `options` are fields of `ModelConfig`, or `dropout`; `heads` is
+    a dict of fields of `HeadsConfig`.
+    """
     torch.manual_seed(seed)
-    kd = distillation or DistillationConfig(encoder_weight=1.0, decoder_weight=1.0)
+    kd = distillation or DistillationConfig(encoder_weight=1.0, head_weights={"attention": 1.0})
     return JointModel(model_config(**options), kd, VOCAB, sos_eos=1)
 
 

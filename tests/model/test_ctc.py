@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualasr_lib.core.config import from_dict
-from dualasr_lib.model.ctc import (
+from dualasr_lib.model.heads.contract import HeadSizes
+from dualasr_lib.model.heads.ctc import (
     CtcHead,
+    CtcHeadConfig,
     CtcLossConfig,
     has_no_alignment,
     min_ctc_frames,
@@ -75,7 +77,7 @@ def test_an_utterance_without_frames_loses_nothing(num_frames: int) -> None:
 
 
 def test_head_keeps_one_tensor_of_the_vocabulary() -> None:
-    head = CtcHead(8, 97, dropout=0.1)
+    head = CtcHead(CtcHeadConfig(dropout=0.1), HeadSizes(97, 8, 1))
     x, kept = torch.randn(2, 5, 8, requires_grad=True), {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ def test_head_keeps_one_tensor_of_the_vocabulary() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        log_probs = head(x)
+        log_probs = head.frames(x)
         torch_ctc_loss(
             log_probs, torch.tensor([5, 4]), torch.ones(2, 1).long(), torch.ones(2).long()
         )
@@ -92,13 +94,13 @@ def test_head_keeps_one_tensor_of_the_vocabulary() -> None:
 
 
 def test_head_gives_float32_log_probs_in_mixed_precision() -> None:
-    head = CtcHead(8, 7, dropout=0.0)
+    head = CtcHead(CtcHeadConfig(dropout=0.0), HeadSizes(7, 8, 1))
     x = torch.randn(2, 5, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        log_probs = head(x)
+        log_probs = head.frames(x)
     assert log_probs.dtype == torch.float32
     torch.testing.assert_close(log_probs.exp().sum(dim=2), torch.ones(2, 5))
-    torch.testing.assert_close(log_probs, head(x), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(log_probs, head.frames(x), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize(

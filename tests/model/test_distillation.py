@@ -10,8 +10,10 @@ import pytest
 import torch
 from distillation_cases import (
     DIMS,
+    both,
     changed,
     damaged,
+    decoder_of,
     gradients,
     make,
     random_views,
@@ -24,11 +26,14 @@ from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.model import distillation
 from dualasr_lib.model.distillation import (
     METHODS,
+    BranchDims,
     BranchView,
     DistillationConfig,
+    Widths,
     build_distiller,
     similarity_images,
 )
+from dualasr_lib.model.pairing import Sequences
 from dualasr_lib.model.zipformer.scheduled import set_step
 
 CASES: dict[str, dict[str, Any]] = {
@@ -37,14 +42,14 @@ CASES: dict[str, dict[str, Any]] = {
     "sp_kd frame": {"items": "frame", "shift": 1},
     "sp_kd frame centred": {"items": "frame", "shift": -1, "centre": True},
     "logit_kl": {"method": "logit_kl", "shift": 1, "temperature": 2.0},
-    "logit_kl_shifted min": {"method": "logit_kl_shifted", "decoder_weight": 0.0},
+    "logit_kl_shifted min": {"method": "logit_kl_shifted", "head_weights": {}},
     "logit_kl_shifted mean": {
         "method": "logit_kl_shifted",
         "over_shifts": "mean",
-        "decoder_weight": 0.0,
+        "head_weights": {},
     },
     "mse": {"method": "mse", "shift": -1},
-    "consistency": {"method": "consistency", "direction": "both", "decoder_weight": 0.0},
+    "consistency": {"method": "consistency", "direction": "both", "head_weights": {}},
 }
 """Every method in every kind."""
 
@@ -64,7 +69,7 @@ def test_every_method_is_tried_here() -> None:
 
 def _total(settings: dict[str, Any], full: BranchView, streaming: BranchView) -> Tensor:
     torch.manual_seed(0)  # for the projections of `mse`
-    return sum(make(**settings)(full, streaming), torch.zeros(()))
+    return sum(both(make(**settings)(full, streaming)), torch.zeros(()))
 
 
 @each_case
@@ -85,8 +90,11 @@ def test_equal_branches_have_nothing_to_learn(name: str) -> None:
     settings = CASES[name]
     full, _ = random_views(2)
     settings = {name: value for name, value in settings.items() if name != "shift"}
-    dims = type(DIMS)(*(type(w)(w.full, w.full) for w in DIMS))
-    loss = sum(make(dims, **settings)(full, full), torch.zeros(()))
+    attention = DIMS.heads["attention"].full
+    dims = BranchDims(
+        Widths(DIMS.encoder.full, DIMS.encoder.full), {"attention": Widths(attention, attention)}
+    )
+    loss = sum(both(make(dims, **settings)(full, full)), torch.zeros(()))
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
 
 
@@ -109,15 +117,19 @@ def test_who_learns(settings: dict[str, Any], direction: str, detach: bool) -> N
 @pytest.mark.parametrize("detach", [True, False])
 def test_both_is_the_mean_of_the_two_directions(settings: dict[str, Any], detach: bool) -> None:
     views = random_views(4)
-    both = make(**settings, direction="both", detach_teacher=detach)
-    losses = sum(both(*views), torch.zeros(()))
+    mutual = make(**settings, direction="both", detach_teacher=detach)
+    losses = sum(both(mutual(*views)), torch.zeros(()))
     expected = torch.zeros(())
     for direction in ("full_to_streaming", "streaming_to_full"):
         one_way = make(**settings, direction=direction, detach_teacher=detach)
-        for part in ("encoder", "decoder"):  # the same projections
-            for name, method in getattr(one_way, part).items():
-                method.load_state_dict(getattr(both, part)[name].state_dict())
-        expected = expected + 0.5 * sum(one_way(*views), torch.zeros(()))
+        pairs = (
+            (one_way.encoder, mutual.encoder),
+            (one_way.heads["attention"], mutual.heads["attention"]),
+        )
+        for mine, theirs in pairs:  # the same projections
+            for name, method in mine.items():
+                method.load_state_dict(theirs[name].state_dict())
+        expected = expected + 0.5 * sum(both(one_way(*views)), torch.zeros(()))
     torch.testing.assert_close(losses, expected)
     for a, b in zip(gradients(losses, *views), gradients(expected, *views)):
         torch.testing.assert_close(a, b)
@@ -133,14 +145,17 @@ def test_the_two_directions_of_a_divergence_differ() -> None:
     assert abs(float((expected - other).detach())) > 1e-3
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_a_weight_of_zero_costs_nothing(part: str) -> None:
-    full, streaming = random_views(6)
-    distiller = make(method="mse", **{f"{part}_weight": 0.0})
-    assert not list(getattr(distiller, part).parameters())
-    distilled = distiller(full, streaming)
-    other = "decoder" if part == "encoder" else "encoder"
-    off, on = getattr(distilled, part), getattr(distilled, other)
+@pytest.mark.parametrize(
+    "settings",
+    [{"encoder_weight": 0.0}, {"head_weights": {"attention": 0.0}}, {"head_weights": {}}],
+)
+def test_a_weight_of_zero_costs_nothing(settings: dict[str, Any]) -> None:
+    distiller = make(method="mse", **settings)
+    at = 0 if "encoder_weight" in settings else 1
+    parts = (distiller.encoder, distiller.heads["attention"])
+    assert not list(parts[at].parameters()) and list(parts[1 - at].parameters())
+    distilled = both(distiller(*random_views(6)))
+    off, on = distilled[at], distilled[1 - at]
     assert float(off) == 0.0 and not off.requires_grad
     assert float(on.detach()) > 0.0
 
@@ -160,25 +175,25 @@ def test_warm_up() -> None:
 @each_case
 def test_autocast_changes_nothing(settings: dict[str, Any]) -> None:
     """bfloat16 states give the loss of their values in float32, and finite bfloat16 gradients."""
+
+    def single(side: Sequences) -> Sequences:
+        return Sequences(side.hidden.float(), side.said.float(), side.lens)
+
     views = [
-        BranchView(*(x.detach().float() if x.is_floating_point() else x for x in view))
-        for view in random_views(8)
+        BranchView(single(v.encoder), {"attention": single(decoder_of(v))}) for v in random_views(8)
     ]
-    half = [
-        changed(v, hidden=v.hidden.bfloat16(), decoder_hidden=v.decoder_hidden.bfloat16())
-        for v in views
-    ]
+    half = [changed(v, v.encoder.hidden.bfloat16(), decoder_of(v).hidden.bfloat16()) for v in views]
     full_precision = [
-        changed(v, hidden=v.hidden.float(), decoder_hidden=v.decoder_hidden.float()) for v in half
+        changed(v, v.encoder.hidden.float(), decoder_of(v).hidden.float()) for v in half
     ]
-    weights = {"encoder_weight": 1.0, "decoder_weight": 1.0}
+    weights: dict[str, Any] = {"encoder_weight": 1.0, "head_weights": {"attention": 1.0}}
     distiller = build_distiller(DistillationConfig(**(weights | settings)), DIMS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = distiller(*half)
     expected = distiller(*full_precision)
-    for a, b in zip(got, expected):
+    for a, b in zip(both(got), both(expected)):
         assert a.dtype == torch.float32 and torch.equal(a, b)
-    total = sum(got, torch.zeros(()))
+    total = sum(both(got), torch.zeros(()))
     found = gradients(total, *half)
     assert all(torch.isfinite(g).all() for g in found) and any(g.any() for g in found)
     dtypes = [x.dtype for view in half for x in tensors(view)]
@@ -195,7 +210,7 @@ def test_a_configuration_survives_a_file(settings: dict[str, Any]) -> None:
     ("settings", "complaint"),
     [
         ({"encoder_weight": -1.0}, "`encoder_weight` must not be negative"),
-        ({"decoder_weight": -1.0}, "`decoder_weight` must not be negative"),
+        ({"head_weights": {"attention": -1.0}}, "`head_weights.attention` must not be negative"),
         ({"warm_up": -1}, "`warm_up` must not be negative"),
         ({"method": "logit_kl_shifted", "max_shift": -1}, "`max_shift` must not be negative"),
         ({"method": "logit_kl", "temperature": 0.0}, "`temperature` must be positive"),
@@ -207,7 +222,10 @@ def test_a_configuration_survives_a_file(settings: dict[str, Any]) -> None:
         ({"method": "mse", "centre": True}, "`centre` must stay False"),
         ({"method": "mse", "gather": False}, "`gather` must stay True"),
         ({"method": "logit_kl", "over_shifts": "mean"}, "`over_shifts` must stay 'min'"),
-        ({"method": "logit_kl_shifted", "decoder_weight": 1.0}, "compares CTC outputs only"),
+        (
+            {"method": "logit_kl_shifted", "head_weights": {"attention": 1.0}},
+            "compares CTC outputs only",
+        ),
         ({"method": "consistency"}, "must have direction 'both'"),
         (
             {"method": "consistency", "direction": "both", "detach_teacher": False},
@@ -229,13 +247,15 @@ def test_images_of_utterances() -> None:
     full, streaming = random_views(9)
     config = DistillationConfig()
     images = similarity_images(full, streaming, config)
-    names = ["encoder_teacher", "encoder_student", "decoder_teacher", "decoder_student"]
+    names = ["encoder_teacher", "encoder_student", "attention_teacher", "attention_student"]
     assert list(images) == [f"similarity/{name}" for name in names]
     for image in images.values():
         assert image.shape == (4, 4) and image.dtype == torch.float32
         assert not image.requires_grad
         assert float(image.min()) >= 0.0 and float(image.max()) <= 1.0
-    pooled = torch.stack([full.hidden[n, :end].mean(0) for n, end in enumerate(full.lens)]).detach()
+    pooled = torch.stack(
+        [full.encoder.hidden[n, :end].mean(0) for n, end in enumerate(full.encoder.lens)]
+    ).detach()
     gram = pooled @ pooled.T
     expected = gram / gram.norm(dim=1, keepdim=True)
     got = 2.0 * images["similarity/encoder_teacher"].double() - 1.0
@@ -251,9 +271,13 @@ def test_images_of_frames_are_those_of_the_first_utterance() -> None:
     full, streaming = random_views(10)
     images = similarity_images(full, streaming, DistillationConfig(items="frame", shift=1))
     sizes = {name.split("/")[1]: tuple(image.shape) for name, image in images.items()}
-    paired = min(int(full.lens[0]), int(streaming.lens[0]) - 1)
+    paired = min(int(full.encoder.lens[0]), int(streaming.encoder.lens[0]) - 1)
     assert sizes["encoder_teacher"] == sizes["encoder_student"] == (paired, paired)
-    assert sizes["decoder_teacher"] == sizes["decoder_student"] == (int(full.num_states[0]),) * 2
+    assert (
+        sizes["attention_teacher"]
+        == sizes["attention_student"]
+        == (int(decoder_of(full).lens[0]),) * 2
+    )
 
 
 def test_images_follow_the_direction_and_leave_out_what_is_not_there() -> None:
@@ -264,8 +288,8 @@ def test_images_follow_the_direction_and_leave_out_what_is_not_there() -> None:
     assert not torch.equal(one["similarity/encoder_teacher"], other["similarity/encoder_teacher"])
     config = DistillationConfig(items="frame", shift=100)
     assert list(similarity_images(full, streaming, config)) == [
-        "similarity/decoder_teacher",
-        "similarity/decoder_student",
+        "similarity/attention_teacher",
+        "similarity/attention_student",
     ]
 
 

@@ -9,6 +9,7 @@ from joint_cases import (
     ALL_BRANCHES,
     CHUNK,
     INTEGRATIONS,
+    SHARING,
     VOCAB,
     joint_model,
     make_batch,
@@ -18,15 +19,15 @@ from joint_cases import (
 from torch import Tensor, distributed, nn
 
 from dualasr_lib.model.attention_decoder import AttentionDecoder, DecoderConfig, smoothed_nll
-from dualasr_lib.model.ctc import min_ctc_frames, torch_ctc_loss
 from dualasr_lib.model.distillation import DistillationConfig
-from dualasr_lib.model.joint import JointModel, LossConfig, Losses
+from dualasr_lib.model.heads.ctc import min_ctc_frames
+from dualasr_lib.model.joint import JointModel, LossConfig, Losses, total_loss
 from dualasr_lib.model.model_config import Branch, IntegrationName
 from dualasr_lib.model.zipformer.normalisation import BiasNorm, Bypass
 from dualasr_lib.model.zipformer.scheduled import Scheduled, set_step
 from dualasr_lib.model.zipformer.training_aids import Aids
 
-KD = DistillationConfig(encoder_weight=2.0, decoder_weight=3.0)
+KD = DistillationConfig(encoder_weight=2.0, head_weights={"attention": 3.0})
 
 each_kind = pytest.mark.parametrize(
     ("integration", "branches", "sharing"),
@@ -40,16 +41,19 @@ each_kind = pytest.mark.parametrize(
 
 
 def losses_of(model: JointModel) -> Losses:
-    losses: Losses = model(*make_batch(), CHUNK, torch_ctc_loss)
+    losses: Losses = model(*make_batch(), CHUNK)
     return losses
 
 
 def flat(losses: Losses) -> dict[str, Tensor]:
     """All terms by name."""
-    terms = {f"ctc {branch}": value for branch, value in losses.ctc.items()}
-    terms |= {f"attention {branch}": value for branch, value in losses.attention.items()}
+    terms = {
+        f"{head} {branch}": value
+        for head, values in losses.heads.items()
+        for branch, value in values.items()
+    }
     if losses.distilled is not None:
-        terms |= losses.distilled._asdict()
+        terms |= {"encoder": losses.distilled.encoder, **losses.distilled.heads}
     return terms | {"tokens": losses.num_tokens, "impossible": losses.impossible}
 
 
@@ -58,12 +62,15 @@ def test_losses_are_finite_and_train_every_parameter(
     integration: IntegrationName, branches: tuple[Branch, ...], sharing: str
 ) -> None:
     model = joint_model(
-        KD, integration=integration, branches=branches, decoder_sharing=sharing
+        KD, integration=integration, branches=branches, heads={"shared": SHARING[sharing]}
     )  # fmt: skip
     model.eval()  # in training, parts are skipped now and then
     losses = losses_of(model)
-    losses.weighted(LossConfig(distillation=KD)).backward()
-    assert tuple(losses.ctc) == tuple(losses.attention) == branches
+    total_loss(losses.parts(LossConfig(distillation=KD))).backward()
+    assert {name: tuple(its) for name, its in losses.heads.items()} == {
+        "ctc": branches,
+        "attention": branches,
+    }
     assert (losses.distilled is None) == (model.distiller is None) == (len(branches) == 1)
     assert all(bool(term.isfinite().all()) for term in flat(losses).values())
     assert float(losses.num_tokens) == 4 + 2 + 0 + 3
@@ -72,16 +79,19 @@ def test_losses_are_finite_and_train_every_parameter(
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
-    config = LossConfig(streaming=0.5, full=0.25, ctc=0.2, distillation=KD)
+    config = LossConfig(
+        streaming=0.5, full=0.25, heads={"ctc": 0.2, "attention": 0.8}, distillation=KD
+    )
     losses = losses_of(joint_model(KD))
     assert losses.distilled is not None
-    expected = 0.5 * (0.2 * losses.ctc["streaming"] + 0.8 * losses.attention["streaming"]) / 9
-    expected = expected + 0.25 * (0.2 * losses.ctc["full"] + 0.8 * losses.attention["full"]) / 9
-    expected = expected + 2.0 * losses.distilled.encoder + 3.0 * losses.distilled.decoder
-    torch.testing.assert_close(losses.weighted(config), expected)
+    ctc, attention = losses.heads["ctc"], losses.heads["attention"]
+    expected = 0.5 * (0.2 * ctc["streaming"] + 0.8 * attention["streaming"]) / 9
+    expected = expected + 0.25 * (0.2 * ctc["full"] + 0.8 * attention["full"]) / 9
+    expected = expected + 2.0 * losses.distilled.encoder + 3.0 * losses.distilled.heads["attention"]
+    torch.testing.assert_close(total_loss(losses.parts(config)), expected)
     alone = losses_of(joint_model(KD, branches=("full",)))
-    expected = 0.25 * (0.2 * alone.ctc["full"] + 0.8 * alone.attention["full"]) / 9
-    torch.testing.assert_close(alone.weighted(config), expected)
+    expected = 0.2 * alone.heads["ctc"]["full"] + 0.8 * alone.heads["attention"]["full"]
+    torch.testing.assert_close(total_loss(alone.parts(config)), 0.25 * expected / 9)
 
 
 @pytest.mark.parametrize("integration", INTEGRATIONS)
@@ -90,11 +100,11 @@ def test_padding_never_enters_the_losses(integration: IntegrationName) -> None:
     stir(model)
     model.eval()
     features, lens, targets = make_batch()
-    expected = flat(model(features, lens, targets, CHUNK, torch_ctc_loss))
+    expected = flat(model(features, lens, targets, CHUNK))
     dirty = torch.cat([features, torch.zeros(3, 40, features.shape[2])], dim=1)
     for i, n in enumerate(lens.tolist()):
         dirty[i, n:] = float("nan")
-    got = flat(model(dirty, lens, targets, CHUNK, torch_ctc_loss))
+    got = flat(model(dirty, lens, targets, CHUNK))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -107,14 +117,15 @@ def test_evaluation_is_deterministic(branches: tuple[Branch, ...]) -> None:
 
 @pytest.mark.parametrize("integration", INTEGRATIONS)
 def test_shared_decoders_are_one_set_for_both_branches(integration: IntegrationName) -> None:
-    shared = joint_model(integration=integration, decoder_sharing="shared")
+    shared = joint_model(integration=integration, heads={"shared": ("ctc", "attention")})
     separate = joint_model(integration=integration)
-    assert set(shared.ctc) == set(shared.decoders) == {"shared"}
-    assert set(separate.ctc) == set(separate.decoders) == {"streaming", "full"}
+    assert all(set(owners) == {"shared"} for owners in shared.heads.values())
+    assert all(set(owners) == {"streaming", "full"} for owners in separate.heads.values())
     h = torch.randn(1, 3, 16)
-    assert torch.equal(shared.log_probs(h, "streaming"), shared.log_probs(h, "full"))
-    assert not torch.equal(separate.log_probs(h, "streaming"), separate.log_probs(h, "full"))
-    heads = sum(p.numel() for m in (separate.ctc, separate.decoders) for p in m.parameters())
+    for model in (shared, separate):
+        sides = [model.frames(h, branch)["ctc"] for branch in ("streaming", "full")]
+        assert torch.equal(*sides) == (model is shared)
+    heads = sum(p.numel() for p in separate.heads.parameters())
     saved = sum(p.numel() for p in separate.parameters()) - sum(
         p.numel() for p in shared.parameters()
     )
@@ -123,23 +134,26 @@ def test_shared_decoders_are_one_set_for_both_branches(integration: IntegrationN
 
 def test_shared_decoders_need_one_width() -> None:
     with pytest.raises(ValueError, match=r"streaming has 16 channels and full 24: .*layer\.dim"):
-        joint_model(decoder_sharing="shared", full=(stack(dim=24),))
-    joint_model(decoder_sharing="shared", full=(stack(dim=24),), branches=("full",))
-    joint_model(decoder_sharing="shared", full=(stack(dim=24),), integration="shared")
+        joint_model(heads={"shared": ("ctc", "attention")}, full=(stack(dim=24),))
+    joint_model(heads={"shared": ("ctc", "attention")}, full=(stack(dim=24),), branches=("full",))
+    joint_model(heads={"shared": ("ctc", "attention")}, full=(stack(dim=24),), integration="shared")
 
 
 def test_views_are_what_the_losses_are_made_of() -> None:
     model = joint_model(KD).eval()
     features, lens, targets = make_batch()
-    views = model.views(features, lens, targets, CHUNK)
+    views = model.views(model.read(features, lens, targets, CHUNK))
     losses = losses_of(model)
     assert model.distiller is not None and losses.distilled is not None
     again = model.distiller(views["full"], views["streaming"])
-    assert all(torch.equal(a, b) for a, b in zip(again, losses.distilled))
+    assert torch.equal(again.encoder, losses.distilled.encoder)
+    assert torch.equal(again.heads["attention"], losses.distilled.heads["attention"])
     for view in views.values():
-        assert view.hidden.shape[:2] == view.ctc_log_probs.shape[:2] == (3, 18)
-        assert view.decoder_log_probs.shape == (3, 5, VOCAB)
-        assert view.num_states.tolist() == [5, 3, 1] and view.lens.tolist() == [18, 9, 3]
+        assert view.encoder.hidden.shape[:2] == view.encoder.said.shape[:2] == (3, 18)
+        assert view.encoder.lens.tolist() == [18, 9, 3]
+        assert view.heads.keys() == {"attention"}
+        assert view.heads["attention"].said.shape == (3, 5, VOCAB)
+        assert view.heads["attention"].lens.tolist() == [5, 3, 1]
 
 
 def test_distillation_waits_for_its_warm_up() -> None:
@@ -148,7 +162,7 @@ def test_distillation_waits_for_its_warm_up() -> None:
     for step in (0, 4, 5):
         model.set_step(step)
         distilled = losses_of(model).distilled
-        assert distilled is not None and float(distilled.decoder) == 0.0
+        assert distilled is not None and float(distilled.heads["attention"]) == 0.0
         terms.append(float(distilled.encoder.detach()))
     assert terms[:2] == [0.0, 0.0] and terms[2] > 0
 
@@ -157,8 +171,8 @@ def test_impossible_utterance_is_named_and_harmless() -> None:
     model = joint_model()
     features, lens, targets = make_batch()
     lens[0] = 13  # 4 encoder frames; 3 3 4 5 needs 5
-    losses = model(features, lens, targets, CHUNK, torch_ctc_loss)
-    losses.weighted(LossConfig()).backward()
+    losses = model(features, lens, targets, CHUNK)
+    total_loss(losses.parts(LossConfig())).backward()
     assert losses.impossible.tolist() == [True, False, False]
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
@@ -173,8 +187,8 @@ def test_ddp_hands_the_losses_through(branches: tuple[Branch, ...], tmp_path: Pa
     )
     try:
         wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-        losses = wrapped(*make_batch(), CHUNK, torch_ctc_loss)
-        losses.weighted(LossConfig()).backward()
+        losses = wrapped(*make_batch(), CHUNK)
+        total_loss(losses.parts(LossConfig())).backward()
     finally:
         distributed.destroy_process_group()
     assert isinstance(losses, Losses)

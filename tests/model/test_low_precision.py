@@ -6,8 +6,7 @@ import pytest
 import torch
 from joint_cases import joint_model
 
-from dualasr_lib.model.ctc import torch_ctc_loss
-from dualasr_lib.model.joint import LossConfig, Targets
+from dualasr_lib.model.joint import LossConfig, Targets, total_loss
 from dualasr_lib.model.model_config import IntegrationName
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
@@ -26,11 +25,11 @@ def utterances(bins: int) -> tuple[torch.Tensor, torch.Tensor, Targets]:
 def test_losses_and_gradients(integration: IntegrationName, training: bool, dropout: float) -> None:
     model = joint_model(integration=integration, dropout=dropout).train(training)
     features, lens, targets = utterances(model.config.num_features)
-    exact = model.eval()(features, lens, targets, CHUNK, torch_ctc_loss).weighted(LossConfig())
+    exact = total_loss(model.eval()(features, lens, targets, CHUNK).parts(LossConfig()))
     model.train(training)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model(features, lens, targets, CHUNK, torch_ctc_loss)
-    loss = losses.weighted(LossConfig())
+        losses = model(features, lens, targets, CHUNK)
+    loss = total_loss(losses.parts(LossConfig()))
     loss.backward()
     tolerance = 0.5 if training else 0.05  # in training, dropout and skips differ
     assert float(loss.detach()) == pytest.approx(float(exact.detach()), rel=tolerance)

@@ -4,7 +4,9 @@ gradient."""
 import pytest
 import torch
 from distillation_cases import (
-    DIMS,
+    both,
+    changed,
+    decoder_of,
     gradients,
     make,
     pairs,
@@ -45,16 +47,16 @@ def test_logit_kl(shift: int, temperature: float) -> None:
     settings = {"method": "logit_kl", "shift": shift, "temperature": temperature}
     got = make(detach_teacher=False, **settings)(full, streaming)
     encoder = slow_logit_kl(full.encoder, streaming.encoder, shift, temperature)
-    decoder = slow_logit_kl(full.decoder, streaming.decoder, 0, temperature)
+    decoder = slow_logit_kl(decoder_of(full), decoder_of(streaming), 0, temperature)
     _check(got.encoder, encoder, full, streaming)
-    _check(got.decoder, decoder, full, streaming)
+    _check(got.heads["attention"], decoder, full, streaming)
 
 
 @pytest.mark.parametrize("shift", [0, 1])
 def test_consistency(shift: int) -> None:
     full, streaming = random_views(2)
     distiller = make(
-        method="consistency", direction="both", shift=shift, decoder_weight=0.0, temperature=2.0
+        method="consistency", direction="both", shift=shift, head_weights={}, temperature=2.0
     )
     expected = 0.5 * (
         slow_logit_kl(full.encoder.detach(), streaming.encoder, shift, 2.0)
@@ -75,10 +77,7 @@ def _slow_shifted(
             if not partners:
                 continue
             each = torch.stack(
-                [
-                    slow_kl(teacher.log_probs[n, t], student.log_probs[n, u], temperature)
-                    for u in partners
-                ]
+                [slow_kl(teacher.said[n, t], student.said[n, u], temperature) for u in partners]
             )
             losses.append(each.min() if over == "min" else each.mean())
     return torch.stack(losses).mean()
@@ -93,7 +92,7 @@ def test_shifted_logit_kl(direction: str, max_shift: int, over: str) -> None:
     distiller = make(
         method="logit_kl_shifted",
         direction=direction,
-        decoder_weight=0.0,
+        head_weights={},
         detach_teacher=False,
         max_shift=max_shift,
         over_shifts=over,
@@ -109,10 +108,12 @@ def test_shifted_logit_kl(direction: str, max_shift: int, over: str) -> None:
 def test_shifted_logit_kl_forgives_what_comes_late() -> None:
     """A branch that says the same one frame late costs nothing, as long as it is not early."""
     full, _ = random_views(4)
-    full = full._replace(lens=full.lens - 1)
-    late = full._replace(ctc_log_probs=full.ctc_log_probs.roll(1, dims=1), lens=full.lens + 1)
-    early = full._replace(ctc_log_probs=full.ctc_log_probs.roll(-1, dims=1))
-    distiller = make(method="logit_kl_shifted", decoder_weight=0.0, max_shift=1)
+    full = full._replace(encoder=full.encoder._replace(lens=full.encoder.lens - 1))
+    said, lens = full.encoder.said, full.encoder.lens
+    moved = full.encoder._replace(log_probs=said.roll(1, dims=1), lens=lens + 1)
+    late = full._replace(encoder=moved)
+    early = full._replace(encoder=full.encoder._replace(log_probs=said.roll(-1, dims=1)))
+    distiller = make(method="logit_kl_shifted", head_weights={}, max_shift=1)
     assert float(distiller(full, late).encoder.detach()) == pytest.approx(0.0, abs=1e-12)
     assert float(distiller(full, early).encoder.detach()) > 0.1
 
@@ -132,23 +133,23 @@ def test_mse_with_a_learnt_projection(direction: str, shift: int) -> None:
     full, streaming = random_views(5)
     distiller = make(method="mse", direction=direction, shift=shift, detach_teacher=False)
     got = distiller(full, streaming)
-    for part, lag in (("encoder", shift), ("decoder", 0)):
-        teacher, student = getattr(full, part), getattr(streaming, part)
+    sides = ((full.encoder, streaming.encoder), (decoder_of(full), decoder_of(streaming)))
+    methods = (distiller.encoder, distiller.heads["attention"])
+    for (teacher, student), method, loss, lag in zip(sides, methods, both(got), (shift, 0)):
         if direction == "streaming_to_full":
             teacher, student, lag = student, teacher, -lag
-        projection = getattr(distiller, part)[direction].projection
+        projection = method[direction].projection
         assert projection.weight.shape == (teacher.hidden.shape[2], student.hidden.shape[2])
         expected = _slow_mse(teacher, student, lag, projection)
-        _check(getattr(got, part), expected, full, streaming)
-        losses = (getattr(got, part), expected)
-        learnt = [torch.autograd.grad(loss, projection.weight)[0] for loss in losses]
+        _check(loss, expected, full, streaming)
+        learnt = [torch.autograd.grad(x, projection.weight)[0] for x in (loss, expected)]
         torch.testing.assert_close(*learnt)
 
 
 def test_mse_of_equal_widths_has_no_parameters() -> None:
     full, _ = random_views(6)
-    dims = BranchDims(Widths(6, 6), Widths(DIMS.decoder.full, DIMS.decoder.full))
+    dims = BranchDims(Widths(6, 6), {"attention": Widths(5, 5)})
     distiller = make(dims, method="mse")
     assert not list(distiller.parameters())
-    other = full._replace(hidden=full.hidden + 0.5)
+    other = changed(full, full.encoder.hidden + 0.5)
     assert float(distiller(full, other).encoder.detach()) == pytest.approx(0.25)

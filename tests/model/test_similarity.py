@@ -4,7 +4,9 @@ cases of its matrices."""
 import pytest
 import torch
 from distillation_cases import (
+    both,
     changed,
+    decoder_of,
     gradients,
     make,
     random_views,
@@ -13,15 +15,21 @@ from distillation_cases import (
 )
 from torch import Tensor
 
+from dualasr_lib.model.distillation import BranchView
+from dualasr_lib.model.pairing import Sequences
 from dualasr_lib.model.similarity import mean_over_time, similarity, similarity_loss
+
+
+def sides(view: BranchView) -> tuple[Sequences, Sequences]:
+    return view.encoder, decoder_of(view)
 
 
 @pytest.mark.parametrize("centre", [False, True])
 def test_utterance_items(centre: bool) -> None:
     full, streaming = random_views(1)
     got = make(centre=centre, detach_teacher=False)(full, streaming)
-    for loss, part in zip(got, ("encoder", "decoder")):
-        expected = slow_utterances(getattr(full, part), getattr(streaming, part), centre)
+    for loss, part in zip(both(got), zip(sides(full), sides(streaming))):
+        expected = slow_utterances(*part, centre)
         assert float(expected.detach()) > 1e-3
         torch.testing.assert_close(loss, expected)
         for a, b in zip(gradients(loss, full, streaming), gradients(expected, full, streaming)):
@@ -33,8 +41,8 @@ def test_utterance_items(centre: bool) -> None:
 def test_frame_items(centre: bool, shift: int) -> None:
     full, streaming = random_views(2)
     got = make(items="frame", centre=centre, shift=shift, detach_teacher=False)(full, streaming)
-    for loss, part, lag in zip(got, ("encoder", "decoder"), (shift, 0)):
-        expected = slow_frames(getattr(full, part), getattr(streaming, part), centre, lag)
+    for loss, part, lag in zip(both(got), zip(sides(full), sides(streaming)), (shift, 0)):
+        expected = slow_frames(*part, centre, lag)
         assert float(expected.detach()) > 1e-3
         torch.testing.assert_close(loss, expected)
         for a, b in zip(gradients(loss, full, streaming), gradients(expected, full, streaming)):
@@ -44,8 +52,8 @@ def test_frame_items(centre: bool, shift: int) -> None:
 def test_a_shift_finds_a_lag() -> None:
     """The streaming states are the full ones, two frames late: with shift 2 nothing is left."""
     full, _ = random_views(3)
-    hidden = full.hidden.detach()
-    late = changed(full, hidden=torch.cat([torch.ones_like(hidden[:, :2]), hidden[:, :-2]], dim=1))
+    hidden = full.encoder.hidden.detach()
+    late = changed(full, torch.cat([torch.ones_like(hidden[:, :2]), hidden[:, :-2]], dim=1))
     assert float(make(items="frame", shift=2)(full, late).encoder.detach()) == 0.0
     assert float(make(items="frame", shift=0)(full, late).encoder.detach()) > 0.01
     assert float(make(items="frame", shift=-2)(late, full).encoder.detach()) == 0.0
@@ -132,15 +140,20 @@ def test_empty_utterances_change_nothing() -> None:
 def test_an_empty_utterance_is_no_item() -> None:
     """With utterance items too: its pooled vector would be a row of zeros."""
     full, streaming = random_views(4)
-    shorter = [
-        changed(view, lens=view.lens * torch.tensor([1, 1, 0, 1]), num_states=view.num_states)
-        for view in (full, streaming)
+    kept = torch.tensor([1, 1, 0, 1])
+
+    def shorter(side: Sequences) -> Sequences:
+        return side._replace(lens=side.lens * kept)
+
+    def rest(side: Sequences) -> Sequences:
+        return Sequences(*(x[kept > 0] for x in (side.hidden, side.said, side.lens)))
+
+    views = (full, streaming)
+    with_empty = [view._replace(encoder=shorter(view.encoder)) for view in views]
+    without = [
+        BranchView(rest(view.encoder), {"attention": rest(decoder_of(view))}) for view in views
     ]
-    rest = [
-        type(view)(*(None if x is None else x[[0, 1, 3]] for x in view))
-        for view in (full, streaming)
-    ]
-    got, expected = make()(*shorter), make()(*rest)
+    got, expected = make()(*with_empty), make()(*without)
     torch.testing.assert_close(got.encoder, expected.encoder)
 
 

@@ -22,6 +22,7 @@ from dualasr_lib.decoding.contract import ModelStep, Rewritten
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import LiveConfig
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.programs import transcribe
 from dualasr_lib.programs.transcribe import Engine
 
@@ -50,7 +51,7 @@ class SpellingModel:
     def step(self, window: Tensor, frames_left: Tensor, state: Any) -> ModelStep:
         tokens = (window[:, [320, 960]] * 10).round().long()
         log_probs = torch.nn.functional.one_hot(tokens, 6).float().mul(9).log_softmax(dim=2)
-        return ModelStep(log_probs, state, hidden=log_probs)
+        return ModelStep({"ctc": log_probs}, state, hidden=log_probs)
 
 
 def detokenise(tokens: Sequence[int]) -> str:
@@ -63,7 +64,7 @@ def exclaim(hidden: Tensor) -> Rewritten:
 
 
 def engine(second_pass: Any = None) -> Engine:
-    return Engine(SpellingModel(), OnlineGreedy(), detokenise, LiveConfig(), second_pass)
+    return Engine(SpellingModel(), OneHead(OnlineGreedy()), detokenise, LiveConfig(), second_pass)
 
 
 class Outcome(NamedTuple):

@@ -13,7 +13,8 @@ pytest.importorskip("soundfile")
 import soundfile
 from lhotse import CutSet
 
-from dualasr_lib.data.augment import AugmentConfig, Augmenter
+from dualasr_lib.data.augment import Augmenter
+from dualasr_lib.data.data_config import AugmentConfig
 from dualasr_lib.recipe.noise import main
 
 

@@ -13,13 +13,16 @@ pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.data import batch
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.contract import Frames
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy, greedy_search
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Heard, Searched
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.features import fbank
@@ -27,6 +30,7 @@ from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.model import encoder
 from dualasr_lib.model.attention_decoder import DecoderConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
@@ -34,10 +38,10 @@ from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.recognition.language import Language
+from dualasr_lib.recognition.methods.method import Ingredients
+from dualasr_lib.recognition.methods.registry import find
 from dualasr_lib.recognition.recogniser import Recogniser
-from dualasr_lib.recognition.searches import offline_method
-from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
-from dualasr_lib.training.contract import FitConfig
+from dualasr_lib.training.fit_config import FitConfig
 
 LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
 
@@ -74,11 +78,12 @@ class RecordingSearch:
         return len(self.seen) - 1, self._greedy.open()
 
     def step(
-        self, log_probs: Sequence[Tensor], states: Sequence[tuple[int, object]]
+        self, frames: Sequence[Frames], states: Sequence[tuple[int, object]]
     ) -> list["RecordingStep"]:
+        log_probs = [each["ctc"] for each in frames]
         steps = self._greedy.step(log_probs, [state for _, state in states])
-        for (stream, _), frames in zip(states, log_probs):
-            self.seen[stream].append(frames)
+        for (stream, _), rows in zip(states, log_probs):
+            self.seen[stream].append(rows)
         return [
             RecordingStep(step.partial, (stream, step.state), step.num_committed)
             for (stream, _), step in zip(states, steps)
@@ -88,6 +93,7 @@ class RecordingSearch:
         return self._greedy.finish(state[1])
 
 
+SHARED = {"separate": (), "shared": ("ctc", "attention")}
 EVERY_KIND = [
     (integration, branches, sharing)
     for integration in ("cascaded", "parallel", "shared")
@@ -96,17 +102,20 @@ EVERY_KIND = [
 ]
 
 
-def recogniser(future: tuple[int, ...] = (0, 0, 0, 0), **options: Any) -> Recogniser:
+def recogniser(
+    future: tuple[int, ...] = (0, 0, 0, 0), shared: tuple[str, ...] = (), **options: Any
+) -> Recogniser:
     """Random weights; `options` are fields of `ModelConfig`."""
     torch.manual_seed(5)
     attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
     layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
     slow = StackConfig(layers=1, downsampling=4, layer=layer)
+    decoder = DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)
     model = ModelConfig(
         subsampling=SubsamplingConfig(channels=(2, 3, 4), future=future),
         streaming=(StackConfig(layers=1, layer=layer), slow),
         full=(StackConfig(layers=1, layer=layer),),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        heads=HeadsConfig(attention=decoder, shared=shared),
         **options,
     )
     config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
@@ -137,7 +146,8 @@ def test_streams_equal_whole_utterances(
     audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
     features = Fbank(model.config.features)
     examples = [Example(str(i), "", 0.0, features(x), ()) for i, x in enumerate(audio)]
-    log_probs, lens = model.hear(collate(examples), "streaming", chunk)[:2]
+    heard = model.hear(collate(examples), "streaming", chunk)
+    log_probs, lens = heard.log_probs, heard.lens
 
     search, path = RecordingSearch(), model.streaming(chunk)
     utterances = [Recording(str(i), "", x) for i, x in enumerate(audio)]
@@ -179,7 +189,7 @@ def test_a_checkpoint_gives_the_same_recogniser(
     integration: IntegrationName, branches: tuple[Branch, ...], sharing: Any, tmp_path: Path
 ) -> None:
     """Written as training does, read by `Recogniser.load`: the same log-probabilities."""
-    made = recogniser(integration=integration, branches=branches, decoder_sharing=sharing)
+    made = recogniser(integration=integration, branches=branches, shared=SHARED[sharing])
     made.tokenizer.save(tmp_path / "lang")
     checkpoint = Checkpoint(
         step=1, epoch=1, model=made.model.state_dict(), average={}, average_count=0,
@@ -197,8 +207,8 @@ def test_a_checkpoint_gives_the_same_recogniser(
             found = loaded.hear(one, branch, chunk)  # weights lie otherwise: up to rounding
             torch.testing.assert_close(found[:2], expected[:2], rtol=1e-4, atol=1e-5)
             lists = [[[3, 4], [], [5]]]
-            assert found.score is not None and expected.score is not None
-            assert found.score(lists)[0] == pytest.approx(expected.score(lists)[0], rel=1e-4)
+            got, wanted = (side.score["attention"](lists)[0] for side in (found, expected))
+            assert got == pytest.approx(wanted, rel=1e-4)
         else:
             with pytest.raises(ValueError, match=f"needs a model with a {branch} branch"):
                 loaded.hear(one, branch, chunk)
@@ -212,15 +222,20 @@ def test_a_full_context_checkpoint_cannot_stream() -> None:
 
 def test_reports_name_the_chunk_only_where_it_matters() -> None:
     chunk = ChunkSpec.from_ms(320, 640)
-    sized = {"model": "random", "chunk_ms": 320, "left_frames": 32}
     plain = {"model": "random"}
+    sized = {**plain, "chunk_ms": 320, "left_frames": 32}
+
+    def described(model: Recogniser, branch: Branch) -> dict[str, Any]:
+        found = model.describe(branch, chunk)
+        assert found.pop("weights") == model.fingerprint
+        return found
+
     for integration, full in (("cascaded", sized), ("parallel", plain), ("shared", plain)):
         model = recogniser(integration=integration)
-        assert model.describe("streaming", chunk) == {**sized, "algorithmic_ms": 327.5}
-        assert model.describe("full", chunk) == full
-        assert (
-            recogniser(integration=integration, branches=("full",)).describe("full", chunk) == plain
-        )
+        assert described(model, "streaming") == {**sized, "algorithmic_ms": 327.5}
+        assert described(model, "full") == full
+        alone = recogniser(integration=integration, branches=("full",))
+        assert described(alone, "full") == plain
 
 
 def _recordings() -> list[Recording]:
@@ -246,7 +261,7 @@ def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
     chunk = ChunkSpec.from_ms(320, 640)
     audio, listening, ended = _recordings(), Listening(), list[Hypothesis]()
     decode_streams(
-        audio, model.streaming(chunk), OnlineGreedy(), model.detokenise,
+        audio, model.streaming(chunk), OneHead(OnlineGreedy()), model.detokenise,
         StreamingConfig(num_streams=3), model.second_pass(listening),
         Watcher(on_final=ended.append),
     )  # fmt: skip
@@ -256,16 +271,14 @@ def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
     streaming = model.hear(batch, "streaming", chunk)
     assert len(listening.heard) == len(ended) == len(audio)
     lists = [[[3, 4], [], [5, 5, 3]]] * len(audio)
-    assert whole.score is not None
-    scores = whole.score(lists)
+    scores = whole.score["attention"](lists)
     for heard, hypothesis in zip(listening.heard, ended):
         i = int(hypothesis.id)
         n = int(whole.lens[i])
         assert heard.lens.tolist() == [n]
         torch.testing.assert_close(heard.log_probs[0], whole.log_probs[i, :n], rtol=1e-3, atol=1e-3)
         assert not torch.allclose(heard.log_probs[0], streaming.log_probs[i, :n], atol=1e-2)
-        assert heard.score is not None
-        assert heard.score(lists[:1])[0] == pytest.approx(scores[i], abs=1e-2)
+        assert heard.score["attention"](lists[:1])[0] == pytest.approx(scores[i], abs=1e-2)
         assert hypothesis.path.tokens == greedy(whole.log_probs, whole.lens)[i].tokens
 
 
@@ -284,9 +297,10 @@ def test_a_second_pass_tells_of_its_fall_backs(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(search, "ctc_lattices", limited)
     model = recogniser(integration="cascaded")
-    lattices = offline_method("1best", [], Language(), model.detokenise).search(Scales())
+    given = Ingredients(Language(), model.detokenise, model.tokenizer.vocab_size)
+    lattices = find("1best").offline([], given).search(Scales())
     run = decode_streams(
-        _recordings()[:2], model.streaming(ChunkSpec.from_ms(320, 640)), OnlineGreedy(),
+        _recordings()[:2], model.streaming(ChunkSpec.from_ms(320, 640)), OneHead(OnlineGreedy()),
         model.detokenise, StreamingConfig(num_streams=1), model.second_pass(lattices),
     )  # fmt: skip
     assert beams[0] == 2 * beams[1] == beams[2]
@@ -317,12 +331,10 @@ def test_attention_scores_do_not_depend_on_company() -> None:
     lists = [[[3, 4], [5], []], [[6]], [[3] * 7, [4, 4]]]
     for branch in BRANCHES:
         together = model.hear(collate(examples), branch, chunk)
-        assert together.score is not None
-        scores = together.score(lists)
+        scores = together.score["attention"](lists)
         assert [len(row) for row in scores] == [3, 1, 2]
         for example, texts, row in zip(examples, lists, scores):
             alone = model.hear(collate([example]), branch, chunk)
-            assert alone.score is not None
             for text, score in zip(texts, row):
                 assert score < 0
-                assert alone.score([[text]])[0][0] == pytest.approx(score, abs=1e-3)
+                assert alone.score["attention"]([[text]])[0][0] == pytest.approx(score, abs=1e-3)

@@ -28,7 +28,7 @@ layer = {{ dim = 24, {_LAYER} }}
 layers = 1
 layer = {{ dim = 24, {_LAYER} }}
 
-[model.decoder]
+[model.heads.attention]
 layers = 1
 dim = 16
 heads = 2
@@ -36,7 +36,7 @@ feedforward = 16
 
 [loss.distillation]
 encoder_weight = 1.0
-decoder_weight = 1.0
+head_weights = {{ attention = 1.0 }}
 """
 
 

@@ -31,7 +31,7 @@ def test_parts_sum_up(tmp_path: Path) -> None:
     assert sum(counts.values()) == size(model)
     assert counts["front end"] == size(model.streaming.subsampling)
     assert counts["ctc.full"] == 24 * 11 + 11
-    assert counts["decoders.full"] == size(model.decoders["full"])
+    assert counts["attention.full"] == size(model.head("attention", "full"))
 
 
 def test_encoder_counts(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_tables(
     assert list(values["encoders"]) == list(values["joint"]) == names
     assert values["joint"][names[0]] == values["joint"][names[1]]
     assert all(f"| {name} " in out for name in names)
-    assert "| total " in out and "| decoders.streaming " in out and "V = 11" in out
+    assert "| total " in out and "| attention.streaming " in out and "V = 11" in out
 
 
 def test_encoder_alone_is_no_joint_model(
@@ -82,7 +82,7 @@ def test_one_branch_has_no_other_decoder(
 ) -> None:
     run(write_tiny(tmp_path), "--set", 'model.branches=["streaming"]')
     out = capsys.readouterr().out
-    assert "decoders.streaming" in out and "decoders.full" not in out
+    assert "attention.streaming" in out and "attention.full" not in out
 
 
 def test_refusals(run: Callable[..., None], tmp_path: Path) -> None:
@@ -92,5 +92,9 @@ def test_refusals(run: Callable[..., None], tmp_path: Path) -> None:
     empty.write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"must have \[\[model.streaming\]\] stacks"):
         run(empty)
-    with pytest.raises(ValueError, match="did you mean 'decoder'"):
-        run(write_tiny(tmp_path), "--set", "model.decoder_=3")
+    with pytest.raises(ValueError, match="did you mean 'heads'"):
+        run(write_tiny(tmp_path), "--set", "model.head=3")
+    with pytest.raises(
+        ValueError, match="'model.decoder' is now the section model.heads.attention"
+    ):
+        run(write_tiny(tmp_path), "--set", "model.decoder.layers=3")

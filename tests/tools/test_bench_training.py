@@ -19,11 +19,13 @@ from bench_tiny import write_tiny
 from benchmarks import breakdown, training
 from benchmarks.breakdown import OTHER, break_down, parts_of
 from benchmarks.memory import Peak, peak_memory
-from benchmarks.report import HEADER, Row, announce, cells, markdown
+from benchmarks.report import HEADER, Row, announce, cells
 from benchmarks.timing import Gemm, Rate, Work, run_rounds, single_product
 from benchmarks.training import PartRow, efficiencies, part_rows
 from benchmarks.workloads import Setting, build_encoder, is_yardstick, train_encoder
 from torch import Tensor, nn
+
+from dualasr_lib.core.table import markdown
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,7 +269,7 @@ def test_all_cases(
     growth = [row for row in report["rows"] if "second doubling" in row["what"]]
     assert growth[0]["value"] == pytest.approx(2.0) and growth[0]["passed"] is True
     parts = {row["part"] for row in report["parts"]["joint float32"]}
-    assert {"ctc loss", "ctc.full", "decoders.streaming", OTHER} <= parts
+    assert {"ctc loss", "heads.ctc.full", "heads.attention.streaming", OTHER} <= parts
     assert {row["part"] for row in report["parts"]["encoder float32"]} >= {
         "subsampling",
         "stacks.1",

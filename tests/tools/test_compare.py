@@ -37,7 +37,7 @@ def write(
         Hypothesis(id_, text, refs[id_], TokenPath((), (), 0.0), 1.0) for id_, text in hyps.items()
     ]
     summary = offline_summary(
-        RunInfo("eval1", "full", "1best", {}, scoring), Decoded(hypotheses, 1, 1, 0, 1)
+        RunInfo("eval1", "full", "1best", {}, scoring=scoring), Decoded(hypotheses, 1, 1, 0, 1)
     )
     return write_results(directory, hypotheses, summary).summary
 

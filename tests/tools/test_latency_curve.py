@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import tomllib
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from latency.emissions import emissions_file, read_emissions, write_emissions
 from latency.report import Point, pool, table
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
+from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.datamodule import Utterance, Word
@@ -34,10 +34,9 @@ from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.summary import RunInfo, offline_summary
 from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.metrics.bootstrap import Interval
-from dualasr_lib.recognition.decode_setup import DecodeSetup, add_decode_arguments
+from dualasr_lib.recognition.decode_config import DecodeConfig
+from dualasr_lib.recognition.decode_setup import DecodeSetup
 from dualasr_lib.recognition.recogniser import weights_fingerprint
-from dualasr_lib.recognition.searches import ONLINE_METHODS
-from dualasr_lib.training.checkpoint import Checkpoint, file_name, save
 
 ROOT = Path(__file__).parents[2]
 REFS = {"a": "あいう", "b": "かきくけこ"}
@@ -239,24 +238,25 @@ def setup(tmp_path: Path) -> DecodeSetup:
         config=to_dict(config), training={}, fingerprints={"tokenizer": tokenizer.fingerprint},
     )  # fmt: skip
     save(checkpoint, tmp_path / file_name(1, None))
-    parser = ArgumentParser()
-    add_decode_arguments(parser, ONLINE_METHODS)
-    made_data = Recordings(config)
-    made_data.folder.write(tmp_path)
-    folder = str(tmp_path)
-    required = ["--exp-dir", folder, "--data-dir", folder, "--split", "eval1", "--device", "cpu"]
-    made = DecodeSetup(parser.parse_args(required))
-    made.data = made_data  # type: ignore[assignment]
-    return made
+    wanted = DecodeConfig(
+        exp_dir=tmp_path, data_dir=tmp_path, methods=("greedy",), streams=True, device="cpu"
+    )
+    return DecodeSetup(wanted, lambda recogniser, folder: Recordings(config))
+
+
+@pytest.fixture
+def data(setup: DecodeSetup) -> Any:
+    """Instead of a data folder."""
+    return Recordings(setup.recogniser.config)
 
 
 def test_a_curve_goes_on_where_it_was_interrupted(
-    setup: DecodeSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: DecodeSetup, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(["eval1", "other"], [320, 160, 160], "greedy", [], 2, None)
-    found = Curve(setup, plan._replace(chunks_ms=[480]), tmp_path / "out").points()
+    plan = Plan(["eval1", "other"], [320, 160, 160], 2, None)
+    found = Curve(setup, data, plan._replace(chunks_ms=[480]), tmp_path / "out").points()
     assert [(point.chunk_ms, point.trained) for point in found] == [(480, False), (None, True)]
-    found = Curve(setup, plan, tmp_path / "out").points()
+    found = Curve(setup, data, plan, tmp_path / "out").points()
     assert [point.chunk_ms for point in found] == [160, 320, None]
     assert [point.worst_ms for point in found] == [167.5, 327.5, None]
     assert list(found[0].split_cers) == ["eval1", "other"]
@@ -268,18 +268,18 @@ def test_a_curve_goes_on_where_it_was_interrupted(
     assert summary["params"]["chunk_ms"] == 160 and summary["params"]["left_frames"] == 128
     monkeypatch.setattr("latency.curve.decode_streams", None)
     monkeypatch.setattr("latency.curve.decode_batches", None)
-    assert Curve(setup, plan, tmp_path / "out").points() == found
+    assert Curve(setup, data, plan, tmp_path / "out").points() == found
     with torch.no_grad():
         next(setup.recogniser.model.parameters()).add_(1.0)
     del setup.recogniser.__dict__["fingerprint"]  # as if they had been loaded
     with pytest.raises(TypeError):  # other weights under the same name: to be decoded again
-        Curve(setup, plan, tmp_path / "out").points()
+        Curve(setup, data, plan, tmp_path / "out").points()
 
 
-def test_what_cannot_run_is_found_first(setup: DecodeSetup, tmp_path: Path) -> None:
+def test_what_cannot_run_is_found_first(setup: DecodeSetup, data: Any, tmp_path: Path) -> None:
     for chunk_ms, message in ((150, "multiple of 20 ms"), (180, "downsampling")):
         with pytest.raises(ValueError, match=message):
-            Curve(setup, Plan(["eval1"], [160, chunk_ms], "greedy", [], 2, None), tmp_path / "out")
+            Curve(setup, data, Plan(["eval1"], [160, chunk_ms], 2, None), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -50,18 +50,20 @@ def test_losses_are_those_of_training(model: JointModel, items: str) -> None:
     found = measure(model, batches, CHUNK)
     dims = model.encoders.output_dims
     config = from_dict(
-        DistillationConfig, {"items": items, "encoder_weight": 1, "decoder_weight": 1}
+        DistillationConfig, {"items": items, "encoder_weight": 1, "head_weights": {"attention": 1}}
     )
-    decoder = Widths(model.config.decoder.dim, model.config.decoder.dim)
+    decoder = Widths(model.config.heads.attention.dim, model.config.heads.attention.dim)
     encoder = Widths(full=dims["full"], streaming=dims["streaming"])
-    distiller = build_distiller(config, BranchDims(encoder=encoder, decoder=decoder))
+    distiller = build_distiller(config, BranchDims(encoder=encoder, heads={"attention": decoder}))
     sums = torch.zeros(2)
     with torch.no_grad():
         for batch in batches:
             targets = Targets(batch.tokens, batch.token_lens)
-            views = model.views(batch.features, batch.feature_lens, targets, CHUNK)
-            sums += torch.stack([*distiller(views["full"], views["streaming"])])
-    names = [f"{part}_{items}" for part in ("encoder", "decoder")]
+            reading = model.read(batch.features, batch.feature_lens, targets, CHUNK)
+            views = model.views(reading)
+            losses = distiller(views["full"], views["streaming"])
+            sums += torch.stack([losses.encoder, losses.heads["attention"]])
+    names = [f"{part}_{items}" for part in ("encoder", "attention")]
     assert [found.losses[name] for name in names] == pytest.approx((sums / 2).tolist(), rel=1e-5)
     assert min(found.losses.values()) > 0
 

@@ -6,13 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.training import checkpoint as checkpoints
-from dualasr_lib.training.averaging import (
-    RunningAverage,
-    average_between,
-    load_weights,
-)
-from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
+from dualasr_lib.core import checkpoint as checkpoints
+from dualasr_lib.core.checkpoint import Checkpoint, CheckpointError
+from dualasr_lib.core.weights import average_between, load_weights
+from dualasr_lib.training.averaging import RunningAverage
 
 
 def _walk(steps: int, period: int, keep: list[int]) -> tuple[list[Tensor], dict[int, Checkpoint]]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_run import flip_a_bit
 
-from dualasr_lib.training import checkpoint as checkpoints
-from dualasr_lib.training.checkpoint import Checkpoint, CheckpointError
+from dualasr_lib.core import checkpoint as checkpoints
+from dualasr_lib.core.checkpoint import Checkpoint, CheckpointError
 
 _ROOT = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ _FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.core import checkpoint as checkpoints
 folder = Path(sys.argv[1])
 old = checkpoints.load(folder / "epoch-1.pt")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,9 +11,10 @@ import tiny_run
 import torch
 from torch import nn
 
-from dualasr_lib.training import checkpoint as checkpoints
-from dualasr_lib.training.checkpoint import CheckpointError
-from dualasr_lib.training.contract import FitConfig, StepResult, Term, Validation
+from dualasr_lib.core import checkpoint as checkpoints
+from dualasr_lib.core.checkpoint import CheckpointError
+from dualasr_lib.training.contract import StepResult, Term, Validation
+from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.logbook import Logbook
 from dualasr_lib.training.schedule import ScheduleConfig
 

@@ -10,7 +10,7 @@ import tiny_run
 import torch
 from torch import nn
 
-from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.core import checkpoint as checkpoints
 from dualasr_lib.training import stepper
 from dualasr_lib.training.contract import Run, StepResult
 from dualasr_lib.training.distributed import World

@@ -16,8 +16,8 @@ import tiny_run
 import torch
 from torch import Tensor
 
-from dualasr_lib.training import checkpoint as checkpoints
-from dualasr_lib.training.packing import pack
+from dualasr_lib.core import checkpoint as checkpoints
+from dualasr_lib.core.packing import pack
 
 _ROOT = Path(__file__).parents[2]
 _TIMES = ("train/steps_per_second", "train/signal_seconds_per_second")

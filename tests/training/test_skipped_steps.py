@@ -10,9 +10,9 @@ import tiny_run
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core import archive
+from dualasr_lib.core import checkpoint as checkpoints
 from dualasr_lib.core.memory import is_memory_error
-from dualasr_lib.training import archive
-from dualasr_lib.training import checkpoint as checkpoints
 from dualasr_lib.training.contract import NonFiniteError, OutOfMemoryError, StepResult
 from dualasr_lib.training.randomness import seed_all
 

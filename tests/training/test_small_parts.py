@@ -1,6 +1,5 @@
-"""Meter, loss scale, seeding, progress, signals: the small parts of the loop."""
+"""Meter, loss scale, seeding, signals: the small parts of the loop."""
 
-import io
 import os
 import random
 import signal
@@ -11,21 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dualasr_lib.training import progress as progress_module
+from dualasr_lib.core.device import local_device
 from dualasr_lib.training.contract import Term
-from dualasr_lib.training.distributed import World, local_device
+from dualasr_lib.training.distributed import World
 from dualasr_lib.training.meter import Meter
 from dualasr_lib.training.precision import LossScale
-from dualasr_lib.training.progress import Progress, watched
 from dualasr_lib.training.randomness import seed_all
 from dualasr_lib.training.signals import Interrupted, StopSignal
 
 _ROOT = Path(__file__).parents[2]
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_meter_gives_weighted_means_and_starts_again() -> None:
@@ -80,60 +73,6 @@ def test_seeding_reaches_all_generators() -> None:
     assert draw() == first
     seed_all(0, 6, "step")
     assert all(a != b for a, b in zip(draw(), first))
-
-
-def test_progress_writes_lines_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    stream = io.StringIO()
-    with Progress(100, stream=stream) as progress:
-        for step in range(101, 131):
-            now[0] += 1.0
-            progress.show(step, 1100 if step < 120 else 0, f"loss {step}")
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "step 110/1100  loss 110  1.00 s/step, 0:16:30 left"
-    assert lines[2] == "step 130/?  loss 130  1.00 s/step"
-    assert len(lines) == 3
-
-
-def test_progress_is_a_bar_on_a_terminal() -> None:
-    stream = _Terminal()
-    with Progress(0, stream=stream) as progress:
-        progress.show(1, 4, "loss 1.0")
-        progress.note("valid cer 0.1")
-        progress.show(4, 4, "loss 0.5")
-    assert "valid cer 0.1" in stream.getvalue()
-    assert "4/4" in stream.getvalue()
-
-
-def test_progress_is_silent_on_other_ranks() -> None:
-    stream = io.StringIO()
-    with Progress(0, enabled=False, stream=stream) as progress:
-        progress.note("hello")
-        progress.show(1, 2, "x")
-    assert stream.getvalue() == ""
-
-
-def test_watched_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    stream = io.StringIO()
-    seen = []
-    for item in watched(range(30), "validation: batch", stream=stream):
-        seen.append(item)
-        now[0] += 1.0
-    assert seen == list(range(30))
-    assert stream.getvalue().splitlines() == [
-        "validation: batch 10 after 10 s",
-        "validation: batch 20 after 20 s",
-        "validation: batch 30 after 30 s",
-    ]
-
-
-def test_watched_is_a_bar_on_a_terminal() -> None:
-    stream = _Terminal()
-    assert list(watched("abc", "validation: batch", stream=stream)) == ["a", "b", "c"]
-    assert "validation: batch" in stream.getvalue()
 
 
 def test_a_signal_is_remembered_and_handlers_come_back() -> None:

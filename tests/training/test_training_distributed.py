@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from dualasr_lib.training import archive
-from dualasr_lib.training import checkpoint as checkpoints
+from dualasr_lib.core import archive
+from dualasr_lib.core import checkpoint as checkpoints
 from dualasr_lib.training.distributed import World, send_weights
 from dualasr_lib.training.lock import sole_run
 

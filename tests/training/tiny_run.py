@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.training import archive
-from dualasr_lib.training.contract import FitConfig, FitResult, Run, StepResult, Term, Validation
+from dualasr_lib.core import archive
+from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World, process_group
+from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.loop import fit
 from dualasr_lib.training.optim import OptimConfig
 from dualasr_lib.training.schedule import ScheduleConfig

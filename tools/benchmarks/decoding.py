@@ -18,25 +18,25 @@ from benchmarks.posteriors import log_probs, write_bigram
 from benchmarks.report import Row
 from benchmarks.timing import measure, median
 from benchmarks.workloads import Setting, features_of
-from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.decoding.contract import OnlineSearch
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.rescoring import Scales, rescored
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
-from dualasr_lib.lattice.graph_search import GraphConfig, GraphSearch
-from dualasr_lib.lattice.lm_lattice import LmLatticeConfig, lm_lattices
-from dualasr_lib.lattice.nbest import NbestConfig, nbest
+from dualasr_lib.lattice.graph_search import GraphSearch
+from dualasr_lib.lattice.lm_lattice import lm_lattices
+from dualasr_lib.lattice.nbest import nbest
 from dualasr_lib.lattice.ngram import NgramLm
+from dualasr_lib.lattice.options import GraphConfig, LmLatticeConfig, NbestConfig
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.lattice.search import one_best
 from dualasr_lib.lattice.topology import dense, full_topology
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import JointModel, NbestTexts
-from dualasr_lib.recognition.decode_setup import SECOND_PASS_OPTIONS
-from dualasr_lib.recognition.proposers import propose_nbest
+from dualasr_lib.recognition.methods.attention import METHOD as ATTENTION
+from dualasr_lib.recognition.methods.lists import propose_nbest
 
 __all__ = ["hour_rows", "lattice_rows", "online_rows", "random_lm", "second_pass_rows"]
 
@@ -184,7 +184,7 @@ def second_pass_rows(setting: Setting, rounds: int) -> Iterator[Row]:
     with torch.inference_mode():
         streamed = model.encode(features, lens, setting.spec, ("streaming",))["streaming"]
     frames = log_probs(streamed.h.shape[1], setting.vocab_size, seed=2)[None]
-    quick = from_dict(NbestConfig, override({}, SECOND_PASS_OPTIONS))
+    quick = ATTENTION.whole_options(ATTENTION.second_pass or ())
     texts = nbest(frames, streamed.lens, NbestConfig(text_beam=100.0)).results[0]
     assert texts is not None
     heard = _Heard(model, streamed, frames)
@@ -217,19 +217,21 @@ class _Heard:
     def stacks(self) -> Encoded:
         with torch.inference_mode():
             encoded = self._model.encoders.second_pass(self._streamed)
-            self._model.log_probs(encoded.h, "full")
+            self._model.frames(encoded.h, "full")
         return encoded
 
     def score(self, lists: Any, encoded: Encoded | None = None) -> list[list[float]]:
         texts = NbestTexts.padded(lists[0], [0] * len(lists[0]))
         with torch.inference_mode():
-            scores = self._model.score_texts(encoded or self._streamed, "full", texts)
+            head = self._model.head("attention", "full")
+            scores = head.score(encoded or self._streamed, texts)
         return [scores.tolist()]
 
     def second_pass(self, config: NbestConfig) -> object:
         encoded = self.stacks()
-        heard = Heard(self._frames, encoded.lens.clone(), lambda lists: self.score(lists, encoded))
-        search = rescored(propose_nbest(config, attention=True), Scales(attention=1.0))
+        score = {"attention": lambda lists: self.score(lists, encoded)}
+        heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
+        search = rescored(propose_nbest(config, heads=("attention",)), Scales(attention=1.0))
         return search(heard)
 
 

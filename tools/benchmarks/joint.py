@@ -15,8 +15,8 @@ from benchmarks.workloads import (
     three_steps,
 )
 from dualasr_lib.core.config import from_dict
-from dualasr_lib.model.ctc import torch_ctc_loss
-from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig, Targets
+from dualasr_lib.model.heads.ctc import torch_ctc_loss
+from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig, Targets, total_loss
 from dualasr_lib.model.zipformer.stacks import Zipformer
 
 __all__ = ["build_joint", "joint_work", "train_joint"]
@@ -51,12 +51,13 @@ def joint_work(model: JointModel, loss: LossConfig, setting: Setting, name: str)
     tokens = torch.randint(2, setting.vocab_size, shape, generator=generator())
     token_lens = torch.full((setting.utterances,), count)
     ctc_loss = _CtcLoss()
+    criteria = {"ctc": dict.fromkeys(model.branches, ctc_loss)}
     targets = Targets(tokens.to(setting.device), token_lens.to(setting.device))
 
     def forward() -> Tensor:
         with setting.autocast():
-            losses = model(features, lens, targets, setting.spec, ctc_loss)
-        return losses.weighted(loss)
+            losses = model(features, lens, targets, setting.spec, criteria)
+        return total_loss(losses.parts(loss))
 
     return Work(
         name=name,

@@ -6,7 +6,8 @@ from torch import nn
 
 from benchmarks.joint import build_joint
 from benchmarks.workloads import Setting, build_encoder, encoder_config, model_values
-from dualasr_lib.model.ctc import CtcHead
+from dualasr_lib.model.heads.contract import HeadSizes
+from dualasr_lib.model.heads.ctc import CtcHead, CtcHeadConfig
 from dualasr_lib.model.zipformer.stacks import Zipformer
 
 __all__ = ["EncoderCounts", "encoder_counts", "joint_counts", "size"]
@@ -36,7 +37,7 @@ def encoder_counts(setting: Setting, vocab_size: int) -> EncoderCounts:
     """Counts of the streaming encoder; heads have `vocab_size` tokens."""
     encoder = build_encoder(setting)
     stacks, whole = size(encoder.stacks), size(encoder)
-    head = size(CtcHead(encoder.output_dim, vocab_size, 0.0))
+    head = size(CtcHead(CtcHeadConfig(), HeadSizes(vocab_size, encoder.output_dim, 1)))
     streaming = encoder_config(model_values(setting)).streaming
     symmetric = whole - stacks + size(Zipformer(streaming, causal=False))
     front_end = size(encoder.subsampling)
@@ -54,6 +55,8 @@ def joint_counts(setting: Setting) -> dict[str, int]:
 
 
 def _part(name: str) -> str:
-    """Of a parameter's name `encoders.full.stacks...` -> `encoders.full`; front ends are one."""
-    words = name.split(".")
+    """Of a parameter's name: `encoders.full.stacks...` -> `encoders.full`, `heads.ctc.full...` ->
+    `ctc.full`; front ends are one.
+    """
+    words = name.removeprefix("heads.").split(".")
     return "front end" if "subsampling" in words else ".".join(words[:2])

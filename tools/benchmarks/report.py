@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 
 from dualasr_lib.core.files import write_atomically
 
-__all__ = ["HEADER", "Row", "announce", "cells", "markdown", "number", "write_json"]
+__all__ = ["HEADER", "Row", "announce", "cells", "number", "write_json"]
 
 HEADER = ("case", "what", "value", "target", "verdict")
 _VARIABLES = (
@@ -51,16 +51,6 @@ def cells(row: Row) -> tuple[str, ...]:
         target = f">= {number(row.at_least)} {row.unit}".rstrip()
     verdict = {None: "", True: "pass", False: "MISS"}[row.passed]
     return (row.case, row.what, f"{number(row.value)} {row.unit}".rstrip(), target, verdict)
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """An aligned Markdown table; the first line is its header."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    rule = ["-" * width for width in widths]
-    padded = (
-        [cell.ljust(w) for cell, w in zip(line, widths)] for line in [lines[0], rule, *lines[1:]]
-    )
-    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
 
 
 def announce(threads: int, device: str) -> dict[str, Any]:

@@ -5,15 +5,15 @@ The search, and its scales if it has any, are those of the configuration's chunk
 curve shows what the chunk does, not what tuning does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from dualasr_lib.core.program import Progress
-from dualasr_lib.data.datamodule import Utterance
+from dualasr_lib.core.progress import Progress
+from dualasr_lib.data.datamodule import DataModule, Utterance
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.offline import OfflineSearch, decode_batches
 from dualasr_lib.decoding.streaming import (
@@ -31,10 +31,10 @@ from dualasr_lib.decoding.summary import (
     streaming_summary,
 )
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.recognition.decode_setup import DecodeSetup
+from dualasr_lib.recognition.decode_setup import DecodeSetup, ReadyOnline
+from dualasr_lib.recognition.methods.registry import DEFAULT, find
 from dualasr_lib.recognition.recogniser import StreamingPath
 from dualasr_lib.recognition.scoring import scoring_of
-from dualasr_lib.recognition.searches import Method
 from latency.cells import Cell, Decode, Made, obtain
 from latency.report import Point, pool
 
@@ -46,10 +46,6 @@ class Plan(NamedTuple):
 
     splits: Sequence[str]
     chunks_ms: Sequence[int]
-    method: Method
-    """Of the streams."""
-    options: Sequence[str]
-    """Of the method."""
     num_streams: int
     left_ms: int | None
     """None: the configuration's."""
@@ -63,10 +59,11 @@ class Curve:
             options that the search does not know.
     """
 
-    def __init__(self, setup: DecodeSetup, plan: Plan, out: Path) -> None:
-        self._setup, self._plan, self._out = setup, plan, out
+    def __init__(self, setup: DecodeSetup, data: DataModule, plan: Plan, out: Path) -> None:
+        self._setup, self._data, self._plan, self._out = setup, data, plan, out
+        self._method = setup.config.methods[0]
         self._config = StreamingConfig(num_streams=plan.num_streams)
-        self._utterances = {split: setup.data.split_cuts(split) for split in plan.splits}
+        self._utterances = {split: data.split_cuts(split) for split in plan.splits}
         recogniser = setup.recogniser
         self._chunks = [recogniser.chunk(ms, plan.left_ms) for ms in sorted(set(plan.chunks_ms))]
         for chunk in self._chunks:
@@ -81,11 +78,11 @@ class Curve:
         """All points: growing chunks, then the full branch if the model has one."""
         self._out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
         recogniser = self._setup.recogniser
-        ready = self._setup.online(self._plan.method, self._plan.options)
+        ready = self._setup.online(self._method)
         # The full branch first: `streaming` makes whole utterances slower.
         full = self._full_cells() if "full" in recogniser.model.branches else []
         paths = [(chunk, recogniser.streaming(chunk)) for chunk in self._chunks]
-        points = [self._streaming(*item, ready.search, ready.params) for item in paths]
+        points = [self._streaming(*item, ready) for item in paths]
         if full:
             # Nothing of a path but its algorithmic latency is asked, which means nothing here.
             latency = {**self._latency(full, paths[0][1]), "algorithmic_ms": None}
@@ -96,25 +93,23 @@ class Curve:
         self,
         chunk: ChunkSpec,
         path: StreamingPath,
-        search: OnlineSearch,
-        params: Mapping[str, Any],
+        ready: ReadyOnline,
     ) -> Point:
         recogniser = self._setup.recogniser
-        params = {**params, **recogniser.describe("streaming", chunk)}
+        params = {**ready.params, **recogniser.describe("streaming", chunk)}
         params = {**params, **self._params, "num_streams": self._plan.num_streams}
         cells = self._cells(
             f"streaming-{chunk.ms}ms",
-            RunInfo("", "streaming", f"online-{self._plan.method}", params),
-            partial(self._stream, path, search),
+            RunInfo("", "streaming", ready.name.method, params),
+            partial(self._stream, path, ready.search),
         )
         trained = chunk.frames in recogniser.config.chunk.train_frames
         return pool(cells, self._latency(cells, path), chunk.ms, trained)
 
     def _full_cells(self) -> list[Cell]:
-        method: Method = "hlg" if self._plan.method == "hlg" else "1best"
-        options = self._plan.options if method == self._plan.method == "hlg" else ()
-        ready = self._setup.offline("full", method, options)
-        info = RunInfo("", "full", method, {**ready.params, **self._params})
+        same = bool(find(self._method).grid)  # others differ in streams and whole utterances
+        ready = self._setup.offline("full", self._method if same else DEFAULT, None if same else ())
+        info = RunInfo("", "full", ready.name.method, {**ready.params, **self._params})
         return self._cells("full", info, partial(self._whole, ready.search))
 
     def _cells(self, name: str, info: RunInfo, decode: Decode) -> list[Cell]:
@@ -122,7 +117,7 @@ class Curve:
         return [
             obtain(
                 self._out / name,
-                info._replace(split=split, scoring=scoring_of(self._setup.data.folder, split)),
+                info._replace(split=split, scoring=scoring_of(self._data.folder, split)),
                 {utterance.id: utterance.text for utterance in self._utterances[split]},
                 decode,
             )
@@ -149,7 +144,7 @@ class Curve:
         utterances = self._utterances[info.split]
         progress = Progress(f"full {info.split}", "utterances", len(utterances))
         decoded = decode_batches(
-            self._setup.data.split_batches(info.split),
+            self._data.split_batches(info.split),
             self._setup.hear("full"),
             search,
             self._setup.recogniser.detokenise,

@@ -5,8 +5,7 @@ columns mean.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.report import markdown
-
+from dualasr_lib.core.table import markdown
 from dualasr_lib.decoding.summary import main_unit
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval, cer_interval
 from latency.cells import Cell

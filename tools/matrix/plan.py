@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from dualasr_lib.configuration import ExperimentConfig
 from dualasr_lib.core.config import from_dict, override, read_toml, to_dict
 from dualasr_lib.model.joint import BRANCHES, Branch
-from dualasr_lib.recognition.searches import METHODS
+from dualasr_lib.recognition.methods.registry import METHODS
 
 __all__ = ["Cell", "CellConfig", "CorpusConfig", "MatrixConfig", "Run", "plan", "runs"]
 
@@ -89,7 +89,9 @@ class MatrixConfig:
                 )
         unknown = [method for method in self.methods if method not in METHODS]
         if unknown:
-            raise ValueError(f"methods must be some of {METHODS}, but are {list(self.methods)}")
+            raise ValueError(
+                f"methods must be some of {list(METHODS)}, but are {list(self.methods)}"
+            )
         for what, values in (("splits", self.splits), ("methods", self.methods)):
             if not values or len(set(values)) < len(values) or "valid" in values:
                 raise ValueError(

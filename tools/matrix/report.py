@@ -1,7 +1,6 @@
 """The tables of a matrix as Markdown, group by group."""
 
-from benchmarks.report import markdown
-
+from dualasr_lib.core.table import markdown
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
 from dualasr_lib.model.joint import BRANCHES
 from matrix.results import MatrixResults

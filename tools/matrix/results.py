@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compare import Result, read_result
-
 from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.decoding.results import Result, read_result
 from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.model.joint import BRANCHES
+from dualasr_lib.recognition.methods.registry import DEFAULT
+from dualasr_lib.recognition.naming import ResultName
 from matrix.folder import Record, differences, read_record, record_file
 from matrix.plan import Cell, CellConfig, MatrixConfig, Run
 from matrix.steps import Workplace, steps
@@ -161,7 +162,8 @@ def _result(matrix: MatrixConfig, out: Path, run: Run, references: _References) 
     emission = {}
     if "stream" in done:
         for split in matrix.splits:
-            files = result_files(folder / "decode" / "streaming-online-1best", split)
+            name = ResultName("streaming", f"online-{DEFAULT}")
+            files = result_files(name.directory(folder), split)
             emission[split] = _json(files.summary)["latency"]["emission_ms"]
     similarity = _json(folder / "similarity-valid.json") if "similarity" in done else {}
     return RunResult(
@@ -185,7 +187,7 @@ def _errors(
         for method in matrix.methods:
             splits = errors.setdefault(branch, {}).setdefault(method, {})
             for split in ("valid", *matrix.splits):
-                files = result_files(folder / "decode" / f"{branch}-{method}", split)
+                files = result_files(ResultName(branch, method).directory(folder), split)
                 splits[split] = references.errors(split, read_result(files.summary))
     return errors
 

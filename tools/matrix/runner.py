@@ -19,8 +19,8 @@ from benchmarks.parameters import size
 
 from dualasr_lib.configuration import build_model
 from dualasr_lib.core.program import INTERRUPTED
+from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.training.averaging import load_weights
 from matrix.folder import Record, differences, read_record, record_file, write_record
 from matrix.plan import MatrixConfig, Run
 from matrix.steps import Step, Workplace, steps

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualasr_lib.recognition.methods.registry import DEFAULT
 from matrix.folder import Record
 from matrix.plan import MatrixConfig, Run
 
-__all__ = ["STEPS", "Step", "Workplace", "steps"]
+__all__ = ["Step", "Workplace", "steps"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-STEPS = ("train", "decode", "stream", "similarity")
 
 
 class Workplace(NamedTuple):
@@ -65,7 +65,7 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
         ),
     ]
     if "streaming" in branches:
-        stream = ("--split", *matrix.splits, "--method", "1best", "--num-streams", "8")
+        stream = ("--split", *matrix.splits, "--method", DEFAULT, "--num-streams", "8")
         command = _command("egs/csj/streaming_decode.py", *stream, *data, *device)
         found.append(Step("stream", command, {"splits": list(matrix.splits)}))
     if len(branches) == 2:

@@ -15,22 +15,20 @@ pytest.importorskip("k2")
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
+from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.lattice.graph_search import GraphSearch
 from dualasr_lib.lattice.intersecter import OnlineIntersecter
 from dualasr_lib.lattice.lexicon import LexiconLm
-from dualasr_lib.recognition import searches
 from dualasr_lib.recognition.language import Language, default_lm, load_language
-from dualasr_lib.recognition.searches import (
-    LM_METHODS,
-    METHODS,
-    ONLINE_METHODS,
-    Method,
-    offline_method,
-    online_method,
-)
+from dualasr_lib.recognition.methods import registry
+from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, OnlineMethod
+from dualasr_lib.recognition.methods.registry import METHODS, find, listing, names
 
 WEIGHTED = {"hlg", "nbest-lm", "lattice-lm", "attention"}
+LM_METHODS = WEIGHTED - {"attention"}
+ONLINE_METHODS = names(lambda method: method.stream is not None)
+FOLDER = Path(registry.__file__).parent
 TOKENIZER = Tokenizer.train(["あいう"])
 V = TOKENIZER.vocab_size
 A, B, C = (TOKENIZER.tokens.index(token) for token in "あいう")
@@ -70,6 +68,16 @@ def detokenise(tokens: Sequence[int]) -> str:
     return TOKENIZER.decode(list(tokens))
 
 
+def offline_method(method: str, options: Sequence[str], language: Language) -> OfflineMethod:
+    return find(method).offline(options, Ingredients(language, detokenise, V))
+
+
+def online_method(
+    method: str, options: Sequence[str], vocab_size: int, language: Language, scales: Scales
+) -> OnlineMethod:
+    return find(method).online(options, Ingredients(language, detokenise, vocab_size), scales)
+
+
 def frames(labels: Sequence[int]) -> Tensor:
     """(S, V): one label per frame, surely; the last one is い or, a little less likely, う."""
     log_probs = torch.full((len(labels), V), -30.0)
@@ -91,7 +99,7 @@ def heard() -> Heard:
         """An attention decoder that likes う."""
         return [[2.0 * (text[-1:] == (C,)) for text in own] for own in texts]
 
-    return Heard(rows, torch.tensor([4, 5]), score, ("あう", "ああう"))
+    return Heard({"ctc": rows}, torch.tensor([4, 5]), {"attention": score}, ("あう", "ああう"))
 
 
 def merged(labels: Sequence[int]) -> tuple[int, ...]:
@@ -103,9 +111,9 @@ OTHERWISE = [(*text[:-1], C) for text in BY_CTC]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_searches(method: Method, language: Language) -> None:
+def test_every_method_searches(method: str, language: Language) -> None:
     """Scales of 0 give what CTC says; those of others, and the oracle, what they prefer."""
-    made = offline_method(method, [], language, detokenise)
+    made = offline_method(method, [], language)
     paths = made.search(Scales())(heard()).paths
     wanted = OTHERWISE if method == "nbest-oracle" else BY_CTC
     assert [path.tokens for path in paths] == wanted
@@ -119,51 +127,80 @@ def test_every_method_searches(method: Method, language: Language) -> None:
     assert Scales() in made.grid or method not in WEIGHTED
 
 
-def test_tables() -> None:
-    assert len(set(METHODS)) == len(METHODS)
-    assert set(ONLINE_METHODS) < set(METHODS)
-    assert set(LM_METHODS) == WEIGHTED - {"attention"}
-    listed = [line.split()[0] for line in _lines(searches.__doc__ or "")]
-    assert listed == [*METHODS, "two-pass"]
+def test_the_registry() -> None:
+    """Every method has a file of its own, in which its name stands; --help lists them all."""
+    assert set(ONLINE_METHODS) == {"greedy", "1best", "hlg"}
+    assert set(names(lambda method: method.lm == "required")) == LM_METHODS
+    assert set(names(lambda method: bool(method.grid))) == WEIGHTED
+    assert registry.DEFAULT in METHODS
+    assert METHODS[registry.SECOND_PASS].second_pass is not None
+    files = {path.stem for path in FOLDER.glob("*.py")} - {
+        "__init__",
+        "method",
+        "registry",
+        "lists",
+    }
+    assert len(files) == len(METHODS)
+    for name, method in METHODS.items():
+        assert name == method.name
+        assert set(method.grid) <= {"lm", *method.heads}
+        assert ("lm" in method.grid) == (method.lm != "none")
+        assert "ctc" in method.heads
+    assert [line.split()[0] for line in listing().splitlines()] == list(METHODS)
 
 
-def _lines(text: str) -> list[str]:
-    """Those of the table in the module's docstring."""
-    return [line for line in text.splitlines() if line.startswith("    ")]
+def test_a_name_that_is_none_is_corrected() -> None:
+    with pytest.raises(ValueError, match="no search method 'nbest_lm'; did you mean 'nbest-lm'"):
+        find("nbest_lm")
+    with pytest.raises(ValueError, match=r"'viterbi'; there are greedy, 1best"):
+        find("viterbi")
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_unknown_option_names_the_method(method: Method, language: Language) -> None:
+def test_an_unknown_option_names_the_method(method: str, language: Language) -> None:
     with pytest.raises(ValueError, match=rf"method {method}: unknown config key 'beem'"):
-        offline_method(method, ["beem=3"], language, detokenise)
+        offline_method(method, ["beem=3"], language)
 
 
 @pytest.mark.parametrize("method", ONLINE_METHODS)
-def test_an_unknown_option_names_the_online_method(method: Method, language: Language) -> None:
+def test_an_unknown_option_names_the_online_method(method: str, language: Language) -> None:
     with pytest.raises(ValueError, match=rf"method {method}: unknown config key 'beem'"):
         online_method(method, ["beem=3"], V, language, Scales())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_without_a_language_model(method: Method) -> None:
+def test_without_a_language_model(method: str) -> None:
     if method in LM_METHODS:
         with pytest.raises(ValueError, match=f"method {method} needs a language model"):
-            offline_method(method, [], Language(), detokenise)
+            offline_method(method, [], Language())
     else:
-        made = offline_method(method, [], Language(), detokenise)
+        made = offline_method(method, [], Language())
         assert len(made.search(Scales())(heard()).paths) == 2
-        assert {scales.lm for scales in made.grid} <= {0.0}
+        assert {scales.weight("lm") for scales in made.grid} <= {0.0}
 
 
 def test_attention_with_a_language_model_weighs_both(language: Language) -> None:
-    made = offline_method("attention", [], language, detokenise)
-    assert len(made.grid) == len({s.lm for s in made.grid}) * len({s.attention for s in made.grid})
-    assert len({s.lm for s in made.grid}) > 1 < len({s.attention for s in made.grid})
+    made = offline_method("attention", [], language)
+    lm, attention = ({s.weight(name) for s in made.grid} for name in ("lm", "attention"))
+    assert len(made.grid) == len(lm) * len(attention)
+    assert len(lm) > 1 < len(attention)
     (text, *_), _ = made.search(Scales(lm=0.5, attention=1.0))(heard()).nbest
-    assert text.lm is not None
-    assert text.attention == 2.0
-    with pytest.raises(ValueError, match="attention decoder"):
-        made.search(Scales())(heard()._replace(score=None))
+    assert text.scores.keys() == {"ctc", "lm", "attention"}
+    assert text.scores["attention"] == 2.0
+    with pytest.raises(ValueError, match="by the attention head needs a branch that has one"):
+        made.search(Scales())(heard()._replace(score={}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_branch_without_ctc_is_refused(method: str, language: Language) -> None:
+    """By each search that reads CTC, whole utterances and streams alike."""
+    search = offline_method(method, [], language).search(Scales())
+    with pytest.raises(ValueError, match="reads the ctc head of a branch, but this branch has att"):
+        search(heard()._replace(frames={"attention": torch.zeros(2, 5, 3)}))
+    if method in ONLINE_METHODS:
+        online = online_method(method, [], V, language, Scales()).search
+        with pytest.raises(ValueError, match="but this branch has no head that it could search"):
+            online.step([{}], [online.open()])
 
 
 def test_only_the_oracle_reads_the_texts(language: Language) -> None:
@@ -178,7 +215,7 @@ def test_only_the_oracle_reads_the_texts(language: Language) -> None:
         __getitem__ = __len__ = __iter__
 
     for method in METHODS:
-        search = offline_method(method, [], language, detokenise).search(Scales())
+        search = offline_method(method, [], language).search(Scales())
         question = heard()._replace(texts=Forbidden(("あう", "ああう")))
         if method == "nbest-oracle":
             with pytest.raises(AssertionError, match="were read"):
@@ -189,15 +226,15 @@ def test_only_the_oracle_reads_the_texts(language: Language) -> None:
 
 def test_options_reach_the_search_and_the_report(language: Language) -> None:
     options = ["num_texts=1", "lattice.output_beam=0.1"]
-    made = offline_method("attention", options, language, detokenise)
+    made = offline_method("attention", options, language)
     assert made.params["num_texts"] == 1
     assert made.params["lattice"]["output_beam"] == 0.1
     assert made.params["lm"].startswith("lm.arpa ")
     assert [len(texts) for texts in made.search(Scales())(heard()).nbest] == [1, 1]
     with pytest.raises(ValueError, match=r"method 1best: .*output_beam"):
-        offline_method("1best", ["output_beam=-1"], language, detokenise)
+        offline_method("1best", ["output_beam=-1"], language)
     with pytest.raises(ValueError, match=r"method nbest: .*num_texts"):
-        offline_method("nbest", ["num_texts=many"], language, detokenise)
+        offline_method("nbest", ["num_texts=many"], language)
 
 
 @pytest.mark.parametrize(
@@ -211,17 +248,17 @@ def test_options_reach_the_search_and_the_report(language: Language) -> None:
     ],
 )
 def test_online_methods(
-    method: Method, options: list[str], kind: type[Any], language: Language
+    method: str, options: list[str], kind: type[Any], language: Language
 ) -> None:
     """The same text as the whole-utterance search of the same name."""
     made = online_method(method, options, V, language, Scales(lm=1.0))
-    assert isinstance(made.search, kind)
-    offline = offline_method(method, [], language, detokenise).search(Scales(lm=1.0))
+    assert isinstance(made.search, OneHead) and isinstance(made.search.search, kind)
+    offline = offline_method(method, [], language).search(Scales(lm=1.0))
     expected = [path.tokens for path in offline(heard()).paths]
     for labels, tokens in zip(LABELS, expected):
         state = made.search.open()
         for rows in frames(labels).split(2):
-            state = made.search.step([rows], [state])[0].state
+            state = made.search.step([{"ctc": rows}], [state])[0].state
         assert made.search.finish(state).tokens == tokens
     for option in options:
         name, value = option.split("=")
@@ -237,7 +274,7 @@ def test_online_refusals(language: Language) -> None:
         online_method("hlg", [], V, Language(), Scales())
     with pytest.raises(ValueError, match="max_vocab=512, but is 3000"):
         online_method("1best", ["engine=k2"], 3000, language, Scales())
-    with pytest.raises(ValueError, match="method 1best: unknown config key 'engine'"):
+    with pytest.raises(ValueError, match=r"method 1best: engine must be one of \['frames'\]"):
         online_method("1best", ["engine=rerun"], V, language, Scales())
 
 

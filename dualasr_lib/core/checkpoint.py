@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from dualasr_lib.training import archive
-from dualasr_lib.training.archive import ArchiveError
+from dualasr_lib.core import archive
+from dualasr_lib.core.archive import ArchiveError
 
 __all__ = [
     "Checkpoint",

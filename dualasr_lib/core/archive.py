@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from dualasr_lib.training.packing import Packed, pack, unpack
+from dualasr_lib.core.packing import Packed, pack, unpack
 
 __all__ = ["ArchiveError", "read", "write"]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dualasr_lib.training.packing import Packed, pack, unpack
+from dualasr_lib.core.packing import Packed, pack, unpack
 
 
 def test_round_trip_keeps_types_and_values() -> None:

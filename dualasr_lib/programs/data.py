@@ -1,0 +1,17 @@
+"""The data folder of a decoding run; lhotse is imported when it is opened."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.recognition.recogniser import Recogniser
+
+__all__ = ["open_data"]
+
+
+def open_data(recogniser: "Recogniser", data_dir: Path) -> "DataModule":
+    """`data_dir` in batches as the model was configured for."""
+    from dualasr_lib.data.datamodule import DataModule
+
+    return DataModule(recogniser.config.data, data_dir, recogniser.tokenizer)

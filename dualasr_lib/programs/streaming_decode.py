@@ -1,0 +1,155 @@
+"""Simulates streaming: audio in chunks, partial texts as they come, many streams in parallel.
+
+    streaming_decode.py --exp-dir EXP --data-dir DATA --split eval1 --chunk-ms 320 \\
+        --num-streams 8 [--method 1best] [--two-pass] [--realtime] [--show]
+
+Samples go through online features, the `step` of the encoder and an online search; nothing is
+computed on whole utterances. Writes EXP/decode/streaming-online-<method>/{recogs,errs,summary}-*,
+the summary with latencies; what is not default stands in the folder's name, too. --realtime feeds
+audio at its natural speed and reads the wall clock.
+
+--two-pass rewrites each text when its audio has ended: the full-context stacks read the streaming
+states that are there already, and their attention decoder chooses. Results go to EXP/decode/
+full-two-pass/; the summary has the CER of the first pass and the time that the second one took.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dualasr_lib.core.progress import Progress
+from dualasr_lib.programs.options import add_options, decode_config, parser
+from dualasr_lib.recognition.decode_config import DecodeConfig
+from dualasr_lib.recognition.methods import registry
+from dualasr_lib.recognition.naming import ResultName
+
+if TYPE_CHECKING:
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.decoding.contract import OnlineSearch, SecondPass
+    from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
+    from dualasr_lib.decoding.offline import Detokenise
+    from dualasr_lib.recognition.decode_setup import DecodeSetup
+    from dualasr_lib.recognition.recogniser import StreamingPath
+
+__all__ = ["StreamJob", "main", "read_job", "run"]
+
+_USUAL_STREAMS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamJob:
+    """What is streamed, and how."""
+
+    config: DecodeConfig
+    splits: tuple[str, ...]
+    num_streams: int = _USUAL_STREAMS
+    """Streams in parallel."""
+    realtime: bool = False
+    """Audio at its natural speed."""
+    show: bool = False
+    """Print partial texts."""
+
+    def __post_init__(self) -> None:
+        if self.num_streams < 1:
+            raise ValueError(f"--num-streams must be at least 1, but is {self.num_streams}")
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What of it is not default, for the name of the results."""
+        streams = (f"streams{self.num_streams}",) if self.num_streams != _USUAL_STREAMS else ()
+        return (*(("realtime",) if self.realtime else ()), *streams)
+
+
+class _Ready(NamedTuple):
+    """Searches of both passes, and what their results are called."""
+
+    first: "OnlineSearch"
+    second: "SecondPass | None"
+    params: dict[str, Any]
+    name: ResultName
+
+
+def read_job(arguments: Sequence[str] | None = None) -> StreamJob:
+    """The job that a command line asks for.
+
+    Raises:
+        ValueError: options that do not go together.
+    """
+    able = registry.listing(lambda method: method.stream is not None)
+    reader = parser(f"{__doc__}\nSearch methods (--method):\n{able}")
+    add_options(reader, "stream")
+    found: argparse.Namespace = reader.parse_args(arguments)
+    return StreamJob(
+        config=decode_config(found, "stream"),
+        splits=tuple(dict.fromkeys(found.split)),
+        num_streams=found.num_streams,
+        realtime=found.realtime,
+        show=found.show,
+    )
+
+
+def main() -> None:
+    """The program."""
+    run(read_job())
+
+
+def run(job: StreamJob) -> None:
+    """Streams everything that the job asks for, and writes the results."""
+    from dualasr_lib.programs.data import open_data
+    from dualasr_lib.recognition.decode_setup import DecodeSetup
+
+    setup = DecodeSetup(job.config, open_data)
+    ready = [_ready(setup, job, method) for method in setup.methods("streaming")]
+    path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
+    data = open_data(setup.recogniser, job.config.data_dir)
+    for searches, split in product(ready, job.splits):
+        _decode(job, searches, path, setup.recogniser.detokenise, split, data)
+
+
+def _decode(
+    job: StreamJob,
+    ready: _Ready,
+    path: "StreamingPath",
+    detokenise: "Detokenise",
+    split: str,
+    data: "DataModule",
+) -> None:
+    """One method and one split."""
+    from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
+    from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
+    from dualasr_lib.decoding.writer import write_results
+    from dualasr_lib.recognition.scoring import scoring_of
+
+    name, utterances = ready.name, data.split_cuts(split)
+    progress = Progress(f"{split} {name.method}", "utterances", len(utterances))
+    watcher = Watcher(on_final=partial(_count, progress))
+    if job.show:
+        watcher = watcher._replace(on_partial=_print_partial)
+    config = StreamingConfig(num_streams=job.num_streams, realtime=job.realtime)
+    found = decode_streams(utterances, path, ready.first, detokenise, config, ready.second, watcher)
+    scoring = scoring_of(data.folder, split)
+    info = RunInfo(split, name.branch, name.method, ready.params, name.variant, scoring)
+    summary = streaming_summary(info, found, path)
+    files = write_results(name.directory(job.config.exp_dir), found.hypotheses, summary)
+    progress.close(f"{describe(summary)}, {files.summary}")
+
+
+def _ready(setup: "DecodeSetup", job: StreamJob, method: str) -> _Ready:
+    first = setup.online(method)
+    second, params, name = None, first.params, first.name
+    if job.config.two_pass:
+        rewriting = setup.second_pass()
+        second, params = rewriting.run, {**params, "second_pass": rewriting.params}
+        name = setup.two_pass_name(rewriting)
+    return _Ready(first.search, second, params, name._replace(variant=name.variant + job.variant))
+
+
+def _print_partial(utterance: str, emission: "Emission") -> None:
+    print(f"{utterance}  {emission.shown_seconds:7.2f} s  {emission.text}", flush=True)
+
+
+def _count(progress: Progress, hypothesis: "Hypothesis") -> None:
+    progress.add(1)

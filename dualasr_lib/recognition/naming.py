@@ -1,0 +1,64 @@
+"""Names of results: what is not default stands in them, so that results of different models,
+chunks, options, language models and scales do not overwrite each other.
+
+    EXP/decode/<branch>-<method>[-<variant>]/summary-<split>.json
+    EXP/scales/<branch>-<method>[-<variant>].json
+
+Method and variant are fields of each summary: nobody has to take a name apart.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dualasr_lib.core.config import flatten, to_dict
+
+__all__ = ["ResultName", "option_parts", "scale_parts"]
+
+_LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
+
+
+class ResultName(NamedTuple):
+    """What results are called."""
+
+    branch: str
+    method: str
+    """Search method; `online-` before it in streams, `-lm` or `-words` behind it if it has got a
+    language model or lexicon that it can do without."""
+    variant: tuple[str, ...] = ()
+    """What is not default, part by part."""
+
+    @property
+    def text(self) -> str:
+        """All of it; also the name of the folder."""
+        text = "-".join((self.branch, self.method, *self.variant)).replace("/", "_")
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[: _LONGEST - 13]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def directory(self, exp_dir: Path) -> Path:
+        """Where the results go."""
+        return exp_dir / "decode" / self.text
+
+    def scales_file(self, exp_dir: Path) -> Path:
+        """Where tuned scales are kept."""
+        return exp_dir / "scales" / f"{self.text}.json"
+
+
+def option_parts(config: Any, default: Any, prefix: str = "") -> tuple[str, ...]:
+    """`key=value` of each option in which two dataclasses differ (of one class or of two)."""
+    values, usual = flatten(to_dict(config)), flatten(to_dict(default))
+    different = (name for name in {**usual, **values} if values.get(name) != usual.get(name))
+    return tuple(f"{prefix}{name}={_short(values.get(name))}" for name in different)
+
+
+def scale_parts(given: Mapping[str, float] | None, prefix: str = "") -> tuple[str, ...]:
+    """`lm_scale=0.3` of each scale that the user gives."""
+    return tuple(f"{prefix}{name}_scale={value:g}" for name, value in sorted((given or {}).items()))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(_short, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
