@@ -6,16 +6,14 @@ name, utterances that have no CTC alignment (fewer encoder frames than tokens an
 between repeats).
 """
 
-import gzip
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, MonoCut
 from lhotse.cut import Cut
 from lhotse.dataset import SimpleCutSampler
 from torch import Tensor
@@ -26,6 +24,7 @@ from dualasr_lib.data.augment import Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
+from dualasr_lib.data.manifest import Entry, read_entries
 from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
 
@@ -86,6 +85,7 @@ class DataModule:
         self._subsampled_lens = subsampled_lens
         self._known_lens: dict[int, int] = {}
         self._refused: dict[str, Refused] | None = None
+        self._counts: dict[Path, int] = {}
 
     def train_batches(
         self, seed: int, rank: int | None = None, world_size: int | None = None
@@ -93,16 +93,23 @@ class DataModule:
         """Augmented, shuffled batches of the split for training; rank and world size default to
         torchrun's.
         """
+        split = self.folder.used_for("train").name
         refused = frozenset(item.id for item in self.refused())
-        cuts = self._cuts(self.folder.used_for("train").name).filter(partial(_is_kept, refused))
+        kept = self._count_checked(self._file(split)) - len(refused)
+        if not kept:
+            raise ValueError(
+                f"'{self._file(split)}' must have utterances to train on, but has none"
+                + (f" beside {len(refused)} that are left out" if refused else "")
+            )
+        cuts = self._cuts(split).filter(partial(_is_kept, refused))
         noise = self._config.augment.noise_cuts
         augmenter = Augmenter(
-            self._config.augment, self._manifest(self._data_dir / noise) if noise else None
+            self._config.augment, self._noise(self._data_dir / noise) if noise else None
         )
         sampler = balanced_sampler(
             cuts,
             max_duration=self._config.max_duration,
-            num_buckets=self._config.num_buckets,
+            num_buckets=min(self._config.num_buckets, kept),
             buffer_size=self._config.buffer_size,
             seed=seed,
             rank=rank,
@@ -119,13 +126,19 @@ class DataModule:
         return tuple(self._refused.values())
 
     def valid_batches(self) -> Iterator[Batch]:
-        """Batches of the split for validation: see `split_batches`."""
-        return self.split_batches(self.folder.used_for("valid").name)
+        """Batches of the split for validation: see `split_batches`; none if it is empty."""
+        split = self.folder.used_for("valid").name
+        return self.split_batches(split) if self._count_checked(self._file(split)) else iter(())
 
     def split_batches(self, split: str) -> Iterator[Batch]:
         """All utterances of a split, longest first, without augmentation, always the same
         batches.
+
+        Raises:
+            ValueError: the split is empty, or its manifest or features cannot be read.
         """
+        if not self._count_checked(self._file(split)):
+            raise ValueError(f"split '{split}' has no utterances ('{self._file(split)}' is empty)")
         cuts = self._cuts(split).sort_by_duration(ascending=False)
         sampler = SimpleCutSampler(
             cuts, max_duration=self._config.max_duration, shuffle=False, world_size=1, rank=0
@@ -143,19 +156,46 @@ class DataModule:
 
     def fingerprint(self, split: str) -> str:
         """Of a split's manifest: ids, texts, times."""
-        self._cuts(split)  # or the message for a missing file
+        self._cuts(split)  # or the message for a missing or damaged file
         return file_hash(self._file(split))
 
     def _file(self, split: str) -> Path:
         return self._data_dir / self.folder.split(split).cuts
 
     def _cuts(self, split: str) -> CutSet:
-        return self._manifest(self._file(split))
-
-    def _manifest(self, path: Path) -> CutSet:
-        if not path.is_file():
-            raise ValueError(f"'{path}' is missing; prepare.sh stage 4 writes the cuts")
+        path = self._file(split)
+        self._count_checked(path)
         return CutSet.from_jsonl_lazy(path).with_features_path_prefix(self._data_dir)
+
+    def _noise(self, path: Path) -> CutSet:
+        for _ in self._entries(path, with_text=False):
+            pass
+        return CutSet.from_jsonl_lazy(path).with_features_path_prefix(self._data_dir)
+
+    def _count_checked(self, path: Path) -> int:
+        """Utterances of a manifest, which is checked when it is asked for first."""
+        if path not in self._counts:
+            self._counts[path] = sum(1 for _ in self._entries(path))
+        return self._counts[path]
+
+    def _entries(self, path: Path, with_text: bool = True) -> Iterator[Entry]:
+        """The lines of a manifest whose features are there and of this folder's kind."""
+        bins = self.folder.features.get("num_mel_bins")
+        found: set[str] = set()
+        for entry in read_entries(path, with_text):
+            if bins is not None and entry.num_features != bins:
+                raise ValueError(
+                    f"{path}: the features of '{entry.id}' have {entry.num_features} bins, but"
+                    f" those of '{self._data_dir}' have {bins}: the manifest is of another corpus"
+                )
+            if entry.storage_path not in found:
+                if not (self._data_dir / entry.storage_path).is_file():
+                    raise ValueError(
+                        f"'{self._data_dir / entry.storage_path}', the features of '{entry.id}', is"
+                        " missing; prepare.sh stage 4 writes it"
+                    )
+                found.add(entry.storage_path)
+            yield entry
 
     def _fingerprint(self, seed: int, world_size: int) -> str:
         """Of everything that decides which utterances make a batch."""
@@ -168,15 +208,13 @@ class DataModule:
 
     def _find_refused(self) -> Iterator[Refused]:
         """One pass over the manifest's JSON lines (building cut objects would take much longer)."""
-        split = self.folder.used_for("train").name
-        self._cuts(split)  # or the message for a missing file
-        with gzip.open(self._file(split), "rt", encoding="utf-8") as lines:
-            for line in lines:
-                cut = json.loads(line)
-                text = cut["supervisions"][0]["text"]
-                reason = self._why_refused(cut["features"]["num_frames"], text)
-                if reason:
-                    yield Refused(cut["id"], reason)
+        path = self._file(self.folder.used_for("train").name)
+        count = 0
+        for entry in self._entries(path):
+            count += 1
+            if reason := self._why_refused(entry.num_frames, entry.text):
+                yield Refused(entry.id, reason)
+        self._counts[path] = count
 
     def _encoder_frames(self, num_frames: int) -> int:
         if num_frames not in self._known_lens:
@@ -220,9 +258,27 @@ def _example(tokenizer: Tokenizer, cut: Cut) -> Example:
         id=cut.id,
         text=text,
         duration=cut.duration,
-        features=torch.from_numpy(cut.load_features()).to(torch.float32),
+        features=_features(cut),
         tokens=tuple(tokenizer.encode(text)),
     )
+
+
+def _features(cut: Cut) -> Tensor:
+    """(T, F) float32."""
+    where = f"the features of '{cut.id}'"
+    if isinstance(cut, MonoCut):  # noise mixed in has a file of its own
+        where += f" in '{cut.features.storage_path}'"
+    try:
+        features = torch.from_numpy(cut.load_features()).to(torch.float32)
+    except Exception as error:  # whatever lhotse and lilcom raise
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{where} cannot be read: {why[-1]}; make stage 4 again") from error
+    wanted = cut.num_features
+    if features.dim() != 2 or features.shape[1] != wanted or not len(features):
+        raise ValueError(f"{where} must be (T, {wanted}), but are {tuple(features.shape)}")
+    if not features.isfinite().all():
+        raise ValueError(f"{where} must be finite, but have NaN or infinity; make stage 4 again")
+    return features
 
 
 def _utterance(cut: Cut) -> Utterance:

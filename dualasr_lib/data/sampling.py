@@ -4,6 +4,7 @@ The order of an epoch is a function of (seed, epoch), augmentation of (seed, epo
 so the state to save is a position. Left out: what a batch contains (`data/datamodule.py`).
 """
 
+import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -39,10 +40,14 @@ def balanced_sampler(
     Args:
         rank, world_size: default to torchrun's.
     """
+    # lhotse wants two buckets at least; with this border the second one stays empty
+    buckets: dict[str, Any] = {"num_buckets": num_buckets}
+    if num_buckets == 1:
+        buckets = {"num_buckets": None, "duration_bins": [math.inf]}
     return DynamicBucketingSampler(
         cuts,
         max_duration=max_duration,
-        num_buckets=num_buckets,
+        **buckets,
         buffer_size=buffer_size,
         shuffle=True,
         seed=seed,
@@ -90,7 +95,7 @@ class TrainBatches:
         if self._finished:
             self._position, self._finished = 0, False
         keys = _Keys(self._sampler, self._epoch, self._position)
-        loader: DataLoader[Batch] = DataLoader(
+        loader: DataLoader[Batch | _Failed] = DataLoader(
             self._dataset,
             sampler=keys,
             batch_size=None,
@@ -100,6 +105,8 @@ class TrainBatches:
             generator=torch.Generator(),  # or the loader would draw from the global one
         )
         for batch in loader:
+            if isinstance(batch, _Failed):
+                raise batch.error
             self._position += 1
             yield batch
         self._finished = True
@@ -154,9 +161,18 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-class _Dataset(Dataset[Batch]):
+class _Failed(NamedTuple):
+    """What a worker says instead of a batch; torch would put its whole traceback into a message."""
+
+    error: Exception
+
+
+class _Dataset(Dataset["Batch | _Failed"]):
     def __init__(self, make_batch: Callable[[BatchKey], Batch]) -> None:
         self._make_batch = make_batch
 
-    def __getitem__(self, key: BatchKey) -> Batch:
-        return self._make_batch(key)
+    def __getitem__(self, key: BatchKey) -> "Batch | _Failed":
+        try:
+            return self._make_batch(key)
+        except (ValueError, OSError) as error:
+            return _Failed(error)

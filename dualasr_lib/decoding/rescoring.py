@@ -196,7 +196,10 @@ def tune(
             counts = [errors.of(candidates.best(scales).tokens) for scales in grid]
             totals = [total + count for total, count in zip(totals, counts)]
     if not totals[0].num_ref:
-        raise ValueError("scales cannot be tuned: the data have no reference texts")
+        raise ValueError(
+            "scales cannot be tuned: the data have no reference text; give them (--scales, for a"
+            " second pass --second-scales)"
+        )
     points = [GridPoint(scales, total.rate) for scales, total in zip(grid, totals)]
     best = min(points, key=lambda p: (p.cer, p.scales.trust))
     return Tuned(best.scales, points, fallbacks)

@@ -220,7 +220,7 @@ def test_tune_without_lists() -> None:
 def test_what_cannot_be_tuned() -> None:
     with pytest.raises(ValueError, match="at least one point"):
         tune(batches("a"), hear, proposing(), (), detokenise)
-    with pytest.raises(ValueError, match="no reference characters"):
+    with pytest.raises(ValueError, match="no reference text; give them"):
         tune(batches(""), hear, proposing(), GRID, detokenise)
-    with pytest.raises(ValueError, match="no reference characters"):
+    with pytest.raises(ValueError, match="no reference text; give them"):
         tune([], hear, proposing(), GRID, detokenise)

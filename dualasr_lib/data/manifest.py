@@ -1,0 +1,113 @@
+"""Manifests of cuts, looked at before lhotse reads them: whatever is wrong is named with its line.
+
+lhotse reads a manifest lazily, in the middle of a run, and stops at a file that was cut short or a
+field that is missing with an error that names neither.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dualasr_lib.core.text import read_lines
+
+__all__ = ["Entry", "read_entries"]
+
+_REMEDY = "prepare.sh writes it: remove the markers from DATA/done/stage-3 on and run it again"
+
+
+class Entry(NamedTuple):
+    """What a line of the manifest says of its utterance."""
+
+    id: str
+    text: str
+    """Empty for noise, which has none."""
+    num_frames: int
+    num_features: int
+    storage_path: str
+
+
+def read_entries(path: Path, with_text: bool = True) -> Iterator[Entry]:
+    """Reads and checks a manifest, line by line.
+
+    Args:
+        with_text: each cut must have one supervision with a text.
+
+    Raises:
+        ValueError: the file is missing, damaged, or no manifest of cuts with features; the message
+            names file, line and remedy.
+    """
+    if not path.is_file():
+        raise ValueError(f"'{path}' is missing; prepare.sh writes it")
+    number = 0
+    seen: set[str] = set()
+    try:
+        for line in read_lines(path):
+            number += 1
+            entry = _entry(json.loads(line), with_text)
+            if entry.id in seen:
+                raise ValueError(f"'{entry.id}' stands there twice")
+            seen.add(entry.id)
+            yield entry
+    except (ValueError, RecursionError) as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}:{max(number, 1)}: {why}; {_REMEDY}") from error
+
+
+def _entry(cut: Any, with_text: bool) -> Entry:
+    id_ = _field(cut, "id", str, "a cut")
+    what = f"cut '{id_}'"
+    if cut.get("type", "MonoCut") != "MonoCut":
+        raise ValueError(f"{what} must be a MonoCut, is a {cut['type']!r}")
+    if not _number(_field(cut, "start", (int, float), what)) >= 0:
+        raise ValueError(f"{what} must start at 0 or later, starts at {cut['start']}")
+    if not _number(_field(cut, "duration", (int, float), what)) > 0:
+        raise ValueError(f"{what} must be longer than nothing, is {cut['duration']} s")
+    _field(cut, "channel", int, what)
+    for name, kind in (("id", str), ("sources", list), ("sampling_rate", int),
+                       ("num_samples", int), ("duration", (int, float))):  # fmt: skip
+        if "recording" in cut:
+            _field(cut["recording"], name, kind, f"the recording of {what}")
+    features = _field(cut, "features", dict, what)
+    for name, kind in (("type", str), ("start", (int, float)), ("duration", (int, float)),
+                       ("frame_shift", (int, float)), ("sampling_rate", int),
+                       ("storage_type", str), ("storage_key", str)):  # fmt: skip
+        _field(features, name, kind, f"the features of {what}")
+    frames, bins = (
+        _field(features, name, int, f"the features of {what}")
+        for name in ("num_frames", "num_features")
+    )
+    if frames < 1 or bins < 1:
+        raise ValueError(f"the features of {what} must not be empty, are {frames} x {bins}")
+    path = _field(features, "storage_path", str, f"the features of {what}")
+    return Entry(id_, _text(cut, what) if with_text else "", frames, bins, path)
+
+
+def _text(cut: Any, what: str) -> str:
+    supervisions = _field(cut, "supervisions", list, what)
+    if len(supervisions) != 1:
+        raise ValueError(f"{what} must have one supervision, has {len(supervisions)}")
+    where = f"the supervision of {what}"
+    for name in ("id", "recording_id"):
+        _field(supervisions[0], name, str, where)
+    for name in ("start", "duration"):
+        _number(_field(supervisions[0], name, (int, float), where))
+    return str(_field(supervisions[0], "text", str, where))
+
+
+def _field(item: Any, name: str, kind: Any, what: str) -> Any:
+    if not isinstance(item, dict):
+        raise ValueError(f"{what} must be a JSON object, is {str(item)[:40]!r}")
+    if name not in item:
+        raise ValueError(f"{what} must have the field '{name}', but has none")
+    value = item[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"'{name}' of {what} has the wrong type: {str(value)[:40]!r}")
+    return value
+
+
+def _number(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"times must be finite, one is {value}")
+    return value
