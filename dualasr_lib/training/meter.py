@@ -9,7 +9,16 @@ from torch import Tensor
 from dualasr_lib.training.contract import Term
 from dualasr_lib.training.distributed import World, gather
 
-__all__ = ["Meter"]
+__all__ = ["Meter", "fetched"]
+
+
+def fetched(terms: Mapping[str, Term]) -> dict[str, Term]:
+    """The terms with their sums as numbers of the host: one transfer for those on the device."""
+    tensors = {n: t.sum.detach() for n, t in terms.items() if isinstance(t.sum, Tensor)}
+    if not tensors:
+        return dict(terms)
+    values = torch.stack([value.double().reshape(()) for value in tensors.values()]).tolist()
+    return {**terms, **{n: Term(v, terms[n].count) for n, v in zip(tensors, values)}}
 
 
 class Meter:
@@ -20,14 +29,9 @@ class Meter:
 
     def add(self, terms: Mapping[str, Term]) -> None:
         """Adds the terms of one batch (one transfer from the device for all of them)."""
-        tensors = {n: t.sum.detach() for n, t in terms.items() if isinstance(t.sum, Tensor)}
-        sums = {n: float(t.sum) for n, t in terms.items() if n not in tensors}
-        if tensors:
-            values = torch.stack([value.double().reshape(()) for value in tensors.values()])
-            sums.update(zip(tensors, values.tolist()))
-        for name, term in terms.items():
+        for name, term in fetched(terms).items():
             total, count = self._totals.get(name, (0.0, 0.0))
-            self._totals[name] = (total + sums[name], count + float(term.count))
+            self._totals[name] = (total + float(term.sum), count + float(term.count))
 
     def take(self, world: World) -> dict[str, float]:
         """Means over all ranks since the last call; all ranks must call it together."""

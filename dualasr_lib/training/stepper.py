@@ -17,11 +17,15 @@ from dualasr_lib.training.bad_batches import Suspect
 from dualasr_lib.training.contract import Cause, Objective, Term
 from dualasr_lib.training.distributed import gather, send_weights, sum_gradients, sum_over_ranks
 from dualasr_lib.training.memory import release
+from dualasr_lib.training.meter import fetched
 from dualasr_lib.training.precision import autocast
 from dualasr_lib.training.randomness import seed_all
 from dualasr_lib.training.state import TrainState
 
 __all__ = ["Skip", "StepReport", "Stepper"]
+
+
+_LOSS = "loss of this batch"  # while it is fetched beside the terms
 
 
 class Skip(NamedTuple):
@@ -112,8 +116,9 @@ class Stepper:
         if not 0 < result.weight < math.inf:
             raise ValueError(f"the weight of a batch must be above 0, but is {result.weight}")
         torch.autograd.backward(result.loss * (result.weight * state.loss_scale.value))
-        loss = float(result.loss.detach())
-        terms = {"loss": Term(loss * result.weight, result.weight), **result.terms}
+        terms = fetched({**result.terms, _LOSS: Term(result.loss.detach(), 1.0)})
+        loss = float(terms.pop(_LOSS).sum)
+        terms = {"loss": Term(loss * result.weight, result.weight), **terms}
         return _Pass(loss, result.weight, result.signal_seconds, terms)
 
     def _update(

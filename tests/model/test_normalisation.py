@@ -70,3 +70,20 @@ def test_a_skipped_utterance_keeps_its_input() -> None:
     assert bool((skipped.all(1) | ~skipped.any(1)).all())
     assert math.isclose(float(skipped[:, 0].float().mean()), 0.5, abs_tol=0.1)
     assert bool((bypass.eval()(before, after) > 0).all())
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_bypass_is_linear_interpolation(skipped: bool) -> None:
+    """Value and gradients are those of torch.lerp, with one scale for all and with skips."""
+    torch.manual_seed(0)
+    before, after = torch.randn(2, 3, 5, 4, dtype=torch.float64).requires_grad_().unbind()
+    bypass = Bypass(4, Aids(False), Scheduled((0, 0.5), saved=False)).double().train(skipped)
+    with torch.no_grad():
+        bypass.scale.uniform_(0.9, 1.0)  # inside its range
+    torch.manual_seed(1)
+    got = bypass(before, after)
+    kept = (got != before).flatten(1).any(dim=1)
+    assert kept.any() and bool(kept.all()) != skipped
+    expected = torch.lerp(before, after, bypass.scale * kept.double()[:, None, None])
+    torch.testing.assert_close(got, expected)
+    compare_gradients(got, expected, (before, after, bypass.scale))

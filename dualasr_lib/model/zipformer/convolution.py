@@ -83,7 +83,8 @@ class _BlockwiseConv(torch.autograd.Function):
         channels, block, width = matrix.shape
         g = grads[0].to(columns.dtype).reshape(ctx.shape[0], -1, block, channels)
         to_bias = g.sum(dim=(0, 1)).sum_to_size(ctx.bias[0]).to(ctx.bias[1])
-        rows = g.permute(3, 0, 1, 2).reshape(channels, -1, block)
+        # contiguous for the reason of the forward pass: else 2 C products, each after a copy
+        rows = g.permute(3, 0, 1, 2).reshape(channels, -1, block).contiguous()
         to_matrix = (rows.transpose(1, 2) @ columns).to(matrix.dtype)
         to_columns = rows @ matrix.to(rows.dtype)
         parts = to_columns.reshape(channels, ctx.shape[0], -1, width)

@@ -82,4 +82,22 @@ class Bypass(nn.Module):
             scale = limit_value(scale, self.floor.now(), 1.0)
             kept = sequence_mask(before, self.skip.now(), True)
             scale = scale if kept is None else scale * kept
-        return torch.lerp(before, after.to(before.dtype), scale.to(before.dtype))
+        return run(_Mixed, before, after.to(before.dtype), scale.to(before.dtype))
+
+
+class _Mixed(torch.autograd.Function):
+    """torch.lerp, whose forward pass torch 1.13.1 computes number by number on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, before: Tensor, after: Tensor, scale: Tensor) -> Tensor:
+        change = after - before
+        ctx.save_for_backward(change, scale)
+        return torch.addcmul(before, change, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        change, scale = ctx.saved_tensors
+        (g,) = grads
+        to_after = g * scale
+        to_scale = change.mul(g).sum_to_size(scale.shape)
+        return g - to_after, to_after, to_scale

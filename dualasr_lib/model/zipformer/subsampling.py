@@ -35,6 +35,7 @@ from dualasr_lib.model.zipformer.training_aids import PUBLISHED_WARM_UP, Aids, F
 __all__ = ["ConvSubsampling", "SubsamplingConfig", "SubsamplingState", "depthwise_conv"]
 
 _FIRST_GRADIENT = 0.2
+_BLOCK = 4  # frames of one product for depthwise weights: fewer are slow, more are work in vain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,18 +205,25 @@ class _Depthwise(torch.autograd.Function):
 def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
     """Gradient (C, 1, K, K) from x (N, C, T + K - 1, F) and that of the output, y (N, C, T, F).
 
-    Tap (i, j) is the sum over t and f of x[t + i, f + j - K // 2] y[t, f]: with P_i = x[i :]^T y,
-    (F, F), it is the sum of one diagonal of P_i.
+    Tap (i, j) is the sum over t and f of x[t + i, f + j - K // 2] y[t, f]. Frames are taken B at a
+    time: with the windows of B + K - 1 frames that they see, P = windows^T y holds every product
+    of a frame seen (B + K - 1, F) with a frame of the output (B, F), summed over blocks. Tap row i
+    is in the B places that lie i frames apart, tap (i, j) in a diagonal of their (F, F).
     """
     batch, channels, frames, bins = y.shape
-    rows = y.flatten(0, 1)
-    taps = []
-    for i in range(kernel):
-        columns = x[:, :, i : i + frames].flatten(0, 1).transpose(1, 2)
-        product = (columns @ rows).reshape(batch, channels, bins, bins).sum(dim=0)
-        diagonals = [product.diagonal(kernel // 2 - j, 1, 2).sum(dim=1) for j in range(kernel)]
-        taps.append(torch.stack(diagonals, dim=1))
-    return torch.stack(taps, dim=1)[:, None]
+    x, missing = x.contiguous(), -frames % _BLOCK
+    if missing:
+        x, y = (F.pad(part, (0, 0, 0, missing)) for part in (x, y))
+    blocks, width = y.shape[2] // _BLOCK, _BLOCK + kernel - 1
+    strides = (x.stride(0), x.stride(1), _BLOCK * bins, 1)
+    windows = x.as_strided((batch, channels, blocks, width * bins), strides, x.storage_offset())
+    columns = windows.reshape(batch * channels, blocks, width * bins)
+    product = columns.transpose(1, 2) @ y.reshape(batch * channels, blocks, _BLOCK * bins)
+    product = product.reshape(batch, channels, width, bins, _BLOCK, bins).sum(dim=0)
+    apart = sum(product[:, b : b + kernel, :, b] for b in range(_BLOCK))  # (C, K, F, F)
+    assert isinstance(apart, Tensor)
+    taps = [apart.diagonal(kernel // 2 - j, 2, 3).sum(dim=2) for j in range(kernel)]
+    return torch.stack(taps, dim=2)[:, None]
 
 
 def _aids(config: SubsamplingConfig, dim: int) -> nn.ModuleDict:
