@@ -95,18 +95,10 @@ class Experiment:
         """The training loss of one batch under a chunk drawn for it."""
         targets = Targets(batch.tokens, batch.token_lens)
         chunk = draw_chunk(self.config.chunk)
-<<<<<<< HEAD
         losses: Losses = model(batch.features, batch.feature_lens, targets, chunk, self._criteria)
-        self._name_unalignable(batch.ids, losses.impossible)
-=======
-        losses: Losses = model(
-            batch.features, batch.feature_lens, targets, chunk,
-            self._ctc_loss, self._streaming_ctc_loss,
-        )  # fmt: skip
         # one transfer for all that the host must know of the forward pass
         *impossible, tokens = torch.hstack([losses.impossible, losses.num_tokens]).tolist()
         self._name_unalignable(batch.ids, impossible)
->>>>>>> k-speed
         parts = losses.parts(self.config.loss)
         loss = total_loss(parts)
         return StepResult(
@@ -177,18 +169,9 @@ class Experiment:
         }
         return {"chunk_frames": Term(float(chunk.frames), 1.0), **shares}
 
-<<<<<<< HEAD
-    def _name_unalignable(self, ids: tuple[str, ...], impossible: Tensor) -> None:
-        """Logs each utterance without an alignment once, the first `_NAMES` of them by name.
-
-        Reading `impossible` costs no extra wait: CTC losses have just fetched the lengths.
-        """
-        found = {name for name, bad in zip(ids, impossible.tolist()) if bad}
-=======
     def _name_unalignable(self, ids: tuple[str, ...], impossible: Sequence[int]) -> None:
-        """Logs each utterance without a CTC alignment once, the first `_NAMES` of them by name."""
+        """Logs each utterance without an alignment once, the first `_NAMES` of them by name."""
         found = {name for name, bad in zip(ids, impossible) if bad}
->>>>>>> k-speed
         for name in sorted(found - self._unalignable):
             self._unalignable.add(name)
             if len(self._unalignable) <= _NAMES:
@@ -224,18 +207,10 @@ def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> 
         )
 
 
-<<<<<<< HEAD
-def _loss_terms(losses: Losses) -> dict[str, Term]:
+def _loss_terms(losses: Losses, tokens: float) -> dict[str, Term]:
     """The terms of the heads and branches that there are: "<head>_<branch>"."""
-    tokens = float(losses.num_tokens)
     terms: dict[str, Term] = {}
     for name, sums in losses.heads.items():
-=======
-def _loss_terms(losses: Losses, tokens: float) -> dict[str, Term]:
-    """The terms of the branches that there are."""
-    terms = {}
-    for name, sums in (("ctc", losses.ctc), ("attention", losses.attention)):
->>>>>>> k-speed
         terms.update({f"{name}_{b}": Term(value.detach(), tokens) for b, value in sums.items()})
     if losses.distilled is not None:
         for part, value in {"encoder": losses.distilled.encoder, **losses.distilled.heads}.items():

@@ -159,11 +159,13 @@ def torch_ctc_loss(log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: 
     """
     if not log_probs.shape[1]:
         return 0.0 * log_probs.sum(dim=(1, 2))
+    # torch wants lengths on the CPU: one transfer here instead of four of its own
+    frames, texts = torch.stack([lens, token_lens]).cpu()
     losses = F.ctc_loss(
         log_probs.transpose(0, 1),
         tokens,
-        lens.clamp(min=1),  # torch 1.13.1 reads outside of its memory where there is no frame
-        token_lens,
+        frames.clamp(min=1),  # torch 1.13.1 reads outside of its memory where there is no frame
+        texts,
         blank=0,
         reduction="none",
         zero_infinity=True,
