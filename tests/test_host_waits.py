@@ -15,7 +15,7 @@ pytest.importorskip("sentencepiece")
 from pretend_device import DEVICE, PretendDevice, moved, no_autocast
 from test_experiment import BRANCHES, Batches, batch, data_dir, made
 
-from dualasr_lib.model.ctc import torch_ctc_loss
+from dualasr_lib.model.heads.ctc import torch_ctc_loss
 from dualasr_lib.model.model_config import Branch
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.state import TrainState

@@ -28,8 +28,8 @@ from dualasr_lib.model.joint import JointModel
 from dualasr_lib.model.pairing import Sequences
 from dualasr_lib.model.similarity import mean_over_time
 from dualasr_lib.model.zipformer.scheduled import Scheduled
+from dualasr_lib.recognition.decode_config import parse_scales
 from dualasr_lib.recognition.recogniser import Recogniser
-from dualasr_lib.recognition.tuning import parse_scales
 from dualasr_lib.training.distributed import World
 
 STEPS = 4

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks.report import markdown
 from matrix.folder import read_record
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
 
 __all__ = ["Curve", "collect", "read_curves", "table", "write_curves"]
 

@@ -15,7 +15,7 @@ pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
 pytest.importorskip("soundfile")
 
-from conftest import make_corpus
+from tiny_tree import make_corpus
 
 from dualasr_lib.recipe import features
 from dualasr_lib.recipe.balance import check_balance

@@ -15,9 +15,10 @@ import torch
 from learnable import BINS, TOKENS, Speech
 
 from dualasr_lib.model.attention_decoder import DecoderConfig
-from dualasr_lib.model.ctc import torch_ctc_loss
 from dualasr_lib.model.distillation import DistillationConfig
-from dualasr_lib.model.joint import JointModel, LossConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
+from dualasr_lib.model.joint import JointModel
+from dualasr_lib.model.losses import LossConfig, total_loss
 from dualasr_lib.model.model_config import ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
@@ -43,15 +44,15 @@ def final_loss(seed: int, aids: FrontAids | None = None, steps: int = STEPS) -> 
     model = _model(seed, aids or FrontAids(), steps)
     optimiser = ScaledAdam(model.named_parameters(), ScaledAdamConfig(), ClippingConfig())
     schedule = ScheduleConfig(lr_epochs=0.0, warmup_batches=steps // 10, decay_fraction=0.6)
-    speech, weights = Speech(seed), LossConfig(ctc=1.0)
+    speech, weights = Speech(seed), LossConfig(heads={"ctc": 1.0, "attention": 0.0})
     losses = []
     for step in range(steps):
         model.set_step(step)
         model.zero_grad(set_to_none=True)
         heard = speech.batch()
         torch.manual_seed(100_000 * seed + step)
-        parts = model(heard.features, heard.lens, heard.targets, _CHUNK, torch_ctc_loss)
-        loss = parts.weighted(weights)
+        parts = model(heard.features, heard.lens, heard.targets, _CHUNK)
+        loss = total_loss(parts.parts(weights))
         loss.backward()
         optimiser.step(learning_rate(step, 0.0, schedule, steps))
         losses.append(float(loss.detach()))
@@ -76,7 +77,7 @@ def _model(seed: int, aids: FrontAids, steps: int) -> JointModel:
         branches=("streaming",),
         subsampling=SubsamplingConfig(channels=(8, 16, 24), dropout=0.0, aids=aids),
         streaming=(stack(1, 48), stack(2, 64)),
-        decoder=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16),
+        heads=HeadsConfig(attention=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)),
         warm_up=steps,
     )
     return JointModel(config, DistillationConfig(), TOKENS, sos_eos=1).train()

@@ -15,9 +15,9 @@ from learnable import BINS, TOKENS, Speech
 from torch import Tensor, nn
 
 from dualasr_lib.model.attention_decoder import DecoderConfig
-from dualasr_lib.model.ctc import torch_ctc_loss
 from dualasr_lib.model.decoder_layer import DecoderLayer
 from dualasr_lib.model.distillation import DistillationConfig
+from dualasr_lib.model.heads.registry import HeadsConfig
 from dualasr_lib.model.joint import JointModel
 from dualasr_lib.model.model_config import IntegrationName, ModelConfig
 from dualasr_lib.model.zipformer import subsampling
@@ -54,7 +54,7 @@ def model(integration: IntegrationName, aids: FrontAids | None = None, seed: int
         subsampling=SubsamplingConfig(channels=(8, 16, 24), aids=aids or FrontAids()),
         streaming=(StackConfig(layers=1, layer=layer), StackConfig(downsampling=2, layer=layer)),
         full=(StackConfig(layers=2, layer=layer),),
-        decoder=DecoderConfig(layers=2, dim=96, heads=4, feedforward=192),
+        heads=HeadsConfig(attention=DecoderConfig(layers=2, dim=96, heads=4, feedforward=192)),
     )
     return JointModel(config, DistillationConfig(), TOKENS, sos_eos=1).eval()
 
@@ -86,7 +86,7 @@ def shares(joint: JointModel, batch: Input, patch: pytest.MonkeyPatch) -> dict[s
 
     handles += [front.aids["block"].register_forward_hook(block) for front in blocks]
     with torch.no_grad():
-        joint(batch.features, batch.lens, batch.targets, CHUNK, torch_ctc_loss)
+        joint(batch.features, batch.lens, batch.targets, CHUNK)
     for handle in handles:
         handle.remove()
     return found
