@@ -99,7 +99,7 @@ def test_align_in_a_large_vocabulary() -> None:
 
 @pytest.mark.parametrize("text", [(1, 2, 3, 1), (2, 2, 1)])
 def test_a_text_that_does_not_fit(text: Text) -> None:
-    with pytest.raises(ValueError, match=rf"{len(text)} tokens .* fits into 3 frames"):
+    with pytest.raises(ValueError, match=rf"{len(text)} tokens needs 4 frames .* there are 3"):
         align(random_log_probs(3, 4, 1), text)
 
 
