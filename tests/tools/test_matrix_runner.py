@@ -48,7 +48,9 @@ def test_the_matrix_of_the_repository(matrix: tuple[MatrixConfig, list[Run]]) ->
         "sp-kd",
     ]
     groups = {cell.group for cell in config.cell}
-    assert groups == {"main", "weights", "items", "direction", "rivals", "integration", "depth"}
+    assert groups == {
+        *("main", "weights", "items", "direction", "rivals", "integration", "depth", "learning"),
+    }
     values = [json.dumps(run.values(), sort_keys=True) for run in found]
     assert len(set(values)) == len(values)
     assert {run.cell.config.name for run in found if run.seed == 1} == {
