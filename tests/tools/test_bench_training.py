@@ -297,7 +297,7 @@ def test_efficiency_of_the_published_encoder(monkeypatch: pytest.MonkeyPatch) ->
     setting = Setting(config=SMALL, utterances=1, seconds=1.0)
     bench = training.Bench(setting, setting, rounds=1, breakdown=False, clock="cpu")
     rows = {row.what: row for row in training.encoder_case(bench).rows}
-    assert rows["arithmetic efficiency (cpu)"].at_least == 0.65
+    assert rows["arithmetic efficiency (cpu)"].at_least == training.EFFICIENCY
     assert rows["arithmetic efficiency (wall)"].passed is None
 
 
