@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
@@ -43,13 +44,14 @@ each_choice = pytest.mark.parametrize("branches", BRANCHES)
 def batch(count: int, seed: int, frames: int = 80) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     lens = torch.randint(frames // 2, frames + 1, (count,), generator=generator).tolist()
+
+    def features(num_frames: int) -> Tensor:
+        """Noise around a spectrum of its own: noise alone makes all utterances alike."""
+        spectrum = 3.0 * torch.randn(80, generator=generator)
+        return spectrum + torch.randn(num_frames, 80, generator=generator)
+
     return collate(
-        [
-            Example(
-                f"u{seed}-{i}", "あい", n / 100, torch.randn(n, 80, generator=generator), (4, 5)
-            )
-            for i, n in enumerate(lens)
-        ]
+        [Example(f"u{seed}-{i}", "あい", n / 100, features(n), (4, 5)) for i, n in enumerate(lens)]
     )
 
 
