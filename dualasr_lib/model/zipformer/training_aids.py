@@ -23,8 +23,9 @@ _MOST_DROPOUT = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class FrontAids:
-    """Which of the published aids the front end has: each of them by itself, because they decide
-    how fast the whole model learns.
+    """Which of the published aids the front end has, each of them by itself.
+
+    AIDS.md has every place, published and ours; egs/csj/RESULTS.md what was measured.
     """
 
     identity_start: bool = True
