@@ -127,7 +127,7 @@ def test_streaming_equals_offline_search_of_the_same_chunk(data: Path, trained: 
     run("decode.py", *common, "--branch", "streaming", "--method", "1best")
     run("streaming_decode.py", *common, "--num-streams", 3)
     offline = read_summary(trained / "decode/streaming-1best", "eval1")
-    online = read_summary(trained / "decode/streaming-online-1best", "eval1")
+    online = read_summary(trained / "decode/streaming-online-1best-streams3", "eval1")
     for key in ("num_utterances", "num_ref_chars"):
         assert online[key] == offline[key]
     assert abs(online["cer"] - offline["cer"]) <= 0.001
