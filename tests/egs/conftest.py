@@ -67,7 +67,7 @@ def write_wav(path: Path, num_samples: int, sample_rate: int = 16000) -> None:
         file.writeframes(rng.integers(-3000, 3000, num_samples, dtype=np.int16).tobytes())
 
 
-def make_corpus(folder: Path, num_units: int = 4) -> Path:
+def _make_corpus(folder: Path, num_units: int = 4) -> Path:
     """Writes the tree; talks are the same whatever `folder` is."""
     csj = pytest.importorskip("lhotse.recipes.csj")
     wanted = [*csj._A01M0056, *csj._VALID, *(talk for talks in csj._EVAL for talk in talks)]
@@ -88,21 +88,27 @@ def make_corpus(folder: Path, num_units: int = 4) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_corpus() -> Callable[[Path, int], Path]:
+    """Makes a tiny tree in a folder, with a number of units to a talk."""
+    return _make_corpus
+
+
+@pytest.fixture(scope="session")
 def tiny_csj(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny tree, shared by all tests: read only."""
-    return make_corpus(tmp_path_factory.mktemp("tiny") / "csj")
+    return _make_corpus(tmp_path_factory.mktemp("tiny") / "csj")
 
 
 @pytest.fixture
 def own_csj(tmp_path: Path) -> Path:
     """A tiny tree to damage."""
-    return make_corpus(tmp_path / "csj")
+    return _make_corpus(tmp_path / "csj")
 
 
 @pytest.fixture
 def make_csj(tmp_path: Path) -> Callable[[str], Path]:
     """Makes a tiny tree of a given name under the test's folder."""
-    return lambda name: make_corpus(tmp_path / name)
+    return lambda name: _make_corpus(tmp_path / name)
 
 
 @pytest.fixture(scope="session")
