@@ -2,19 +2,24 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dualasr_lib.core.program import INTERRUPTED, is_users_error, one_line
-from dualasr_lib.recipe.corpus import Corpus, O
-from dualasr_lib.recipe.options import read_options
-from dualasr_lib.recipe.prepare import prepare
+
+if TYPE_CHECKING:
+    from dualasr_lib.recipe.corpus import Corpus, O
 
 __all__ = ["main"]
 
 
-def main(corpus: Corpus[O], arguments: Sequence[str] | None = None) -> int:
+def main(corpus: "Corpus[O]", arguments: Sequence[str] | None = None) -> int:
     """Command line (default: the program's); returns the exit code."""
+    from dualasr_lib.recipe.options import read_options
+
     try:
         wanted = read_options(corpus.options, corpus.description, arguments)
+        from dualasr_lib.recipe.prepare import prepare  # heavy, so after the options
+
         prepare(corpus, *wanted)
     except Exception as error:
         if not is_users_error(error):
