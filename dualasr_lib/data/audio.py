@@ -34,6 +34,8 @@ _READ_SECONDS = 1.0
 _PIPE_SECONDS = 0.1  # somebody may be speaking into it
 _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 0.01
+_CANCELLED = 0.01
+"""Of the energy that the mean of independent channels has."""
 _MP3_SLACK = 2 * 1152  # an MP3 header counts whole frames and the encoder's delay
 _UNKNOWN_BYTES = 0x7FFF0000  # programs that write into a pipe promise about 2 or 4 GiB
 _UNKNOWN_FRAMES = 1 << 60  # what libsndfile says of a flac file that was written into a pipe
@@ -107,13 +109,24 @@ class AudioFile:
 
     def _mono(self) -> Iterator[Any]:
         """(n,) float32 arrays at the file's rate, checked."""
+        energy = np.zeros(2)  # of the mean of the channels, and the mean of theirs
         done = clipped = 0
         with self.source.opened(self.path) as file:
             for piece in self._pieces(file):  # (n, channels)
                 self._check(piece, done)
                 clipped += int((np.abs(piece) >= _FULL_SCALE).sum())
                 done += len(piece)
-                yield piece.mean(axis=1, dtype=np.float32)
+                mono = piece.mean(axis=1, dtype=np.float32)
+                squares = np.square(piece, dtype=np.float64).mean(axis=1)
+                energy += np.square(mono, dtype=np.float64).sum(), squares.sum()
+                yield mono
+        if energy[0] * self.num_channels < _CANCELLED * energy[1]:
+            _LOG.warning(
+                "%s: its %d channels cancel each other, hardly anything is left of them together:"
+                " one is turned over; give one channel alone",
+                self.path,
+                self.num_channels,
+            )
         share = clipped / max(1, done * self.num_channels)
         if share > _CLIPPED_SHARE:
             _LOG.warning(

@@ -14,6 +14,15 @@ from dualasr_lib.core.text import read_lines
 
 __all__ = ["Entry", "read_entries"]
 
+_TIMES = frozenset({"id", "start", "duration"})
+_CUT = _TIMES | {"channel", "supervisions", "features", "recording", "custom", "type"}
+_SUPERVISION = _TIMES | {"recording_id", "channel", "text", "language", "speaker", "gender"}
+_SUPERVISION |= {"custom", "alignment"}
+_RECORDING = frozenset({"id", "sources", "sampling_rate", "num_samples", "duration"})
+_RECORDING |= {"channel_ids", "transforms"}
+_FEATURES = frozenset({"type", "num_frames", "num_features", "frame_shift", "sampling_rate"})
+_FEATURES |= {"start", "duration", "storage_type", "storage_path", "storage_key"}
+_FEATURES |= {"recording_id", "channels"}
 _REMEDY = "prepare.sh writes it: remove the markers from DATA/done/stage-3 on and run it again"
 
 
@@ -80,6 +89,9 @@ def _entry(cut: Any, with_text: bool) -> Entry:
     )
     if frames < 1 or bins < 1:
         raise ValueError(f"the features of {what} must not be empty, are {frames} x {bins}")
+    _only_known(cut, _CUT, what)
+    _only_known(cut.get("recording", {}), _RECORDING, f"the recording of {what}")
+    _only_known(features, _FEATURES, f"the features of {what}")
     path = _field(features, "storage_path", str, f"the features of {what}")
     return Entry(id_, _text(cut, what) if with_text else "", frames, bins, path)
 
@@ -89,6 +101,7 @@ def _text(cut: Any, what: str) -> str:
     if len(supervisions) != 1:
         raise ValueError(f"{what} must have one supervision, has {len(supervisions)}")
     where = f"the supervision of {what}"
+    _only_known(supervisions[0], _SUPERVISION, where)
     for name in ("id", "recording_id"):
         _field(supervisions[0], name, str, where)
     for name in ("start", "duration"):
@@ -105,6 +118,12 @@ def _field(item: Any, name: str, kind: Any, what: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"'{name}' of {what} has the wrong type: {str(value)[:40]!r}")
     return value
+
+
+def _only_known(item: Any, known: frozenset[str], what: str) -> None:
+    """lhotse's classes take no others."""
+    if isinstance(item, dict) and (others := item.keys() - known):
+        raise ValueError(f"{what} has the unknown field {min(others)!r}")
 
 
 def _number(value: float) -> float:

@@ -26,7 +26,7 @@ from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel
 from dualasr_lib.lattice.options import GraphConfig
 from dualasr_lib.lattice.path import Path
 
-__all__ = ["GraphSearch", "GraphState", "GraphStep"]
+__all__ = ["GraphSearch", "GraphState", "GraphStep", "readable_text"]
 
 
 class GraphState(NamedTuple):
@@ -102,7 +102,9 @@ class GraphSearch:
         return [self._step_one(rows, state) for rows, state in zip(log_probs, states)]
 
     def finish(self, state: GraphState) -> Path:
-        """Final path of a stream: the best whose text may end here; if none may, the best."""
+        """Final path of a stream: the best whose text may end here; if none may, the best, which
+        begins with all that was committed (with a lexicon its last word is not whole).
+        """
         ending = self._lm.final(state.lm)
         possible = np.flatnonzero(np.isfinite(ending))  # a scale of 0 allows no more than others
         if not len(possible):
@@ -191,6 +193,26 @@ def _stay(frame: Floats, state: GraphState) -> _Moves:
         np.concatenate([nothing, nothing[again]]),
         np.concatenate([state.score + frame[0], state.score[again] + frame[state.last[again]]]),
     )
+
+
+def readable_text(log_probs: Tensor, lm: LanguageModel) -> Path:
+    """The likeliest text by log_probs (S, V) alone that the model can read to its end.
+
+    For a model that cannot read every text, such as a lexicon: what is left to say where a list or
+    a lattice has nothing that it can read.
+    """
+    wide = GraphConfig(beam=60.0, max_active=500, token_beam=60.0, max_tokens=200)
+    return _ended(lm, GraphSearch(lm, wide, lm_scale=0.0).whole(log_probs))
+
+
+def _ended(lm: LanguageModel, path: Path) -> Path:
+    """The longest beginning of a path at which a text may end."""
+    states, size = _ints([lm.start]), 0
+    for i, token in enumerate(path.tokens, start=1):
+        states = lm.advance(states, np.full_like(states, token)).target
+        if len(states) and np.isfinite(lm.final(states)).any():
+            size = i
+    return Path(path.tokens[:size], path.frames[:size], path.score)
 
 
 def _path(state: GraphState, index: int, score: float) -> Path:

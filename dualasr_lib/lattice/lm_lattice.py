@@ -12,7 +12,7 @@ S encoder frames, V tokens (blank 0), P pairs of a frame, R arcs.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.best_path import emissions
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
 from dualasr_lib.lattice.fallback import Found, each_utterance
+from dualasr_lib.lattice.graph_search import readable_text
 from dualasr_lib.lattice.lm import Floats, Integers, LanguageModel
 from dualasr_lib.lattice.options import LmLatticeConfig
 from dualasr_lib.lattice.path import Path, SearchConfig
@@ -41,12 +42,17 @@ class LmLattice:
 
     fsa: Any
     """k2.Fsa; labels are emitted tokens (0: none), `ctc` and `lm` scores of each arc."""
+    instead: Path | None = None
+    """What is said where the model can read no text of what is kept: of all texts that it can
+    read, the likeliest by CTC.
+    """
 
     def best(self, lm_scale: float) -> Path:
         """The path whose CTC score plus `lm_scale` times its LM score is best; its score is
-        that sum. If the model can read no text of what is kept, it has no say: then this is the
-        best path of the whole lattice.
+        that sum. If the model can read no text of what is kept, this is `instead`.
         """
+        if self.instead is not None:
+            return self.instead
         weighted = self.fsa.clone()
         weighted.scores = self.fsa.ctc + lm_scale * self.fsa.lm
         best = k2.shortest_path(k2.create_fsa_vec([weighted]), use_double_scores=True)[0]
@@ -69,7 +75,13 @@ def lm_lattices(
 
     def build(rows: Tensor, sizes: Tensor, options: SearchConfig) -> list[LmLattice]:
         lattices = ctc_lattices(rows.cpu(), sizes, options)
-        return [_with_lm(lattices[index], lm, config.max_active) for index in range(len(rows))]
+        found = []
+        for index, size in enumerate(sizes.tolist()):
+            lattice = _with_lm(lattices[index], lm, config.max_active)
+            if lattice.instead is not None:
+                lattice = replace(lattice, instead=readable_text(rows[index, :size], lm))
+            found.append(lattice)
+        return found
 
     return each_utterance(build, log_probs, lens, config.lattice)
 
@@ -129,7 +141,7 @@ def _with_lm(lattice: Any, lm: LanguageModel, max_active: int) -> LmLattice:
     begins = lattice.arcs.row_splits(1).numpy().astype(np.int64)
     found = _joined(_compose(arcs, begins, lm, max_active))
     if not (found.label == -1).any():
-        return LmLattice(_fsa(arcs))  # no text can be read
+        return LmLattice(_fsa(arcs), Path((), (), 0.0))  # no text can be read
     return LmLattice(k2.connect(_fsa(found)))
 
 

@@ -34,10 +34,12 @@ from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.process import die_with_parent, told_by, worker_pool
 from dualasr_lib.recipe.stage import (
     Folders,
+    LeftOut,
     PrepareError,
     count_jsonl,
     progress,
     read_jsonl,
+    remember_left_out,
     write_jsonl,
 )
 
@@ -72,7 +74,7 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     done: dict[str, list[str]] = {split: [] for split in splits}
     for name in progress(_map(work, shards, options.jobs), num_shards, "features, shards"):
         done[name.rpartition("-")[0]].append(name)
-    bad = _report(done, folders.scratch, options)
+    bad = _report(done, folders, options)
     (folders.out / "features").mkdir(exist_ok=True)
     for split, names in done.items():
         for name in names:
@@ -127,7 +129,8 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
                 except _WriteError:
                     raise
                 except Exception as error:  # of whatever reads audio: reported, never dropped
-                    bad.append({"id": cut.id, "reason": told_by(str(error))})
+                    files = [source.source for source in cut.recording.sources]
+                    bad.append({"id": cut.id, "reason": told_by(str(error)), "files": files})
         write_atomically(folder / f"{shard.name}.bad.json", json.dumps(bad).encode())
         write_jsonl(manifest, done)
     except OSError as error:
@@ -200,11 +203,12 @@ def make_extractor(config: FbankConfig) -> KaldifeatFbank:
     return KaldifeatFbank(KaldifeatFbankConfig(frame_opts=frames, mel_opts=mel))
 
 
-def _report(done: Mapping[str, list[str]], folder: Path, options: Options) -> dict[str, int]:
+def _report(done: Mapping[str, list[str]], folders: Folders, options: Options) -> dict[str, int]:
     """Names the utterances without readable audio; goes on only if --allow-bad covers them, and
     returns how many there are in each split.
     """
     shards = [name for names in done.values() for name in names]
+    folder = folders.scratch
     bad = {name: json.loads((folder / f"{name}.bad.json").read_text()) for name in shards}
     items = [item for of_shard in bad.values() for item in of_shard]
     path = options.data_dir / "report" / "bad_utterances.json"
@@ -212,6 +216,8 @@ def _report(done: Mapping[str, list[str]], folder: Path, options: Options) -> di
     for item in items:
         print(f"bad utterance {item['id']}: {item['reason']}", file=sys.stderr)
     if len(items) <= options.allow_bad:
+        left_out = [LeftOut(i["id"], tuple(map(Path, i["files"]))) for i in items]
+        remember_left_out(folders, left_out, options.source)
         return {split: sum(len(bad[name]) for name in names) for split, names in done.items()}
     for name in shards:  # so that these are tried again when the audio has been repaired
         if bad[name]:

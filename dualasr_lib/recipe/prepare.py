@@ -9,6 +9,7 @@ When stages 1 to 5 are done, `data.json` says what the folder is; it is away whi
 made again.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,8 @@ def _run(stage: Stage, step: _Step, corpus: Corpus[O], options: O) -> None:
     stage.check_inputs()
     if stage.is_done():
         print(f"stage {stage.number}: {step.name}: done before", flush=True)
+        for line in stage.about_left_out(options.source):
+            print(line, file=sys.stderr, flush=True)
         return
     print(f"stage {stage.number}: {step.name}", flush=True)
     if stage.number <= _DESCRIBED:

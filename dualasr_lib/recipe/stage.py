@@ -22,22 +22,25 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import file_hash, write_atomically
 from dualasr_lib.core.text import read_lines
 
 __all__ = [
     "Folders",
+    "LeftOut",
     "PrepareError",
     "Stage",
     "count_jsonl",
     "lock",
     "progress",
     "read_jsonl",
+    "remember_left_out",
     "write_jsonl",
 ]
 
 T = TypeVar("T")
 
+_LEFT_OUT = "left_out.json"
 _FORMAT = 2
 """Of markers; 1 had none, and no lists of files."""
 
@@ -51,6 +54,36 @@ class Folders(NamedTuple):
 
     out: Path
     scratch: Path
+
+
+class LeftOut(NamedTuple):
+    """What a stage left out because of its files: it may be repaired one day."""
+
+    id: str
+    files: tuple[Path, ...]
+
+
+def remember_left_out(folders: Folders, items: Iterable[LeftOut], source: Path | None) -> None:
+    """Puts into the stage's marker what it left out, and what the files looked like.
+
+    Args:
+        source: the folder of the corpus, which may move.
+    """
+    found = [
+        {"id": item.id, "files": {_name(file, source): _stamp(file) for file in item.files}}
+        for item in items
+    ]
+    _write_json(folders.out.parent / _LEFT_OUT, found)
+
+
+def _name(file: Path, source: Path | None) -> str:
+    inside = source is not None and file.is_relative_to(source)
+    return str(file.relative_to(source)) if inside and source is not None else str(file)
+
+
+def _stamp(file: Path) -> str | None:
+    """Of the content; None where there is no such file."""
+    return file_hash(file) if file.is_file() else None
 
 
 class Stage:
@@ -115,6 +148,21 @@ class Stage:
             f" again remove '{self._marker}' and all later markers, or use another --data-dir"
         )
 
+    def about_left_out(self, source: Path | None) -> list[str]:
+        """What a stage that is done left out, and what of that has changed since: a line each."""
+        done = json.loads(self._marker.read_text(encoding="utf-8"))
+        items = done.get("left_out", [])
+        if not items:
+            return []
+        lines = [f"stage {self.number}: done without {_listed(items)}"]
+        if changed := [item for item in items if _has_changed(item["files"], source)]:
+            lines.append(
+                f"stage {self.number}: {_listed(changed)}: changed since, but still left out; to"
+                f" take in what was repaired remove '{self._marker}' and all later markers, and"
+                " run the same command again"
+            )
+        return lines
+
     def check_inputs(self) -> None:
         """Raises PrepareError if a stage that this one builds on has not been done."""
         for stage in self._needs:
@@ -145,6 +193,8 @@ class Stage:
             "hash": self.hash,
             "parameters": self._parameters,
         }
+        if (left_out := top / _LEFT_OUT).is_file():
+            marker |= {"left_out": json.loads(left_out.read_text(encoding="utf-8"))}
         _write_json(self._marker, marker)
         for folder in top.parent.glob(f"stage-{self.number}-*"):
             shutil.rmtree(folder)
@@ -166,6 +216,16 @@ class Stage:
         for name in sorted(set(former) - set(names)):
             (self._data_dir / name).unlink(missing_ok=True)
         _write_json(self._list, names)
+
+
+def _listed(items: list[dict[str, Any]]) -> str:
+    names = ", ".join(item["id"] for item in items[:5])
+    return f"{len(items)} ({names}{', ...' if len(items) > 5 else ''})"
+
+
+def _has_changed(files: dict[str, str | None], source: Path | None) -> bool:
+    # an absolute name stays what it is: `source / "/a"` is "/a"
+    return any(_stamp((source or Path()) / name) != stamp for name, stamp in files.items())
 
 
 def _write_json(path: Path, content: Any) -> None:

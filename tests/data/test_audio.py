@@ -187,3 +187,19 @@ def test_a_path_may_be_a_string(write: Write) -> None:
 def test_blocks_of_no_samples(write: Write) -> None:
     with pytest.raises(ValueError, match="num_samples"):
         next(open_audio(write(noise(10))).blocks(0))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "warned"),
+    [(1.0, -1.0, True), (1.0, -0.999, True), (1.0, 1.0, False), (1.0, 0.0, False), (0, 0, False)],
+)
+def test_channels_that_cancel_are_told(
+    tmp_path: Path, left: float, right: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their mean is silence: nothing would be recognised, and nobody would know why."""
+    tone = 0.3 * np.sin(np.arange(40000) / 7)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([left * tone, right * tone], axis=1), 16000)
+    for _ in open_audio(path).blocks(16000):
+        pass
+    assert any("2 channels cancel each other" in r.getMessage() for r in caplog.records) == warned

@@ -5,6 +5,7 @@ of the writer; the balance of what goes into a stage and what comes out.
 import json
 import struct
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,6 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
 pytest.importorskip("soundfile")
-
-from tiny_tree import make_corpus
 
 from dualasr_lib.recipe import features
 from dualasr_lib.recipe.balance import check_balance
@@ -88,15 +87,18 @@ def _float_wav(samples: "np.ndarray[Any, Any]") -> bytes:
 
 class Prepared(NamedTuple):
     data: Path
+    corpus: Path
     refused: str
     """What stage 4 said before --allow-bad."""
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(
+    make_corpus: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Prepared:
     """A corpus with all these talks, up to stage 4."""
     folder = tmp_path_factory.mktemp("units")
-    corpus, data = make_corpus(folder / "csj", num_units=2), folder / "data"
+    corpus, data = make_corpus(folder / "csj", 2), folder / "data"
     for talk, (units, seconds) in TALKS.items():
         _put(corpus, talk, units, seconds)
     swapped = corpus / "MORPH/SDB/core/A01M3006.sdb"
@@ -110,7 +112,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     with pytest.raises(PrepareError) as refused:
         prepare(CSJ, options, last=4)
     prepare(CSJ, CsjOptions(csj_dir=corpus, data_dir=data, jobs=1, allow_bad=6), last=4)
-    return Prepared(data, str(refused.value))
+    return Prepared(data, corpus, str(refused.value))
 
 
 def _utterances(data: Path, talk: str, folder: str = "utterances") -> list[dict[str, Any]]:
@@ -232,6 +234,46 @@ def test_audio_that_cannot_be_read_is_named_and_left_out_if_allowed(prepared: Pr
     for talk in ("A01M3030", "A01M3031"):
         kept = [cut["id"] for cut in _utterances(prepared.data, talk, "cuts")]
         assert kept == [f"{talk}_0001"]
+
+
+def _again(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What prepare.sh says when everything is done."""
+    capsys.readouterr()
+    prepare(CSJ, CsjOptions(csj_dir=prepared.corpus, data_dir=prepared.data, jobs=1), last=4)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_stage_that_left_something_out_says_so_and_sees_what_was_repaired(
+    prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = "stage 1: done without 2 (units of A01M3010 behind its end, units of A01M3011 behind"
+    first, fourth = _again(prepared, capsys)
+    assert first.startswith(done)
+    assert fourth.startswith("stage 4: done without 6 (A01M30")
+    for talk in ("A01M3010", "A01M3031"):
+        _put(prepared.corpus, talk, TALKS[talk].units, 6.0)
+    first, repaired, fourth, readable = _again(prepared, capsys)
+    assert first.startswith(done)
+    assert repaired.startswith("stage 1: 1 (units of A01M3010 behind its end): changed since, but")
+    assert f"remove '{prepared.data}/done/stage-1' and all later markers" in repaired
+    assert readable.startswith("stage 4: 3 (A01M3031_0002")
+    assert fourth.startswith("stage 4: done without 6")
+
+
+def test_a_talk_that_was_missing_is_seen_when_it_comes(
+    own_csj: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sdb = own_csj / "MORPH/SDB/noncore/A01M0097.sdb"
+    kept, data = sdb.read_bytes(), tmp_path / "data"
+    sdb.unlink()
+    prepare(CSJ, CsjOptions(csj_dir=own_csj, data_dir=data, jobs=1, allow_bad=1), last=1)
+    capsys.readouterr()
+    options = CsjOptions(csj_dir=own_csj, data_dir=data, jobs=1)
+    prepare(CSJ, options, last=1)
+    assert capsys.readouterr().err == "stage 1: done without 1 (A01M0097)\n"
+    sdb.write_bytes(kept)
+    prepare(CSJ, options, last=1)
+    assert "1 (A01M0097): changed since, but still left out" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_no_fault_of_the_audio(prepared: Prepared, tmp_path: Path) -> None:

@@ -273,12 +273,13 @@ def test_endings_that_cannot_be_reached_are_left_out() -> None:
     assert best.score == pytest.approx(score, abs=1e-4)
 
 
-def test_a_lattice_without_a_readable_text(tmp_path: File) -> None:
-    """Then the model has no say: the best path of the lattice is taken, not an empty text."""
+@pytest.mark.parametrize(("labels", "score"), [([1, 0, 0], -20.0), ([1, 3, 1], -40.0)])
+def test_a_lattice_without_a_readable_text(tmp_path: File, labels: list[int], score: float) -> None:
+    """`a` is no word, and none goes on with `c` behind it: the likeliest text of words is said."""
     log_probs = torch.full((3, 4), -20.0)
-    log_probs[range(3), [1, 0, 0]] = 0.0  # `a` is no word
+    log_probs[range(3), labels] = 0.0
     lm = make_lm("lexicon", tmp_path)
-    assert lattice_of(log_probs, lm).best(0.5).tokens == (1,)
-    log_probs = torch.full((3, 4), -20.0)
-    log_probs[range(3), [1, 3, 1]] = 0.0  # after `a`, no word goes on with `c`
-    assert lattice_of(log_probs, lm).best(0.5).tokens == (1, 3, 1)
+    for scale in (0.0, 0.5):
+        best = lattice_of(log_probs, lm).best(scale)
+        assert math.isfinite(text_score(lm, best.tokens))
+        assert best.score == score

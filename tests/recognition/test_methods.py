@@ -1,5 +1,6 @@
 """Every search by its name, on short log-probabilities; what a method refuses."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,7 @@ from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.lattice.graph_search import GraphSearch
 from dualasr_lib.lattice.intersecter import OnlineIntersecter
 from dualasr_lib.lattice.lexicon import LexiconLm
+from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.recognition.language import Language, default_lm, load_language
 from dualasr_lib.recognition.methods import registry
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, OnlineMethod
@@ -125,6 +127,26 @@ def test_every_method_searches(method: str, language: Language) -> None:
         paths = made.search(scales)(heard()).paths
         assert [path.tokens for path in paths] == OTHERWISE
     assert Scales() in made.grid or method not in WEIGHTED
+
+
+@pytest.mark.parametrize("method", sorted(WEIGHTED))
+@pytest.mark.parametrize("words", ["う う\n", "い い\nあい あ い\n", "ああ あ あ\n"])
+def test_only_words_of_the_lexicon_are_said(
+    method: str, words: str, arpa: Path, tmp_path: Path
+) -> None:
+    """With every method and weight; also where list and lattice have no text of such words."""
+    (tmp_path / "lexicon.txt").write_text(words, encoding="utf-8")
+    language = load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt")
+    assert language.lm is not None
+    made = offline_method(method, [], language)
+    for scale in (0.0, 0.3, 3.0):
+        paths = made.search(Scales(lm=scale))(heard()).paths
+        assert len(paths) == len(LABELS)
+        for path in paths:
+            assert math.isfinite(text_score(language.lm, path.tokens)), path
+            assert len(path.frames) == len(path.tokens)
+    if words.startswith("う"):
+        assert [path.tokens for path in paths] == [(C,)] * 2
 
 
 def test_the_registry() -> None:

@@ -1,5 +1,6 @@
 """n-best lists of CTC lattices with scores of others: what several methods choose from."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ LM_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 def propose_nbest(
     config: NbestConfig, lm: "LanguageModel | None" = None, heads: Sequence[str] = ()
 ) -> "Propose":
-    """n-best lists with CTC scores; with those of `lm` if given, and of other heads by name."""
+    """n-best lists with CTC scores; with those of `lm` if given, and of other heads by name. Texts
+    that `lm` cannot read are not listed.
+    """
     from dualasr_lib.decoding.hypothesis import ScoredText
     from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals
     from dualasr_lib.lattice.lm import text_score
@@ -36,7 +39,9 @@ def propose_nbest(
             for texts in found.results
         ]
         if lm is not None:
-            lists = [[t.scored("lm", text_score(lm, t.tokens)) for t in texts] for texts in lists]
+            rows = zip(heard.log_probs, heard.lens.tolist())
+            scored = [[t.scored("lm", text_score(lm, t.tokens)) for t in texts] for texts in lists]
+            lists = [_readable(texts, row[:size], lm) for texts, (row, size) in zip(scored, rows)]
         for head in heads:
             lists = _with_head(heard, lists, head)
         candidates = [
@@ -46,6 +51,24 @@ def propose_nbest(
         return Proposals(candidates, found.fallbacks)
 
     return propose
+
+
+def _readable(
+    texts: "list[ScoredText]", log_probs: "Tensor", lm: "LanguageModel"
+) -> "list[ScoredText]":
+    """Those that the model can read (with a lexicon: that consist of its words); if it can read
+    none, the likeliest text that it can.
+    """
+    from dualasr_lib.decoding.hypothesis import ScoredText
+    from dualasr_lib.lattice.graph_search import readable_text
+    from dualasr_lib.lattice.lm import text_score
+    from dualasr_lib.lattice.nbest import ctc_scores
+
+    if found := [text for text in texts if math.isfinite(text.scores["lm"])]:
+        return found
+    tokens = readable_text(log_probs, lm).tokens
+    ctc = ctc_scores(log_probs, [tokens])[0] if len(log_probs) else 0.0
+    return [ScoredText(tokens, {"ctc": ctc, "lm": text_score(lm, tokens)})]
 
 
 def propose_oracle(config: NbestConfig, detokenise: "Detokenise", unit: "Unit") -> "Propose":

@@ -15,7 +15,14 @@ from typing import Any
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.recipe.balance import check_balance
 from dualasr_lib.recipe.process import run_lhotse
-from dualasr_lib.recipe.stage import Folders, PrepareError, read_jsonl, write_jsonl
+from dualasr_lib.recipe.stage import (
+    Folders,
+    LeftOut,
+    PrepareError,
+    read_jsonl,
+    remember_left_out,
+    write_jsonl,
+)
 from egs.csj.local.corpus_check import (
     SAMPLE_RATE,
     TalkReport,
@@ -67,6 +74,7 @@ def run(options: CsjOptions, folders: Folders) -> None:
             write_jsonl(out / "manifests" / name, items)
             if kind == "supervisions":
                 kept += [item["id"] for item in items]
+    remember_left_out(folders, _repairable(reports, bad, options.csj_dir), options.csj_dir)
     named = _account([report for report in reports if report.talk.id not in bad], kept)
     summary = {
         "talks": len(reports) - len(bad),
@@ -76,6 +84,18 @@ def run(options: CsjOptions, folders: Folders) -> None:
         "units_left_out": named,
     }
     write_atomically(out / "manifests" / "check.json", json.dumps(summary, indent=1).encode())
+
+
+def _repairable(reports: list[TalkReport], bad: set[str], csj_dir: Path) -> Iterator[LeftOut]:
+    """Bad talks, and talks with units behind the end of their audio; of a talk that is not there
+    the files that would be it.
+    """
+    for talk, behind in ((report.talk, report.behind) for report in reports):
+        if talk.id in bad or behind:
+            sdb = [csj_dir / "MORPH" / "SDB" / p / f"{talk.id}.sdb" for p in ("core", "noncore")]
+            files = sdb if talk.sdb is None else [talk.sdb, *talk.wavs]
+            what = talk.id if talk.id in bad else f"units of {talk.id} behind its end"
+            yield LeftOut(what, tuple(files))
 
 
 def _account(reports: list[TalkReport], kept: list[str]) -> dict[str, list[str]]:
