@@ -259,7 +259,7 @@ class DecodeSetup:
         """Checkpoint, average and chunk, where they are not what they are by themselves."""
         config, usual = self.config, self.recogniser.config.chunk
         parts = [] if config.epoch is None else [f"epoch{config.epoch}"]
-        parts += [f"avg{config.avg}"] if config.avg else []
+        parts += [self.recogniser.average] if self.recogniser.average else []
         if branch in self.recogniser.model.encoders.chunked:
             chunk, left = config.chunk_ms, config.left_ms
             parts += [f"chunk{chunk}"] if chunk not in (None, usual.ms) else []
