@@ -126,7 +126,8 @@ def main() -> None:
         for branch in BRANCHES:
             recogniser.model.require(branch)
         data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
-        progress = Progress(f"{folder.name} {arguments.split}", "utterances")
+        total = data.size(arguments.split)
+        progress = Progress(f"{folder.name} {arguments.split}", "utterances", total)
         batches = _counted(data.split_batches(arguments.split), progress)
         measured = measure(recogniser.model, batches, recogniser.chunk())
         progress.close(", ".join(f"{k} {v:.5f}" for k, v in measured.losses.items()))

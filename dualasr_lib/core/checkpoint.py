@@ -18,7 +18,6 @@ __all__ = [
     "CheckpointError",
     "file_name",
     "find",
-    "find_end",
     "load",
     "newest",
     "prune",
@@ -107,22 +106,6 @@ def find(directory: Path, epoch: int | None) -> Path:
         wanted = "any checkpoint" if epoch is None else file_name(epoch)
         raise CheckpointError(f"{wanted} is wanted, but {directory} has {_names(directory)}")
     return path
-
-
-def find_end(directory: Path) -> Path:
-    """The newest checkpoint of the end of an epoch.
-
-    Raises:
-        CheckpointError: there is none; the message lists what there is.
-    """
-    ends = _ends(directory)
-    if not ends:
-        raise CheckpointError(
-            "a mean over epochs needs the checkpoint of the end of an epoch, epoch-N.pt, but "
-            f"{directory} has {_names(directory)}: train to the end of an epoch, or take the plain "
-            "weights (`avg` 0)"
-        )
-    return ends[-1]
 
 
 def prune(directory: Path, keep_last: int, keep_epochs: int) -> None:

@@ -1,11 +1,11 @@
 """Progress of anything that takes time: a bar on a terminal, elsewhere a line on stderr every ten
 seconds, with speed and time left.
 
-Time left follows the last steps, not the mean since the start: a stall (a validation, a tuning run)
-does not count for long.
+Time left follows the last calls, not the mean since the start. A stall (a validation, a tuning run)
+does not count, unless it comes again and again; things that are done in bursts (by workers, by
+streams in parallel) do.
 """
 
-import statistics
 import sys
 import time
 from collections import deque
@@ -18,6 +18,8 @@ __all__ = ["Progress", "watched"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WINDOW = 50  # calls whose speed counts
+_STALL = 0.25  # a call that took more of the window's time than this is a stall,
+_FEWEST = 5  # if there are more calls than that
 
 T = TypeVar("T")
 
@@ -49,7 +51,7 @@ class Progress:
         self._enabled = enabled
         self._done, self._first = done, done
         self._begun = self._last_line = self._last_call = time.monotonic()
-        self._speeds: deque[float] = deque(maxlen=_WINDOW)
+        self._paces: deque[tuple[float, int]] = deque(maxlen=_WINDOW)  # seconds, things
         self._bar: Any = None
         if enabled and self._stream.isatty():
             from tqdm import tqdm
@@ -75,7 +77,7 @@ class Progress:
         """`count` more are done; `status` is a short remark."""
         now = time.monotonic()
         if count > 0:
-            self._speeds.append((now - self._last_call) / count)
+            self._paces.append((now - self._last_call, count))
         self._last_call = now
         self._done += count
         if self._bar is not None:
@@ -116,20 +118,34 @@ class Progress:
         return f"{self._name}: {self._done}{of_all} {self._unit}"
 
     def _speed(self) -> str:
-        if not self._speeds:
+        if not self._paces:
             return ""
-        each = statistics.median(self._speeds)
+        each = _seconds_each(self._paces)
         pace = f"{each:.2f} s each" if each >= 0.1 else f"{1 / max(each, 1e-9):.0f} per second"
         if not self._total:
             return pace
         return f"{pace}, {timedelta(seconds=round(each * max(0, self._total - self._done)))} left"
 
 
+def _seconds_each(paces: Iterable[tuple[float, int]]) -> float:
+    """Mean seconds per thing of (seconds, things) pairs; the longest ones go while they stall."""
+    kept = sorted(paces)
+    whole = sum(seconds for seconds, _ in kept)
+    while len(kept) > _FEWEST and kept[-1][0] > _STALL * whole:
+        whole -= kept.pop()[0]
+    return sum(seconds for seconds, _ in kept) / sum(count for _, count in kept)
+
+
 def watched(
-    items: Iterable[T], name: str, unit: str, *, stream: TextIO | None = None
+    items: Iterable[T],
+    name: str,
+    unit: str,
+    total: int | None = None,
+    *,
+    stream: TextIO | None = None,
 ) -> Iterator[T]:
     """Yields `items` and shows how many there were so far: for what lasts within a step."""
-    with Progress(name, unit, stream=stream) as progress:
+    with Progress(name, unit, total, stream=stream) as progress:
         for item in items:
             yield item
             progress.add(1)

@@ -1,4 +1,4 @@
-"""Weights to recognise with, from checkpoints: plain ones, or exact means over spans of epochs.
+"""Weights to recognise with, from checkpoints: plain ones, or exact means over spans of steps.
 
 Training keeps A_k, the mean of the first k snapshots of the weights (`training.averaging`). The
 mean over the snapshots between two checkpoints needs only these two:
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from dualasr_lib.core.checkpoint import Checkpoint, file_name, find, find_end, load
+from dualasr_lib.core.checkpoint import Checkpoint, file_name, find, load
 
 __all__ = ["Weights", "average_between", "load_weights"]
 
@@ -25,32 +25,42 @@ class Weights(NamedTuple):
     config: dict[str, Any]
     fingerprints: dict[str, str]
     source: str
-    """Where they come from, for a report: `epoch-20.pt, mean over epochs (10, 20]`."""
+    """Where they come from, for a report: `epoch-20.pt, mean over steps (1000, 2000], since
+    epoch-10.pt`."""
+    label: str = ""
+    """Of a mean, for the name of results: `avg10`, or `avg10-step2040` of mid-epoch."""
 
 
 def load_weights(directory: Path, epoch: int | None = None, avg: int = 0) -> Weights:
     """Weights of the end of `epoch`, or their mean over `avg` epochs.
 
     Args:
-        epoch: None is the newest checkpoint; for a mean, the newest one of the end of an epoch.
-        avg: 0 gives the plain weights; K the mean over epochs (epoch - K, epoch].
+        epoch: None is the newest checkpoint, be it of the end of an epoch or of mid-epoch.
+        avg: 0 gives the plain weights; K the mean over the last K whole epochs up to there, and,
+            if it is of mid-epoch, the steps after them. In mid of the first epoch, 1 takes all.
 
     Raises:
         CheckpointError: a file is missing or damaged.
         ValueError: `avg` is negative or reaches before the first epoch, or no snapshot lies there.
     """
-    path = find_end(directory) if avg and epoch is None else find(directory, epoch)
+    path = find(directory, epoch)
     end = load(path)
     if avg == 0:
         return Weights(end.model, end.config, end.fingerprints, path.name)
-    if not 0 < avg <= end.epoch:
+    most = max(1, end.epoch)
+    if not 0 < avg <= most:
         raise ValueError(
-            f"`avg` must lie in 0..{end.epoch}, the epochs finished in {path.name}, but is {avg}"
+            f"`avg` must lie in 0..{most}, as {path.name} has {end.epoch} whole epochs behind it, "
+            f"but is {avg}"
         )
-    first = end.epoch - avg
+    first = max(0, end.epoch - avg)
     start = load(directory / file_name(first)) if first else None
-    source = f"{path.name}, mean over epochs ({first}, {end.epoch}]"
-    return Weights(average_between(end, start), end.config, end.fingerprints, source)
+    since = file_name(first) if first else "the start"
+    steps = f"({start.step if start else 0}, {end.step}]"
+    source = f"{path.name}, mean over steps {steps}, since {since}"
+    between = path.name != file_name(end.epoch)
+    label = f"avg{avg}-step{end.step}" if between else f"avg{avg}"
+    return Weights(average_between(end, start), end.config, end.fingerprints, source, label)
 
 
 def average_between(end: Checkpoint, start: Checkpoint | None = None) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.manifest import Entry, read_entries
-from dualasr_lib.data.sampling import BatchKey, TrainBatches, balanced_sampler
+from dualasr_lib.data.sampling import BatchKey, Dealt, TrainBatches, balanced_sampler
 from dualasr_lib.data.tokenizer import Tokenizer
 
 __all__ = ["DataModule", "Refused", "Utterance", "Word"]
@@ -106,18 +106,23 @@ class DataModule:
         augmenter = Augmenter(
             self._config.augment, self._noise(self._data_dir / noise) if noise else None
         )
-        sampler = balanced_sampler(
+        sample = partial(
+            balanced_sampler,
             cuts,
             max_duration=self._config.max_duration,
             num_buckets=min(self._config.num_buckets, kept),
             buffer_size=self._config.buffer_size,
             seed=seed,
-            rank=rank,
-            world_size=world_size,
         )
+
+        def deal(ranks: int) -> Dealt:
+            samplers = [sample(rank=each, world_size=ranks) for each in range(ranks)]
+            return Dealt(samplers, self._fingerprint(seed, ranks))
+
+        sampler = sample(rank=rank, world_size=world_size)
         make_batch = partial(_training_batch, self._tokenizer, augmenter)
         fingerprint = self._fingerprint(seed, sampler.world_size)
-        return TrainBatches(sampler, make_batch, self._config.num_workers, fingerprint)
+        return TrainBatches(sampler, make_batch, self._config.num_workers, fingerprint, deal)
 
     def refused(self) -> tuple[Refused, ...]:
         """The utterances of the split for training that are left out, and why."""

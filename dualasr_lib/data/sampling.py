@@ -1,13 +1,15 @@
 """Batches of a training epoch, resumable at any batch: lhotse's sampler, a data loader, a position.
 
 The order of an epoch is a function of (seed, epoch), augmentation of (seed, epoch, batch index),
-so the state to save is a position. Left out: what a batch contains (`data/datamodule.py`).
+so the state to save is a position. It counts batches in the order of the number of ranks that the
+epoch began with; another number of ranks shares out the rest of that order. Left out: what a batch
+contains (`data/datamodule.py`).
 """
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dualasr_lib.data.batch import Batch
 
-__all__ = ["BatchKey", "TrainBatches", "balanced_sampler"]
+__all__ = ["BatchKey", "Dealt", "TrainBatches", "balanced_sampler"]
 
 
 def balanced_sampler(
@@ -70,6 +72,15 @@ class BatchKey(NamedTuple):
         return self.seed, self.epoch, self.position
 
 
+class Dealt(NamedTuple):
+    """How some number of ranks would share out the epochs."""
+
+    samplers: Sequence[DynamicBucketingSampler]
+    """One for each rank."""
+    fingerprint: str
+    """Of data, options and the number of ranks."""
+
+
 class TrainBatches:
     """Iterates over one epoch, or over the rest of it after `load_state_dict`."""
 
@@ -79,8 +90,12 @@ class TrainBatches:
         make_batch: Callable[[BatchKey], Batch],
         num_workers: int,
         fingerprint: str,
+        deal: Callable[[int], Dealt],
     ) -> None:
-        self._sampler = sampler
+        """`deal` (number of ranks) lets a run go on that another number of ranks began."""
+        self._sampler, self._deal = sampler, deal
+        self._size = sampler.world_size
+        self._source, self._start = self._size, 0  # whose order it is, and where ours began in it
         self._dataset = _Dataset(make_batch)
         self._num_workers = num_workers
         self._fingerprint = fingerprint
@@ -90,11 +105,17 @@ class TrainBatches:
         """Epoch (0-based) of the next pass; another epoch starts at its first batch."""
         if epoch != self._epoch:
             self._epoch, self._position, self._finished = epoch, 0, False
+            self._source, self._start = self._size, 0
 
     def __iter__(self) -> Iterator[Batch]:
         if self._finished:
             self._position, self._finished = 0, False
-        keys = _Keys(self._sampler, self._epoch, self._position)
+            self._source, self._start = self._size, 0
+        keys: Sampler[BatchKey] = _Keys(self._sampler, self._epoch, self._position)
+        if self._source != self._size or self._start:
+            samplers = self._deal(self._source).samplers
+            start = self._start + self._position * self._size
+            keys = _SharedOut(samplers, self._epoch, start, self._sampler.rank, self._size)
         loader: DataLoader[Batch | _Failed] = DataLoader(
             self._dataset,
             sampler=keys,
@@ -116,7 +137,10 @@ class TrainBatches:
         return {
             "epoch": self._epoch,
             "position": self._position,
-            "fingerprint": self._fingerprint,
+            "fingerprint": self._fingerprint_of(self._source),
+            "ranks": self._size,
+            "source": self._source,
+            "start": self._start,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -125,16 +149,42 @@ class TrainBatches:
         Raises:
             ValueError: the state belongs to other data or other batching options.
         """
-        if state["fingerprint"] != self._fingerprint:
+        source = state.get("source", self._size)
+        self._check(state, source)
+        self._epoch, self._position = state["epoch"], state["position"]
+        self._source, self._start = source, state.get("start", 0)
+        self._finished = False
+
+    def redeal(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continues after what all ranks of a run with another number of ranks had yielded: their
+        next batches come in the same order, each once (the last round of the epoch is filled up).
+
+        Args:
+            states: of each of those ranks.
+
+        Raises:
+            ValueError: as `load_state_dict`.
+        """
+        state, ranks = states[0], len(states)
+        source = state.get("source", ranks)
+        self._check(state, source)
+        done = min(each["position"] for each in states)  # one may have been ahead of the others
+        self._epoch, self._position, self._finished = state["epoch"], 0, False
+        self._source, self._start = source, state.get("start", 0) + done * ranks
+
+    def _fingerprint_of(self, ranks: int) -> str:
+        return self._fingerprint if ranks == self._size else self._deal(ranks).fingerprint
+
+    def _check(self, state: Mapping[str, Any], ranks: int) -> None:
+        own = self._fingerprint_of(ranks)
+        if state["fingerprint"] != own:
             raise ValueError(
-                "a run that goes on in mid-epoch must have the data, number of processes and data "
-                f"options it was saved with ({state['fingerprint']}), but has others "
-                f"({self._fingerprint}): keep them until the end of the epoch, or remove the "
+                "a run that goes on in mid-epoch must have the data and data options it was saved "
+                f"with ({state['fingerprint']}), but has others ({own}): keep them "
+                "until the end of the epoch, or remove the "
                 f"newest checkpoints epoch-{state['epoch']}-step-*.pt, so that the run goes on "
                 "from the end of an epoch"
             )
-        self._epoch, self._position = state["epoch"], state["position"]
-        self._finished = False
 
 
 class _Keys(Sampler[BatchKey]):
@@ -149,6 +199,35 @@ class _Keys(Sampler[BatchKey]):
         for i, cuts in enumerate(islice(sampler, self._start, None), start=self._start):
             position = i * sampler.world_size + sampler.rank
             yield BatchKey(sampler.seed, self._epoch, position, cuts)
+
+
+class _SharedOut(Sampler[BatchKey]):
+    """The batches of several samplers in the order of their steps, from number `start` of them
+    all; `size` ranks take one each in turn, and this is `rank`.
+
+    The last round of the epoch repeats its own batches until each rank has one.
+    """
+
+    def __init__(
+        self,
+        samplers: Sequence[DynamicBucketingSampler],
+        epoch: int,
+        start: int,
+        rank: int,
+        size: int,
+    ) -> None:
+        self._samplers, self._epoch, self._start = samplers, epoch, start
+        self._rank, self._size = rank, size
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        for sampler in self._samplers:
+            sampler.set_epoch(self._epoch)
+        seed = self._samplers[0].seed
+        steps = zip(*self._samplers)
+        rest = islice(enumerate(chain.from_iterable(steps)), self._start, None)
+        while batches := list(islice(rest, self._size)):
+            number, cuts = batches[self._rank % len(batches)]
+            yield BatchKey(seed, self._epoch, number, cuts)
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

@@ -5,8 +5,8 @@
 
 Writes EXP/decode/<branch>-<method>/{recogs,errs,summary}-<split>; what is not default (checkpoint,
 average, chunk, options, language model, scales) stands in the folder's name, too. The model comes
-from the newest checkpoint; --epoch E takes another one, --avg K the mean over the K epochs up to
-it.
+from the newest checkpoint, of the end of an epoch or of mid-epoch; --epoch E takes the end of
+another one, --avg K the mean over the K whole epochs up to it and the steps after them.
 """
 
 import argparse

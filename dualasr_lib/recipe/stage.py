@@ -13,16 +13,14 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tqdm import tqdm
-
 from dualasr_lib.core.files import file_hash, write_atomically
+from dualasr_lib.core.progress import watched
 from dualasr_lib.core.text import read_lines
 
 __all__ = [
@@ -304,15 +302,5 @@ def _damaged(path: Path, number: int, error: Exception) -> PrepareError:
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes items on and shows how many: a bar on a terminal, else a line every five seconds."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=what)
-        return
-    start = shown = time.monotonic()
-    for i, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - shown > 5:
-            shown = now
-            left = (now - start) / i * (total - i)
-            print(f"  {what}: {i} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+    """Passes items on and shows how many, and the time left, as all programs do."""
+    return watched(items, what, "done", total)

@@ -37,6 +37,9 @@ class ValidData(Protocol):
     def fingerprint(self, split: str) -> str:
         """Of a split's manifest; ValueError if it is missing."""
 
+    def size(self, split: str) -> int:
+        """Utterances of a split."""
+
     def valid_batches(self) -> Iterable[Batch]:
         """All utterances of split `valid`."""
 
@@ -256,7 +259,7 @@ class DecodeSetup:
         """Checkpoint, average and chunk, where they are not what they are by themselves."""
         config, usual = self.config, self.recogniser.config.chunk
         parts = [] if config.epoch is None else [f"epoch{config.epoch}"]
-        parts += [f"avg{config.avg}"] if config.avg else []
+        parts += [self.recogniser.average] if self.recogniser.average else []
         if branch in self.recogniser.model.encoders.chunked:
             chunk, left = config.chunk_ms, config.left_ms
             parts += [f"chunk{chunk}"] if chunk not in (None, usual.ms) else []
@@ -301,7 +304,7 @@ class DecodeSetup:
         return scales_for(method, path, described, data, given)
 
     def _valid_batches(self) -> Iterable[Batch]:
-        progress = Progress("tuning on valid", "utterances")
+        progress = Progress("tuning on valid", "utterances", self._data.size(self._valid))
         for batch in self._data.valid_batches():
             yield batch
             progress.add(len(batch.ids))

@@ -10,6 +10,7 @@ Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new sampl
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ __all__ = [
     "weights_fingerprint",
 ]
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Recogniser:
@@ -56,18 +59,23 @@ class Recogniser:
     device: torch.device
     source: str
     """Which weights these are, for reports."""
+    average: str = ""
+    """Of a mean of weights, for the name of results: `avg10`, or `avg10-step2040` of mid-epoch."""
 
     @staticmethod
     def load(
         exp_dir: Path, data_dir: Path, device: torch.device, epoch: int | None = None, avg: int = 0
     ) -> "Recogniser":
-        """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs.
+        """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs and
+        what came after them (`core.weights.load_weights`).
 
         Raises:
             ValueError: no such checkpoint, a damaged one, or one trained with other tokens than
                 those of `data_dir`.
         """
         weights = load_weights(exp_dir, epoch, avg)
+        if avg:
+            _LOG.info("weights: %s", weights.source)
         config = from_dict(ExperimentConfig, current_config(weights.config))
         tokenizer = Tokenizer.load(data_dir / "lang")
         trained_with = weights.fingerprints.get("tokenizer")
@@ -80,7 +88,7 @@ class Recogniser:
         model.load_state_dict(current_weights(weights.state_dict))
         model = model.to(device).eval()
         prepare_for_inference(model)
-        return Recogniser(config, model, tokenizer, device, weights.source)
+        return Recogniser(config, model, tokenizer, device, weights.source, weights.label)
 
     def detokenise(self, tokens: Sequence[int]) -> str:
         """Text of token ids."""

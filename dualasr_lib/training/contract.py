@@ -4,11 +4,11 @@ The loop knows batches only by name (`ids`) and by `to(device)`, and losses only
 nothing here speaks of speech.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OutOfMemoryError",
+    "Redealable",
     "Run",
     "StepResult",
     "Term",
@@ -98,6 +99,14 @@ class Batches(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Makes the next pass start from that position."""
+
+
+@runtime_checkable
+class Redealable(Protocol):
+    """Batches that another number of ranks can go on with inside an epoch."""
+
+    def redeal(self, states: Sequence[Mapping[str, Any]], /) -> None:
+        """Makes the next pass start behind what all those ranks had handed out together."""
 
 
 Objective = Callable[[nn.Module, Any], StepResult]

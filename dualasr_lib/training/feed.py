@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dualasr_lib.training.contract import Batches
+from dualasr_lib.training.contract import Batches, Redealable
 from dualasr_lib.training.distributed import World, gather, sum_over_ranks
 from dualasr_lib.training.randomness import seed_all
 
@@ -26,19 +26,23 @@ class Feed:
         self._iterator: Iterator[Any] = iter(())
 
     def start(self, epoch: int, positions: list[Mapping[str, Any]] | None = None) -> None:
-        """Begins `epoch` (from 0), or goes on inside it from the position of each rank.
+        """Begins `epoch` (from 0), or goes on inside it from the position of each rank. Those of
+        another number of ranks are dealt anew.
 
         Raises:
-            ValueError: the positions are those of another number of processes.
+            ValueError: the batches cannot do that.
         """
         self._batches.set_epoch(epoch)
         if positions is not None:
-            if len(positions) != self._world.size:
+            if len(positions) == self._world.size:
+                self._batches.load_state_dict(positions[self._world.rank])
+            elif isinstance(self._batches, Redealable):
+                self._batches.redeal(positions)
+            else:
                 raise ValueError(
                     f"a run of {len(positions)} processes cannot go on in mid-epoch with "
                     f"{self._world.size}: start from a checkpoint at the end of an epoch"
                 )
-            self._batches.load_state_dict(positions[self._world.rank])
         self._iterator = iter(self._batches)
 
     def next_group(self, step: int) -> list[Any]:

@@ -179,7 +179,10 @@ class TrainState:
         self.log_lines = training["log_lines"]
         rank, meters = self.run.world.rank, training["meters"]
         self.meter.load_state_dict(meters[rank] if rank < len(meters) else {})
-        self.feed.start(self.epoch, training["positions"])
+        positions = training["positions"]
+        self.feed.start(self.epoch, positions)
+        if positions is not None and self.run.world.is_main:
+            _tell_redealt(len(positions), self.run.world.size, self.epoch)
 
 
 def _check_fingerprints(path: Path, saved: Mapping[str, str], own: Mapping[str, str]) -> None:
@@ -201,6 +204,16 @@ def _check_ranks(directory: Path, found: Sequence[tuple[int, int, str]]) -> None
         raise ValueError(
             f"all ranks must see the same checkpoint folder, but in {directory} they found {each}: "
             "put it on storage that all machines share"
+        )
+
+
+def _tell_redealt(before: int, now: int, epoch: int) -> None:
+    if before != now:
+        print(
+            f"saved by a run of {before} processes, going on with {now}: they share out the batches"
+            f" that are left of epoch {epoch}, in the same order, each once (the last round is "
+            "filled up); updates are larger or smaller than before by the number of processes",
+            file=sys.stderr,
         )
 
 

@@ -24,10 +24,10 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def left(line: str) -> tuple[float, float]:
     """Seconds per thing as a line of 1000 things says, and as its time left says."""
-    found = re.search(r": (\d+) of 1000 .* ([\d.]+) s each, 0:(\d+):(\d+) left", line)
+    found = re.search(r": (\d+) of 1000 .* ([\d.]+) s each, (\d+):(\d+):(\d+) left", line)
     assert found is not None, line
-    done, each, minutes, seconds = (float(group) for group in found.groups())
-    return each, (60 * minutes + seconds) / (1000 - done)
+    done, each, hours, minutes, seconds = (float(group) for group in found.groups())
+    return each, (3600 * hours + 60 * minutes + seconds) / (1000 - done)
 
 
 def test_lines_with_the_time_left(now: list[float]) -> None:
@@ -60,6 +60,29 @@ def test_the_time_left_follows_the_speed(now: list[float]) -> None:
             now[0] += 0.01 if number < 200 else 1.0
             progress.add(1)
     assert left(stream.getvalue().splitlines()[-1]) == (1.0, 1.0)
+
+
+def test_things_done_in_bursts(now: list[float]) -> None:
+    """Four workers end together, every 10 s: the median of the gaps would be 0."""
+    stream = io.StringIO()
+    with Progress("features", "shards", 1000, stream=stream) as progress:
+        for number in range(200):
+            now[0] += 10.0 if number % 4 == 0 else 0.001
+            progress.add(1)
+    each, of_time_left = left(stream.getvalue().splitlines()[-1])
+    assert each == pytest.approx(2.5, rel=0.1)
+    assert of_time_left == pytest.approx(2.5, rel=0.1)
+
+
+def test_a_validation_that_comes_again_and_again_counts(now: list[float]) -> None:
+    """Every 5 steps of 1 s, 20 s of it: a step costs 5 s, where the median says 1 s."""
+    stream = io.StringIO()
+    with Progress("training", "steps", 1000, stream=stream) as progress:
+        for step in range(1, 201):
+            now[0] += 21.0 if step % 5 == 0 else 1.0
+            progress.add(1)
+    each, of_time_left = left(stream.getvalue().splitlines()[-1])
+    assert (each, of_time_left) == (5.0, 5.0)
 
 
 def test_fast_things_are_counted_per_second(now: list[float]) -> None:
@@ -107,6 +130,14 @@ def test_watched_shows_how_far_it_is(now: list[float]) -> None:
     assert stream.getvalue().splitlines() == [
         f"validation: {count} batches  1.00 s each" for count in (10, 20, 30)
     ]
+
+
+def test_watched_of_a_known_number_says_the_time_left(now: list[float]) -> None:
+    """A stall in the middle does not count; the mean since the start would say 0:00:44."""
+    stream = io.StringIO()
+    for number in watched(range(30), "features", "done", 30, stream=stream):
+        now[0] += 100.0 if number == 5 else 1.0
+    assert "features: 16 of 30 done  1.00 s each, 0:00:14 left" in stream.getvalue().splitlines()
 
 
 def test_watched_is_a_bar_on_a_terminal() -> None:

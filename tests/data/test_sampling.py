@@ -2,8 +2,9 @@
 
 import random
 import statistics
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,7 +14,7 @@ from lhotse import CutSet
 from lhotse.dataset import DynamicBucketingSampler
 from lhotse.testing.dummies import dummy_cut
 
-from dualasr_lib.data.sampling import TrainBatches, balanced_sampler
+from dualasr_lib.data.sampling import BatchKey, Dealt, TrainBatches, balanced_sampler
 
 RANKS = 4
 OPTIONS = {"max_duration": 100.0, "num_buckets": 10, "buffer_size": 20000, "seed": 1}
@@ -91,7 +92,85 @@ def test_fewer_utterances_than_ranks_still_give_each_a_batch(cuts: CutSet) -> No
 
 def test_a_state_of_other_options_says_what_to_do(cuts: CutSet) -> None:
     sampler = balanced_sampler(cuts, rank=0, world_size=1, **OPTIONS)
-    old, new = (TrainBatches(sampler, pytest.fail, 0, name) for name in ("1f", "2e"))
+    old, new = (TrainBatches(sampler, pytest.fail, 0, name, pytest.fail) for name in ("1f", "2e"))
     old.set_epoch(3)
     with pytest.raises(ValueError, match=r"keep them until .*, or remove .*epoch-3-step-\*\.pt"):
         new.load_state_dict(old.state_dict())
+
+
+class _Named(NamedTuple):
+    """Instead of a batch: its place in the order (which its randomness follows), and its items."""
+
+    place: tuple[int, int, int]
+    ids: tuple[str, ...]
+
+
+def _named(key: BatchKey) -> Any:
+    return _Named(key.randomness, tuple(cut.id for cut in key.cuts))
+
+
+def _batches(cuts: CutSet, ranks: int) -> list[TrainBatches]:
+    """Those of each rank."""
+
+    def deal(size: int) -> Dealt:
+        samplers = [balanced_sampler(cuts, rank=r, world_size=size, **OPTIONS) for r in range(size)]
+        return Dealt(samplers, f"{size} ranks")
+
+    dealt = deal(ranks)
+    return [TrainBatches(s, _named, 0, dealt.fingerprint, deal) for s in dealt.samplers]
+
+
+def _take(batches: Sequence[TrainBatches], steps: int | None = None) -> list[Any]:
+    """The first steps of an epoch or the rest of one, all ranks in turn."""
+    taken = [list(islice(each, steps)) for each in batches]
+    assert len(set(map(len, taken))) == 1
+    return [batch for step in zip(*taken) for batch in step]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (4, 3), (3, 2), (2, 4)])
+def test_another_number_of_ranks_goes_on_in_the_same_order(
+    cuts: CutSet, before: int, after: int
+) -> None:
+    """Same batches with the same randomness, each once; only the last round may repeat some."""
+    some = cuts.subset(first=1500)
+    whole = _take(_batches(some, before))
+    begun, others = _batches(some, before), _batches(some, after)
+    head = _take(begun, 7)
+    assert head == whole[: 7 * before]
+    for each in others:
+        each.set_epoch(0)
+        each.redeal([one.state_dict() for one in begun])
+    first = _take(others, 3)
+    states = [one.state_dict() for one in others]
+    resumed = _batches(some, after)  # the same number of ranks again: load, not redeal
+    for each, state in zip(resumed, states):
+        each.set_epoch(0)
+        each.load_state_dict(state)
+    rest = first + _take(resumed)
+    left = whole[7 * before :]
+    assert rest[: len(left)] == left
+    assert len(rest) - len(left) < after
+    assert set(rest) == set(left)
+
+
+def test_a_redealt_epoch_can_be_dealt_back_and_the_next_is_as_ever(cuts: CutSet) -> None:
+    some = cuts.subset(first=1500)
+    whole = _take(_batches(some, 2))
+    begun, [alone], again = _batches(some, 2), _batches(some, 1), _batches(some, 2)
+    _take(begun, 5)
+    alone.redeal([one.state_dict() for one in begun])
+    assert _take([alone], 4) == whole[10:14]
+    for each in again:
+        each.redeal([alone.state_dict()])
+    assert _take(again) == whole[14:]
+    fresh = _batches(some, 2)
+    for each in (*again, *fresh):
+        each.set_epoch(1)
+    assert _take(again) == _take(fresh)
+
+
+def test_other_data_are_refused_by_a_redeal_too(cuts: CutSet) -> None:
+    [alone], begun = _batches(cuts, 1), _batches(cuts, 2)
+    states = [{**one.state_dict(), "fingerprint": "of others"} for one in begun]
+    with pytest.raises(ValueError, match=r"must have the data and data options .*of others"):
+        alone.redeal(states)

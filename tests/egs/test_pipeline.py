@@ -145,7 +145,7 @@ def test_user_errors_are_one_line(data: Path, trained: Path, tmp_path: Path) -> 
         ("decode.py", ["--exp-dir", tmp_path, "--data-dir", data, "--split", "eval1", "--branch",
                        "full"], str(tmp_path)),
         ("decode.py", ["--exp-dir", trained, "--data-dir", data, "--split", "eval9", "--branch",
-                       "full"], "csj_cuts_eval9.jsonl.gz"),
+                       "full"], "there is no split 'eval9'"),
         ("streaming_decode.py", ["--exp-dir", trained, "--data-dir", data, "--split", "eval1",
                                  "--chunk-ms", "60"], "multiple of each stack's downsampling"),
     )  # fmt: skip

@@ -62,7 +62,7 @@ def test_load_weights(tmp_path: Path) -> None:
     assert (plain.source, plain.fingerprints) == ("epoch-3.pt", {"t": "x"})
     torch.testing.assert_close(plain.state_dict["weight"].double(), weights[29])
     last = load_weights(tmp_path, epoch=2, avg=1)
-    assert last.source == "epoch-2.pt, mean over epochs (1, 2]"
+    assert last.source == "epoch-2.pt, mean over steps (10, 20], since epoch-1.pt"
     expected = torch.stack(weights[10:20]).mean(0).float()
     torch.testing.assert_close(last.state_dict["weight"], expected)
     everything = load_weights(tmp_path, epoch=3, avg=3)
@@ -75,22 +75,38 @@ def test_load_weights(tmp_path: Path) -> None:
         load_weights(tmp_path, epoch=2, avg=1)
 
 
-def test_a_mean_over_epochs_ends_with_an_epoch(tmp_path: Path) -> None:
-    """A newer checkpoint from mid-epoch gives the plain weights, but no mean over epochs."""
+def test_a_mean_goes_up_to_the_newest_checkpoint_of_mid_epoch(tmp_path: Path) -> None:
+    """It was left out silently, with all that the model had learnt since the end of the epoch."""
     weights, saved = _walk(30, 1, [10, 20, 25])
     between = saved[25]._replace(epoch=2)
     checkpoints.save(between, tmp_path / "epoch-2-step-25.pt")
-    with pytest.raises(CheckpointError, match=r"has epoch-2-step-25\.pt: train to the end"):
-        load_weights(tmp_path, avg=1)
     for step, name in ((10, "epoch-1.pt"), (20, "epoch-2.pt")):
         checkpoints.save(saved[step], tmp_path / name)
-    mean = load_weights(tmp_path, avg=1)
-    assert mean.source == "epoch-2.pt, mean over epochs (1, 2]"
-    expected = torch.stack(weights[10:20]).mean(0).float()
-    torch.testing.assert_close(mean.state_dict["weight"], expected)
+    for avg, first in ((1, 10), (2, 0)):
+        mean = load_weights(tmp_path, avg=avg)
+        assert mean.label == f"avg{avg}-step25"
+        expected = torch.stack(weights[first:25]).mean(0).float()
+        torch.testing.assert_close(mean.state_dict["weight"], expected)
+    assert load_weights(tmp_path, avg=1).source == (
+        "epoch-2-step-25.pt, mean over steps (10, 25], since epoch-1.pt"
+    )
+    end = load_weights(tmp_path, epoch=2, avg=1)
+    assert (end.label, end.source) == (
+        "avg1", "epoch-2.pt, mean over steps (10, 20], since epoch-1.pt"
+    )  # fmt: skip
     plain = load_weights(tmp_path)
-    assert plain.source == "epoch-2-step-25.pt"
+    assert (plain.source, plain.label) == ("epoch-2-step-25.pt", "")
     torch.testing.assert_close(plain.state_dict["weight"].double(), weights[24])
+
+
+def test_a_mean_in_the_first_epoch_is_over_all_steps(tmp_path: Path) -> None:
+    weights, saved = _walk(8, 1, [8])
+    checkpoints.save(saved[8]._replace(epoch=0), tmp_path / "epoch-0-step-8.pt")
+    mean = load_weights(tmp_path, avg=1)
+    assert mean.source == "epoch-0-step-8.pt, mean over steps (0, 8], since the start"
+    torch.testing.assert_close(mean.state_dict["weight"], torch.stack(weights).mean(0).float())
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1.*has 0 whole epochs.*but is 2"):
+        load_weights(tmp_path, avg=2)
 
 
 def test_period_is_checked() -> None:

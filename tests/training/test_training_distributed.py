@@ -98,6 +98,27 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
     _assert_same(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_another_number_of_ranks_goes_on_in_mid_epoch(tmp_path: Path, first: int) -> None:
+    """It was refused. The batches share out what is left, and the log says so."""
+    _run_alone(tmp_path / "one")
+    if first == 2:
+        _succeed(tmp_path / "two", "--steps", 7)
+        command = [sys.executable, str(_PROGRAM), str(tmp_path / "two")]
+        errors = subprocess.run(
+            command, env=_environment(), check=True, capture_output=True, text=True, timeout=120
+        ).stderr
+    else:
+        _run_alone(tmp_path / "two", "--steps", 7)
+        ended = _run_two(tmp_path / "two")
+        assert [rank.code for rank in ended] == [0, 0], ended
+        errors = ended[0].errors
+    assert f"saved by a run of {first} processes, going on with {3 - first}" in errors
+    assert "left of epoch 1, in the same order" in errors
+    assert list(_losses(tmp_path / "two")) == list(range(1, 13))
+    _assert_same(tmp_path / "two", tmp_path / "one")
+
+
 @pytest.mark.skipif(torch.__version__ < "2", reason="torchrun of torch 1.13.1 needs Python < 3.11")
 def test_torchrun_starts_the_ranks_and_stops_them_when_one_fails(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

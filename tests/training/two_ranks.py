@@ -5,7 +5,7 @@ A process on its own gets the joined batch: the shares of both ranks, and of `--
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class Shares(tiny_run.TinyBatches):
         super().__init__(num_batches=5 + world.rank)
         self._share = slice(None) if world.size == 1 else (slice(0, 2), slice(2, 6))[world.rank]
         self._join = join
+
+    def redeal(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Both ranks are behind the same batches, and one alone takes the joined ones."""
+        self._position = min(state["position"] for state in states)
 
     def __iter__(self) -> Iterator[tiny_run.TinyBatch]:
         waiting: list[tiny_run.TinyBatch] = []
