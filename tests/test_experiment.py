@@ -179,7 +179,7 @@ def test_a_single_branch_has_no_images(data_dir: Path) -> None:
 @each_choice
 def test_terms_are_those_of_the_branches(data_dir: Path, branches: tuple[Branch, ...]) -> None:
     found, model = made(data_dir, branches)
-    result = found.objective(model, batch(2, 1))
+    result = found.objective(model, batch(4, 1))
     expected = {f"{kind}_{b}" for kind in ("ctc", "attention") for b in branches}
     expected.add("impossible_utterances")
     if len(branches) == 2:
@@ -189,7 +189,7 @@ def test_terms_are_those_of_the_branches(data_dir: Path, branches: tuple[Branch,
     if "streaming" in branches:
         expected |= {"chunk_frames", "chunk_share/8", "chunk_share/16"}
     assert set(result.terms) == expected
-    assert result.weight == 6.0 and bool(result.loss.isfinite())
+    assert result.weight == 12.0 and bool(result.loss.isfinite())
     loss_shares = [float(result.terms[f"loss_share/{part}"].sum) for part in parts]
     assert sum(loss_shares) == pytest.approx(1.0) and min(loss_shares) > 0
     if "streaming" in branches:

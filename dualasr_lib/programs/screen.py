@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple, TextIO
 
-from dualasr_lib.metrics.alignment import align
-
 __all__ = ["Screen", "marked"]
 
 _GREY, _BOLD, _PLAIN = "\x1b[90m", "\x1b[1m", "\x1b[0m"
@@ -96,6 +94,8 @@ def marked(first: str, text: str) -> str:
 
 def _changes(first: str, text: str) -> Iterator[tuple[str, str]]:
     """Stretches of equal text, and of changed text, by turns."""
+    from dualasr_lib.metrics.alignment import align  # numpy, which --help does without
+
     for _, group in groupby(align(first, text), lambda pair: pair.ref == pair.hyp):
         pairs = list(group)
         yield "".join(p.ref or "" for p in pairs), "".join(p.hyp or "" for p in pairs)

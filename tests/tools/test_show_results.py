@@ -70,7 +70,7 @@ def test_splits_of_different_models_are_not_pooled(tmp_path: Path) -> None:
     found = show(tmp_path)
     assert found.returncode == 1
     assert "eval1+eval2" not in found.stdout
-    assert len(found.stdout.splitlines()) == 6  # header, two splits, three lines of notes
+    assert len(found.stdout.splitlines()) == 7  # header, two splits, four lines of notes
     assert "not pooled" in found.stderr
     assert "full 1best: eval1, eval2 differ in weights (a1, b2)" in found.stderr
     assert "Traceback" not in found.stderr
