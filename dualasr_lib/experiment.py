@@ -29,6 +29,7 @@ from dualasr_lib.model.distillation import similarity_gaps, similarity_images
 from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.model.heads.contract import Criteria
 from dualasr_lib.model.heads.ctc import CtcLossConfig
+from dualasr_lib.model.heads.transducer import TransducerHead
 from dualasr_lib.model.joint import (
     Branch,
     JointModel,
@@ -76,6 +77,7 @@ class Experiment:
         """Trains, or goes on training, in `run.directory`."""
         torch.manual_seed(self.config.training.seed)
         model = build_model(self.config, self.tokenizer).to(device)
+        _give_recursion(model)
         batches = self.data.train_batches(self.config.training.seed)
         if run.world.is_main:
             self._report_left_out(run.directory)
@@ -237,3 +239,12 @@ def _criteria(config: CtcLossConfig) -> Criteria:
         for branch, penalty in penalties.items()
     }
     return {"ctc": losses}
+
+
+def _give_recursion(model: JointModel) -> None:
+    """Tells the transducers who sums over alignments, where that is not they themselves."""
+    for head in model.heads.modules():
+        if isinstance(head, TransducerHead) and head.options.loss.implementation == "k2":
+            from dualasr_lib.lattice.transducer_loss import k2_recursion  # k2 is optional
+
+            head.recursion = k2_recursion

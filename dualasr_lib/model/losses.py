@@ -35,7 +35,9 @@ class LossConfig:
     """w_s, weight of the streaming branch."""
     full: float = 1.0
     """w_f, weight of the full-context branch."""
-    heads: Mapping[str, float] = field(default_factory=lambda: {"ctc": 0.3, "attention": 0.7})
+    heads: Mapping[str, float] = field(
+        default_factory=lambda: {"ctc": 0.3, "attention": 0.7, "transducer": 1.0}
+    )
     """a, weight of each head in its branches, by name."""
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     """The distillation terms."""

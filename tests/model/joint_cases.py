@@ -9,8 +9,10 @@ from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.heads.ctc import CtcHeadConfig
 from dualasr_lib.model.heads.registry import HeadsConfig
+from dualasr_lib.model.heads.transducer import TransducerHeadConfig
 from dualasr_lib.model.joint import JointModel, Targets
 from dualasr_lib.model.model_config import Branch, IntegrationName, ModelConfig
+from dualasr_lib.model.transducer.settings import TransducerConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.scheduled import set_step
@@ -60,7 +62,12 @@ def stack(downsampling: int = 1, dim: int = 16, dropout: float = 0.0) -> StackCo
 def heads_config(dropout: float = 0.0, **options: Any) -> HeadsConfig:
     """Small heads; `options` are fields of `HeadsConfig`."""
     decoder = DecoderConfig(layers=1, dim=16, heads=2, feedforward=16, dropout=dropout)
-    return HeadsConfig(**({"ctc": CtcHeadConfig(dropout=dropout), "attention": decoder} | options))
+    small: dict[str, Any] = {
+        "ctc": CtcHeadConfig(dropout=dropout),
+        "attention": decoder,
+        "transducer": TransducerHeadConfig(sizes=TransducerConfig(dim=16, joiner_dim=16)),
+    }
+    return HeadsConfig(**(small | options))
 
 
 def model_config(dropout: float = 0.0, heads: Any = None, **options: Any) -> ModelConfig:

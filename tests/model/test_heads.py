@@ -17,22 +17,33 @@ from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.heads.attention import AttentionHead
 from dualasr_lib.model.heads.contract import Head, HeadSizes, NbestTexts
-from dualasr_lib.model.heads.ctc import CtcHead, CtcHeadConfig, ctc_text_scores
+from dualasr_lib.model.heads.ctc import CtcHead, ctc_text_scores
 from dualasr_lib.model.heads.registry import HEADS, HeadsConfig
+from dualasr_lib.model.heads.transducer import TransducerHeadConfig
 from dualasr_lib.model.losses import LossConfig, total_loss
 from dualasr_lib.model.model_config import ModelConfig
+from dualasr_lib.model.transducer.settings import TransducerConfig
 
 SIZES = HeadSizes(vocab_size=5, dim=6, sos_eos=1)
-SUBSETS = [
-    subset for size in (1, 2) for subset in itertools.combinations(("ctc", "attention"), size)
+_TWO = [("ctc",), ("attention",), ("ctc", "attention")]
+PAIRS = [
+    *itertools.product(_TWO, _TWO),
+    (("ctc", "transducer"), ("ctc", "attention", "transducer")),
+    (("transducer",), ("attention", "transducer")),
+    (("ctc", "attention", "transducer"), ("transducer",)),
+    (("transducer",), ("attention",)),
 ]
+"""Heads of the streaming and of the full branch."""
 
 
 def head_of(name: str) -> Head:
     """A stirred head of five tokens that reads six channels."""
     torch.manual_seed(0)
-    decoder = DecoderConfig(layers=1, dim=8, heads=2, feedforward=8)
-    head = HEADS[name](CtcHeadConfig() if name == "ctc" else decoder, SIZES)
+    options = HeadsConfig(
+        attention=DecoderConfig(layers=1, dim=8, heads=2, feedforward=8),
+        transducer=TransducerHeadConfig(sizes=TransducerConfig(dim=8, joiner_dim=12)),
+    )
+    head = HEADS[name](getattr(options, name), SIZES)
     stir(head)
     return head.eval()
 
@@ -43,13 +54,12 @@ def states(lens: tuple[int, ...], seed: int = 0) -> Encoded:
     return Encoded(h, torch.tensor(lens))
 
 
-@pytest.mark.parametrize("streaming", SUBSETS)
-@pytest.mark.parametrize("full", SUBSETS)
+@pytest.mark.parametrize(("streaming", "full"), PAIRS)
 def test_any_subset_on_either_branch_trains(
     streaming: tuple[str, ...], full: tuple[str, ...]
 ) -> None:
     """Every parameter gets a gradient; what both branches have is distilled."""
-    kd = DistillationConfig(encoder_weight=2.0, head_weights={"attention": 3.0})
+    kd = DistillationConfig(encoder_weight=2.0, head_weights={"attention": 3.0, "transducer": 2.0})
     model = joint_model(kd, heads={"streaming": streaming, "full": full}).eval()
     losses = model(*make_batch(), CHUNK)
     assert {name: set(its) for name, its in losses.heads.items()} == {
@@ -57,10 +67,10 @@ def test_any_subset_on_either_branch_trains(
         for name in HEADS
         if name in {*streaming, *full}
     }
-    both = set(streaming) & set(full) & {"attention"}
-    assert losses.distilled is not None and losses.distilled.heads.keys() == both
+    both = [n for n in ("attention", "transducer") if n in streaming and n in full]
+    assert losses.distilled is not None and list(losses.distilled.heads) == both
     assert all(float(loss.detach()) > 0 for loss in losses.distilled.heads.values())
-    config = LossConfig(heads={"ctc": 0.25, "attention": 0.75}, distillation=kd)
+    config = LossConfig(heads={"ctc": 0.25, "attention": 0.75, "transducer": 1.5}, distillation=kd)
     parts = losses.parts(config)
     assert list(parts) == [
         "streaming", "full", "distillation_encoder", *(f"distillation_{n}" for n in both)
@@ -77,13 +87,13 @@ def test_any_subset_on_either_branch_trains(
     assert losses.impossible.shape == (3,)
 
 
-@pytest.mark.parametrize("streaming", SUBSETS)
-@pytest.mark.parametrize("full", SUBSETS)
+@pytest.mark.parametrize(("streaming", "full"), PAIRS)
 def test_branches_keep_what_they_say_whatever_the_other_has(
     streaming: tuple[str, ...], full: tuple[str, ...]
 ) -> None:
     """With the weights of the model of all heads, each loss is that of the model of all heads."""
-    whole = joint_model(seed=1).eval()
+    everything = {"streaming": tuple(HEADS), "full": tuple(HEADS)}
+    whole = joint_model(heads=everything, seed=1).eval()
     part = joint_model(heads={"streaming": streaming, "full": full}, seed=2).eval()
     weights = whole.state_dict()
     part.load_state_dict({name: weights[name] for name in part.state_dict()})
@@ -107,7 +117,10 @@ def test_one_head_may_be_shared_and_another_not() -> None:
     ("values", "message"),
     [
         ({"streaming": []}, r"each branch must have at least one head, but streaming has \[\]"),
-        ({"full": ["ctc", "tdt"]}, r"full must name heads \(ctc, attention\), but .* 'tdt'"),
+        (
+            {"full": ["ctc", "tdt"]},
+            r"full must name heads \(ctc, attention, transducer\), but .* 'tdt'",
+        ),
         ({"full": ["ctc", "ctc"]}, "full must name each head once"),
         (
             {"shared": ["ctc"], "full": ["attention"]},
@@ -259,6 +272,7 @@ def test_texts_of_attention_take_the_best_next_token() -> None:
 
 
 def test_heads_know_the_size_of_the_vocabulary() -> None:
-    model = joint_model()
+    model = joint_model(heads={"full": tuple(HEADS)})
     frames = model.frames(torch.randn(2, 3, 16), "full")
-    assert {name: tuple(said.shape) for name, said in frames.items()} == {"ctc": (2, 3, VOCAB)}
+    shapes = {"ctc": (2, 3, VOCAB), "transducer": (2, 3, 16)}  # of the joiner: see `TransducerHead`
+    assert {name: tuple(said.shape) for name, said in frames.items()} == shapes

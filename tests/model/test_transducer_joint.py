@@ -6,17 +6,13 @@ from joint_cases import model_config
 
 from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.heads.contract import Targets
-from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.model.heads.transducer import TransducerHead
 from dualasr_lib.model.joint import JointModel
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 
 @pytest.mark.parametrize("shared", [(), ("transducer",)])
-def test_joint_model_with_transducers(
-    monkeypatch: pytest.MonkeyPatch, shared: tuple[str, ...]
-) -> None:
-    monkeypatch.setitem(HEADS, TransducerHead.name, TransducerHead)
+def test_joint_model_with_transducers(shared: tuple[str, ...]) -> None:
     both = ("ctc", "transducer")
     heads = {"streaming": both, "full": both, "shared": shared}
     config = model_config(heads=heads, warm_up=200)

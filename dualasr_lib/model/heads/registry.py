@@ -11,10 +11,13 @@ from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.heads.attention import AttentionHead
 from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.heads.ctc import CtcHead, CtcHeadConfig
+from dualasr_lib.model.heads.transducer import TransducerHead, TransducerHeadConfig
 
 __all__ = ["HEADS", "HeadsConfig", "check_heads"]
 
-HEADS: dict[str, type[Head]] = {head.name: head for head in (CtcHead, AttentionHead)}
+HEADS: dict[str, type[Head]] = {
+    head.name: head for head in (CtcHead, AttentionHead, TransducerHead)
+}
 """By name. The order is that in which heads are built and logged; the first one of a branch gives
 the texts of validation."""
 
@@ -42,6 +45,8 @@ class HeadsConfig:
     """Each CTC head."""
     attention: DecoderConfig = field(default_factory=DecoderConfig)
     """Each attention decoder."""
+    transducer: TransducerHeadConfig = field(default_factory=TransducerHeadConfig)
+    """Each transducer."""
 
     def __post_init__(self) -> None:
         for name in ("streaming", "full", "shared"):
