@@ -170,5 +170,5 @@ def _hint(data: bytearray) -> str:
     if not data:
         return ": it is empty"
     if data[:2] == b"PK" or data[:1] == b"\x80":
-        return ": it looks like a torch checkpoint; dualasr-bundle EXP makes a bundle"
+        return ": it looks like a torch checkpoint, which is not a bundle"
     return ""

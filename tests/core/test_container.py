@@ -160,7 +160,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         ("", "must be a file, but is a folder"),
         ("empty", "is no bundle of this program: it is empty"),
         ("text", "is no bundle of this program"),
-        ("epoch-1.pt", "it looks like a torch checkpoint; dualasr-bundle EXP makes a bundle"),
+        ("epoch-1.pt", "it looks like a torch checkpoint, which is not a bundle"),
     ):
         with pytest.raises(ContainerError) as error:
             read_container(tmp_path / name)
