@@ -18,9 +18,9 @@ from benchmarks.posteriors import log_probs, write_bigram
 from benchmarks.report import Row
 from benchmarks.timing import measure, median
 from benchmarks.workloads import Setting, features_of
-from dualasr_lib.decoding.contract import OnlineSearch
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
+from dualasr_lib.decoding.one_head import OneHeadSearch
 from dualasr_lib.decoding.rescoring import Scales, rescored
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
@@ -139,7 +139,7 @@ def online_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
         yield Row(case, f"{name}, chunks / at once", ratio, at_most=1.5)
 
 
-def _stream(search: OnlineSearch, frames: Tensor) -> object:
+def _stream(search: OneHeadSearch, frames: Tensor) -> object:
     state = search.open()
     for chunk in frames.split(_CHUNK):
         state = search.step([chunk], [state])[0].state
@@ -161,7 +161,7 @@ def hour_rows(vocab_size: int, minutes: int) -> Iterator[Row]:
         yield Row(case, f"{name}, end / start", last / first, at_most=1.2)
 
 
-def _chunk_times(search: OnlineSearch, vocab_size: int, minutes: int) -> list[float]:
+def _chunk_times(search: OneHeadSearch, vocab_size: int, minutes: int) -> list[float]:
     """Milliseconds of each chunk of one stream."""
     state, times = search.open(), []
     for second in range(0, 60 * minutes, 8):
