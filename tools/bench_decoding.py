@@ -5,7 +5,7 @@
         [--config egs/csj/conf/small.toml] [--only lattice online hour second-pass] [--json FILE]
 
 CPU time of one thread, medians; compared things take turns in one run. Posteriors are made up
-(tools/benchmarks/posteriors.py) and described first. flashlight-text is measured beside ours if it
+(tools/bench/posteriors.py) and described first. flashlight-text is measured beside ours if it
 is installed: pip install flashlight-text==0.0.7
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from benchmarks.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
-from benchmarks.posteriors import describe, log_probs
-from benchmarks.report import HEADER, Row, announce, cells, write_json
-from benchmarks.workloads import Setting
+from bench.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
+from bench.posteriors import describe, log_probs
+from bench.report import HEADER, Row, announce, cells, write_json
+from bench.workloads import Setting
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from benchmarks.report import announce, write_json
-from benchmarks.streaming import percentile
+from analysis.pictures import write_picture
+from bench.report import announce, write_json
+from bench.streaming import percentile
 from matplotlib.figure import Figure
-from pictures import write_picture
 from torch import Tensor
 
 from dualasr_lib.core.program import run_program

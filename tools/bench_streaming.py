@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.report import announce, number, write_json
-from benchmarks.streaming import Load, Measured, measure_loads, percentile, target_ms
-from benchmarks.timing import median
-from benchmarks.workloads import Setting, build_encoder, is_yardstick
+from bench.report import announce, number, write_json
+from bench.streaming import Load, Measured, measure_loads, percentile, target_ms
+from bench.timing import median
+from bench.workloads import Setting, build_encoder, is_yardstick
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.rates import FRAME_SHIFT_MS, FRONT_END_MS

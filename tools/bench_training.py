@@ -27,9 +27,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from benchmarks.report import HEADER, Row, announce, cells, write_json
-from benchmarks.training import CASES, Bench, PartRow
-from benchmarks.workloads import Setting
+from bench.report import HEADER, Row, announce, cells, write_json
+from bench.training import CASES, Bench, PartRow
+from bench.workloads import Setting
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown

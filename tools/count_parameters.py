@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parameters import EncoderCounts, encoder_counts, joint_counts
-from benchmarks.report import write_json
-from benchmarks.workloads import SMALL, Setting, model_values
+from bench.parameters import EncoderCounts, encoder_counts, joint_counts
+from bench.report import write_json
+from bench.workloads import SMALL, Setting, model_values
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown

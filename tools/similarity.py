@@ -89,8 +89,8 @@ def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Me
 
 def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
     """Streaming, full, and their difference, a row per model; one scale for all differences."""
+    from analysis.pictures import write_picture
     from matplotlib.figure import Figure
-    from pictures import write_picture
 
     figure = Figure(figsize=(9, 2.9 * len(found)))
     axes = figure.subplots(len(found), 3, squeeze=False)

@@ -16,14 +16,14 @@ from typing import Any
 import bench_training
 import pytest
 import torch
+from bench import breakdown, training
+from bench.breakdown import OTHER, break_down, parts_of
+from bench.memory import Peak, peak_memory
+from bench.report import HEADER, Row, announce, cells
+from bench.timing import Gemm, Rate, Work, run_rounds, single_product
+from bench.training import PartRow, efficiencies, part_rows
+from bench.workloads import Setting, build_encoder, is_yardstick, train_encoder
 from bench_tiny import write_tiny
-from benchmarks import breakdown, training
-from benchmarks.breakdown import OTHER, break_down, parts_of
-from benchmarks.memory import Peak, peak_memory
-from benchmarks.report import HEADER, Row, announce, cells
-from benchmarks.timing import Gemm, Rate, Work, run_rounds, single_product
-from benchmarks.training import PartRow, efficiencies, part_rows
-from benchmarks.workloads import Setting, build_encoder, is_yardstick, train_encoder
 from torch import Tensor, nn
 
 from dualasr_lib.core.table import markdown

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.matrix.plan import Run
 from dualasr_lib.core.config import flatten
 from dualasr_lib.core.files import file_hash, write_atomically
 from dualasr_lib.data.folder import DataFolder
-from matrix.plan import Run
 
 __all__ = [
     "Record",

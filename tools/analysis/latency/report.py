@@ -5,10 +5,10 @@ columns mean.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from analysis.latency.cells import Cell
 from dualasr_lib.core.table import markdown
 from dualasr_lib.decoding.summary import main_unit
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval, cer_interval
-from latency.cells import Cell
 
 __all__ = ["Point", "pool", "table"]
 

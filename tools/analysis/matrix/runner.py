@@ -15,20 +15,20 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from benchmarks.parameters import size
+from bench.parameters import size
 
+from analysis.matrix.folder import Record, differences, read_record, record_file, write_record
+from analysis.matrix.plan import MatrixConfig, Run
+from analysis.matrix.steps import Step, Workplace, steps
 from dualasr_lib.configuration import build_model
 from dualasr_lib.core.program import INTERRUPTED
 from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.tokenizer import Tokenizer
-from matrix.folder import Record, differences, read_record, record_file, write_record
-from matrix.plan import MatrixConfig, Run
-from matrix.steps import Step, Workplace, steps
 
 __all__ = ["Runner"]
 
 _LOG = logging.getLogger(__name__)
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _LAST_LINES = 5
 
 

@@ -1,10 +1,10 @@
 """Proves an environment by using every package once; prints a table; exit code 1 if anything fails.
 
-    python tools/check_setup.py [--lane default|torch2]
+    python tools/setup/check_setup.py [--lane default|torch2]
 
 Called by tools/setup.sh. Each package does a small piece of real work whose right answer is known,
-and versions are compared with tools/requirements/. What the packages say meanwhile is shown only
-where one fails. Left out: speed, GPUs and the project's own tests.
+and versions are compared with tools/setup/requirements/. What the packages say meanwhile is shown
+only where one fails. Left out: speed, GPUs and the project's own tests.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 __all__ = ["PROOFS", "Proof", "Row", "check", "main", "pins"]
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _REQUIREMENTS = {
     "default": ("bootstrap.txt", "default.txt", "k2.txt", "kaldifeat.txt"),
     "torch2": ("bootstrap.txt", "torch2.txt"),
@@ -326,7 +326,7 @@ def pins(lane: str) -> dict[str, str]:
     """Package -> version, as the lane's requirement files say."""
     pins: dict[str, str] = {}
     for file in _REQUIREMENTS[lane]:
-        text = (_ROOT / "tools" / "requirements" / file).read_text(encoding="utf-8")
+        text = (_ROOT / "tools" / "setup" / "requirements" / file).read_text(encoding="utf-8")
         pins.update(re.findall(r"^([\w.-]+)==([\w.]+)", text, flags=re.MULTILINE))
     return pins
 

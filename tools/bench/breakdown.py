@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import Work
+from bench.timing import Work
 
 __all__ = ["OTHER", "PartTimes", "break_down", "parts_of"]
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from benchmarks.joint import build_joint
-from benchmarks.workloads import Setting, build_encoder, encoder_config, model_values
+from bench.joint import build_joint
+from bench.workloads import Setting, build_encoder, encoder_config, model_values
 from dualasr_lib.model.heads.contract import HeadSizes
 from dualasr_lib.model.heads.ctc import CtcHead, CtcHeadConfig
 from dualasr_lib.model.zipformer.stacks import Zipformer

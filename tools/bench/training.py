@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.breakdown import OTHER, PartTimes, break_down
-from benchmarks.joint import build_joint, joint_work, train_joint
-from benchmarks.memory import Peak, peak_memory
-from benchmarks.report import Row
-from benchmarks.timing import (
+from bench.breakdown import OTHER, PartTimes, break_down
+from bench.joint import build_joint, joint_work, train_joint
+from bench.memory import Peak, peak_memory
+from bench.report import Row
+from bench.timing import (
     Gemm,
     Rate,
     Rounds,
@@ -23,7 +23,7 @@ from benchmarks.timing import (
     timed_step,
     total,
 )
-from benchmarks.transducer import (
+from bench.transducer import (
     k2_work,
     make_task,
     our_work,
@@ -32,7 +32,7 @@ from benchmarks.transducer import (
     weight_bytes,
     worthy_share,
 )
-from benchmarks.workloads import (
+from bench.workloads import (
     YARDSTICK,
     Setting,
     build_encoder,

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from benchmarks.breakdown import parts_of
-from benchmarks.timing import Work
-from benchmarks.workloads import (
+from bench.breakdown import parts_of
+from bench.timing import Work
+from bench.workloads import (
     Setting,
     clear_gradients,
     features_of,

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from analysis.latency.cells import Cell, Decode, Made, obtain
+from analysis.latency.report import Point, pool
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.datamodule import DataModule, Utterance
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
@@ -35,8 +37,6 @@ from dualasr_lib.recognition.decode_setup import DecodeSetup, ReadyOnline
 from dualasr_lib.recognition.methods.registry import DEFAULT, find
 from dualasr_lib.recognition.recogniser import StreamingPath
 from dualasr_lib.recognition.scoring import scoring_of
-from latency.cells import Cell, Decode, Made, obtain
-from latency.report import Point, pool
 
 __all__ = ["Curve", "Plan", "shown_at_the_end"]
 

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.matrix.folder import Record, differences, read_record, record_file
+from analysis.matrix.plan import Cell, CellConfig, MatrixConfig, Run
+from analysis.matrix.steps import Workplace, steps
 from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.results import Result, read_result
@@ -17,9 +20,6 @@ from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.model.joint import BRANCHES
 from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.naming import ResultName
-from matrix.folder import Record, differences, read_record, record_file
-from matrix.plan import Cell, CellConfig, MatrixConfig, Run
-from matrix.steps import Workplace, steps
 
 __all__ = ["MatrixResults", "RunResult", "collect", "read_results", "write_results"]
 

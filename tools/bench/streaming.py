@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.timing import Gemm, Rate, Time, measure, median
-from benchmarks.workloads import Setting, encoder_config, generator, model_values
+from bench.timing import Gemm, Rate, Time, measure, median
+from bench.workloads import Setting, encoder_config, generator, model_values
 from dualasr_lib.core.rates import FRONT_END_STRIDE
 from dualasr_lib.model.encoder import EncoderState, StreamingEncoder
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps

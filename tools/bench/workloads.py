@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmarks.breakdown import parts_of
-from benchmarks.timing import Work
+from bench.breakdown import parts_of
+from bench.timing import Work
 from dualasr_lib.core.config import from_dict, override, read_toml
 from dualasr_lib.core.rates import FRAME_SHIFT_MS
 from dualasr_lib.model.encoder import StreamingEncoder, encoder_lens

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from analysis.matrix.results import MatrixResults, RunResult
 from dualasr_lib.metrics.bootstrap import (
     BootstrapConfig,
     Interval,
@@ -11,7 +12,6 @@ from dualasr_lib.metrics.bootstrap import (
     relative_cerr_over_seeds,
 )
 from dualasr_lib.model.joint import BRANCHES
-from matrix.results import MatrixResults, RunResult
 
 __all__ = ["Comparison", "Rate", "Table"]
 

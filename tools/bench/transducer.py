@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Work
-from benchmarks.workloads import (
+from bench.timing import Work
+from bench.workloads import (
     Setting,
     build_encoder,
     clear_gradients,

@@ -1,10 +1,10 @@
 """The tables of a matrix as Markdown, group by group."""
 
+from analysis.matrix.results import MatrixResults
+from analysis.matrix.statistics import Comparison, Rate, Table
 from dualasr_lib.core.table import markdown
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
 from dualasr_lib.model.joint import BRANCHES
-from matrix.results import MatrixResults
-from matrix.statistics import Comparison, Rate, Table
 
 __all__ = ["report"]
 

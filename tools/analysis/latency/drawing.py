@@ -5,9 +5,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pictures import write_picture
 
-from latency.report import Point
+from analysis.latency.report import Point
+from analysis.pictures import write_picture
 
 __all__ = ["draw"]
 

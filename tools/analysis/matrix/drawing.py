@@ -4,9 +4,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pictures import write_picture
 
-from matrix.statistics import Comparison, Table
+from analysis.matrix.statistics import Comparison, Table
+from analysis.pictures import write_picture
 
 __all__ = ["draw"]
 

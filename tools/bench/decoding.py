@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.joint import build_joint
-from benchmarks.posteriors import log_probs, write_bigram
-from benchmarks.report import Row
-from benchmarks.timing import measure, median
-from benchmarks.workloads import Setting, features_of
+from bench.joint import build_joint
+from bench.posteriors import log_probs, write_bigram
+from bench.report import Row
+from bench.timing import measure, median
+from bench.workloads import Setting, features_of
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.one_head import OneHeadSearch

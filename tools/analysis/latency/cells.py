@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from analysis.latency.emissions import emissions_file, read_emissions, write_emissions
 from dualasr_lib.decoding.hypothesis import Hypothesis
 from dualasr_lib.decoding.results import Result, read_result
 from dualasr_lib.decoding.summary import RunInfo, main_unit
 from dualasr_lib.decoding.writer import result_files, write_results
-from latency.emissions import emissions_file, read_emissions, write_emissions
 
 __all__ = ["Cell", "Decode", "Made", "obtain"]
 

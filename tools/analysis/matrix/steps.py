@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.matrix.folder import Record
+from analysis.matrix.plan import MatrixConfig, Run
 from dualasr_lib.recognition.methods.registry import DEFAULT
-from matrix.folder import Record
-from matrix.plan import MatrixConfig, Run
 
 __all__ = ["Step", "Workplace", "steps"]
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 class Workplace(NamedTuple):
