@@ -11,29 +11,18 @@ tokens).
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from bench.parameters import EncoderCounts, encoder_counts, joint_counts
-from bench.report import write_json
-from bench.workloads import SMALL, Setting, model_values
+from typing import TYPE_CHECKING, Any
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
+if TYPE_CHECKING:
+    from bench.parameters import EncoderCounts
+
+
 _VOCAB = 500
-PUBLISHED = {
-    "small": {"encoder": SMALL, "ctc_symmetric": 22.1e6},
-    "medium": {"ctc_symmetric": 64.3e6},
-    "large": {"ctc_symmetric": 147.0e6},
-}
-"""Name of the file -> published parameters of what `EncoderCounts` calls so."""
-_WHAT = {
-    "encoder": "streaming encoder, no head",
-    "ctc_causal": f"with CTC head, V = {_VOCAB}",
-    "ctc_symmetric": f"full-context convolutions, CTC head, V = {_VOCAB}",
-}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,30 +37,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def encoder_lines(name: str, counts: EncoderCounts) -> list[tuple[str, ...]]:
-    """Lines of the table of encoders."""
-    published = PUBLISHED.get(name.rpartition("/")[2], {})
-    lines = []
-    for key, what in _WHAT.items():
-        count, known = getattr(counts, key), published.get(key)
-        compared = ("", "")
-        if known is not None:
-            compared = (f"{known / 1e6:.2f}", f"{100.0 * (count / known - 1.0):+.2f}")
-        lines.append((name, what, f"{count / 1e6:.3f}", *compared))
-    return lines
-
-
-def joint_lines(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
-    """The table of joint models: a line per part, a column per configuration, millions."""
-    parts = list(dict.fromkeys(part for count in counts.values() for part in count))
-    lines = [("part, millions", *counts)]
-    for part in parts:
-        found = (count.get(part, 0) for count in counts.values())
-        lines.append((part, *(f"{number / 1e6:.3f}" if number else "-" for number in found)))
-    totals = (sum(count.values()) for count in counts.values())
-    return [*lines, ("total", *(f"{number / 1e6:.3f}" for number in totals))]
-
-
 def names_of(paths: Sequence[Path]) -> list[str]:
     """Names of files, with those of their folders, or whole, where these are not unique."""
     for names in ([path.stem for path in paths], [f"{p.parent.name}/{p.stem}" for p in paths]):
@@ -82,6 +47,10 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def main() -> None:
     arguments = parse_arguments()
+    from bench.parameters import encoder_counts, encoder_lines, joint_counts, joint_lines
+    from bench.report import write_json  # what is heavy, after the options
+    from bench.workloads import Setting, model_values
+
     encoders: dict[str, EncoderCounts] = {}
     joint: dict[str, dict[str, int]] = {}
     for name, path in zip(names_of(arguments.config), arguments.config):
@@ -93,7 +62,7 @@ def main() -> None:
             joint[name] = joint_counts(setting)
     lines = [("size", "what", "millions", "published", "difference %")]
     for name, counts in encoders.items():
-        lines += encoder_lines(name, counts)
+        lines += encoder_lines(name, counts, _VOCAB)
     print(markdown(lines))
     if joint:
         print(f"\nJoint models, V = {arguments.vocab_size}\n\n{markdown(joint_lines(joint))}")

@@ -14,30 +14,25 @@ data cannot: they depend on b. EXP/similarity-<split>.json keeps them.
 and their difference.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.core.table import markdown
-from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataModule
-from dualasr_lib.model.distillation import (
-    DistillationConfig,
-    similarities,
-    similarity_gaps,
-)
-from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
-from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.recognition.recogniser import Recogniser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.data.batch import Batch
+    from dualasr_lib.model.joint import Branch, JointModel
+    from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 
 class Measured(NamedTuple):
@@ -64,6 +59,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Measured:
     """Losses and matrices of a model of two branches, in evaluation mode."""
+    import torch
+
+    from dualasr_lib.model.distillation import DistillationConfig, similarities, similarity_gaps
+    from dualasr_lib.model.joint import Targets
+
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
     count, fullest = 0, 0
@@ -117,6 +117,11 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
+    from dualasr_lib.core.device import local_device  # what is heavy, after the options
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.model.joint import BRANCHES
+    from dualasr_lib.recognition.recogniser import Recogniser
+
     if arguments.png:
         import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     device = local_device(arguments.device)

@@ -11,15 +11,14 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sentencepiece
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.data.pieces import PieceType
 
-__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "PieceType", "Tokenizer"]
-
-PieceType = Literal["char", "unigram", "bpe"]
+__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "Tokenizer"]
 
 BLANK, SOS_EOS, UNK = "<blk>", "<sos/eos>", "<unk>"
 MODEL_FILE, TOKENS_FILE = "sentencepiece.model", "tokens.txt"

@@ -1,16 +1,37 @@
-"""Parameter counts of encoders and joint models, by part."""
+"""Parameter counts of encoders and joint models, by part, beside the published sizes."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import nn
 
 from bench.joint import build_joint
-from bench.workloads import Setting, build_encoder, encoder_config, model_values
+from bench.workloads import SMALL, Setting, build_encoder, encoder_config, model_values
 from dualasr_lib.model.heads.contract import HeadSizes
 from dualasr_lib.model.heads.ctc import CtcHead, CtcHeadConfig
 from dualasr_lib.model.zipformer.stacks import Zipformer
 
-__all__ = ["EncoderCounts", "encoder_counts", "joint_counts", "size"]
+__all__ = [
+    "PUBLISHED",
+    "EncoderCounts",
+    "encoder_counts",
+    "encoder_lines",
+    "joint_counts",
+    "joint_lines",
+    "size",
+]
+
+PUBLISHED = {
+    "small": {"encoder": SMALL, "ctc_symmetric": 22.1e6},
+    "medium": {"ctc_symmetric": 64.3e6},
+    "large": {"ctc_symmetric": 147.0e6},
+}
+"""Name of the file -> published parameters of what `EncoderCounts` calls so."""
+_WHAT = {
+    "encoder": "streaming encoder, no head",
+    "ctc_causal": "with CTC head, V = {}",
+    "ctc_symmetric": "full-context convolutions, CTC head, V = {}",
+}
 
 
 class EncoderCounts(NamedTuple):
@@ -52,6 +73,30 @@ def joint_counts(setting: Setting) -> dict[str, int]:
         part = _part(name)
         counts[part] = counts.get(part, 0) + parameter.numel()
     return counts
+
+
+def encoder_lines(name: str, counts: EncoderCounts, vocab_size: int) -> list[tuple[str, ...]]:
+    """Lines of the table of encoders; the heads of `counts` have `vocab_size` tokens."""
+    published = PUBLISHED.get(name.rpartition("/")[2], {})
+    lines = []
+    for key, what in _WHAT.items():
+        count, known = getattr(counts, key), published.get(key)
+        compared = ("", "")
+        if known is not None:
+            compared = (f"{known / 1e6:.2f}", f"{100.0 * (count / known - 1.0):+.2f}")
+        lines.append((name, what.format(vocab_size), f"{count / 1e6:.3f}", *compared))
+    return lines
+
+
+def joint_lines(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
+    """The table of joint models: a line per part, a column per configuration, millions."""
+    parts = list(dict.fromkeys(part for count in counts.values() for part in count))
+    lines = [("part, millions", *counts)]
+    for part in parts:
+        found = (count.get(part, 0) for count in counts.values())
+        lines.append((part, *(f"{number / 1e6:.3f}" if number else "-" for number in found)))
+    totals = (sum(count.values()) for count in counts.values())
+    return [*lines, ("total", *(f"{number / 1e6:.3f}" for number in totals))]
 
 
 def _part(name: str) -> str:

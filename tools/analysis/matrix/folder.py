@@ -8,12 +8,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.matrix.plan import Run
 from dualasr_lib.core.config import flatten
 from dualasr_lib.core.files import file_hash, write_atomically
 from dualasr_lib.data.folder import DataFolder
+
+if TYPE_CHECKING:
+    from analysis.matrix.plan import Run
 
 __all__ = [
     "Record",
@@ -41,7 +43,7 @@ class Record:
     """Name of each step -> seconds, those of attempts that were stopped included."""
 
     @staticmethod
-    def of(run: Run, data: Mapping[str, str]) -> "Record":
+    def of(run: "Run", data: Mapping[str, str]) -> "Record":
         """The record of a run of which nothing is done."""
         config = json.loads(json.dumps(run.values()))
         return Record(run.cell.config.name, run.seed, config, dict(data))
