@@ -37,7 +37,7 @@ from dualasr_lib.model.distillation import (
 )
 from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.recognition.trained_model import TrainedModel
 
 
 class Measured(NamedTuple):
@@ -122,16 +122,16 @@ def main() -> None:
     device = local_device(arguments.device)
     found = []
     for folder in arguments.exp_dir:
-        recogniser = Recogniser.load(folder, arguments.data_dir, device)
+        trained = TrainedModel.from_checkpoint(folder, arguments.data_dir, device)
         for branch in BRANCHES:
-            recogniser.model.require(branch)
-        data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
+            trained.model.require(branch)
+        data = DataModule(trained.config.data, arguments.data_dir, trained.tokenizer)
         total = data.size(arguments.split)
         progress = Progress(f"{folder.name} {arguments.split}", "utterances", total)
         batches = _counted(data.split_batches(arguments.split), progress)
-        measured = measure(recogniser.model, batches, recogniser.chunk())
+        measured = measure(trained.model, batches, trained.chunk())
         progress.close(", ".join(f"{k} {v:.5f}" for k, v in measured.losses.items()))
-        text = json.dumps({"weights": recogniser.fingerprint, **measured.losses}, indent=1)
+        text = json.dumps({"weights": trained.fingerprint, **measured.losses}, indent=1)
         write_atomically(folder / f"similarity-{arguments.split}.json", f"{text}\n".encode())
         found.append(measured)
     names = [str(folder) for folder in arguments.exp_dir]

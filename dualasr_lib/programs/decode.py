@@ -89,9 +89,9 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
     from dualasr_lib.recognition.scoring import scoring_of
 
     ready = setup.offline(branch, method)
-    name, detokenise = ready.name, setup.recogniser.detokenise
+    name, detokenise = ready.name, setup.trained.detokenise
     directory = name.directory(job.config.exp_dir)
-    data = open_data(setup.recogniser, job.config.data_dir)
+    data = open_data(setup.trained, job.config.data_dir)
     for split in job.splits:
         progress = Progress(f"{split} {branch} {name.method}", "utterances", data.size(split))
         decoded = decode_batches(

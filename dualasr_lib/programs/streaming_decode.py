@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.streaming import Watcher
     from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.decode_setup import DecodeSetup
-    from dualasr_lib.recognition.recogniser import StreamingPath
+    from dualasr_lib.recognition.trained_model import StreamingPath
 
 __all__ = ["StreamJob", "main", "read_job", "run"]
 
@@ -105,10 +105,10 @@ def run(job: StreamJob) -> None:
 
     setup = DecodeSetup(job.config, open_data)
     ready = [_ready(setup, job, method) for method in setup.methods("streaming")]
-    path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
-    data = open_data(setup.recogniser, job.config.data_dir)
+    path = setup.trained.streaming(setup.chunk)  # last: tuning hears whole utterances
+    data = open_data(setup.trained, job.config.data_dir)
     for searches, split in product(ready, job.splits):
-        _decode(job, searches, path, setup.recogniser.detokenise, split, data)
+        _decode(job, searches, path, setup.trained.detokenise, split, data)
 
 
 def _decode(

@@ -152,16 +152,16 @@ def load_engine(config: EngineConfig) -> Engine:
     torch.set_num_threads(config.threads)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
         setup = DecodeSetup(config.decode, open_data)
-        second_pass, weights = None, f"weights: {setup.recogniser.source}"
+        second_pass, weights = None, f"weights: {setup.trained.source}"
         if config.decode.two_pass:
             rewriting = setup.second_pass()
             second_pass, params = rewriting.run, rewriting.params
             weights += f"; two-pass: {params['scales']} ({params['scales_from']})"
         search = setup.online(config.decode.methods[0]).search
         return Engine(
-            model=setup.recogniser.streaming(setup.chunk),  # last: tuning hears whole utterances
+            model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
             search=search,
-            detokenise=setup.recogniser.detokenise,
+            detokenise=setup.trained.detokenise,
             config=LiveConfig(endpoint=config.endpoint),
             second_pass=second_pass,
             weights=weights,

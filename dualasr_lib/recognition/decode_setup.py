@@ -22,7 +22,7 @@ from dualasr_lib.recognition.language import Language, default_lm, load_language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, SearchMethod
 from dualasr_lib.recognition.methods.registry import DEFAULT, find
 from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
-from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import ChosenScales, TuningData, scales_for
 
 __all__ = ["DecodeSetup", "OpenData", "ReadyOnline", "ReadySearch", "ReadySecondPass", "ValidData"]
@@ -44,8 +44,8 @@ class ValidData(Protocol):
         """All utterances of split `valid`."""
 
 
-OpenData = Callable[[Recogniser, Path], ValidData]
-"""(recogniser, data folder) -> its data; called only if scales have to be chosen."""
+OpenData = Callable[[TrainedModel, Path], ValidData]
+"""(model, data folder) -> its data; called only if scales have to be chosen."""
 
 
 class ReadySearch(NamedTuple):
@@ -92,22 +92,22 @@ class DecodeSetup:
     """Everything that a configuration asks for.
 
     Raises:
-        ValueError: as `Recogniser.load`, a chunk that cannot be, or data that are missing.
+        ValueError: as `TrainedModel.from_checkpoint`, or a chunk that cannot be.
     """
 
     def __init__(self, config: DecodeConfig, open_data: OpenData) -> None:
         self.config, self._open_data = config, open_data
         self._languages: dict[Path, Language] = {}
         device = local_device(config.device)
-        self.recogniser = Recogniser.load(
+        self.trained = TrainedModel.from_checkpoint(
             config.exp_dir, config.data_dir, device, config.epoch, config.avg
         )
-        self.chunk = self.recogniser.chunk(config.chunk_ms, config.left_ms)
+        self.chunk = self.trained.chunk(config.chunk_ms, config.left_ms)
 
     def hear(self, branch: Branch) -> Callable[[Batch], Heard]:
         """One branch of the model, as searches want it."""
-        self.recogniser.model.require(branch)
-        return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
+        self.trained.model.require(branch)
+        return lambda batch: self.trained.hear(batch, branch, self.chunk)
 
     def methods(self, branch: Branch) -> list[str]:
         """The methods asked for; of all methods, those that the branch has the heads for.
@@ -115,7 +115,7 @@ class DecodeSetup:
         Raises:
             ValueError: the model has no such branch.
         """
-        heads = self.recogniser.model.heads_of(branch)
+        heads = self.trained.model.heads_of(branch)
         lacking = {name: set(find(name).heads) - heads.keys() for name in self.config.methods}
         if not self.config.every:
             return list(lacking)
@@ -143,13 +143,13 @@ class DecodeSetup:
         Raises:
             ValueError: the model's full branch does not read the streaming one.
         """
-        self.recogniser.model.encoders.check_second_pass()
+        self.trained.model.encoders.check_second_pass()
         config, method = self.config, self.config.second
         usual = method.second_pass or ()
         ready = self._offline(
             _Wanted("full", method, config.second_options, usual, config.second_scales, "two-pass")
         )
-        run = self.recogniser.second_pass(ready.search)
+        run = self.trained.second_pass(ready.search)
         return ReadySecondPass(run, ready.params, ready.name)
 
     def online(self, method: str) -> ReadyOnline:
@@ -174,7 +174,7 @@ class DecodeSetup:
                 *scale_parts(config.scales),
             ),
         )
-        described = self.recogniser.describe("streaming", self.chunk)
+        described = self.trained.describe("streaming", self.chunk)
         return ReadyOnline(made.search, {**described, **made.params, **params}, name)
 
     def two_pass_name(self, second: ReadySecondPass) -> ResultName:
@@ -190,7 +190,7 @@ class DecodeSetup:
     def _hear(self, branch: Branch, method: SearchMethod) -> Callable[[Batch], Heard]:
         """`hear`; ValueError unless the branch has the heads that `method` needs."""
         for head in method.heads:
-            self.recogniser.model.head(head, branch)
+            self.trained.model.head(head, branch)
         return self.hear(branch)
 
     def _offline(self, wanted: _Wanted) -> ReadySearch:
@@ -209,7 +209,7 @@ class DecodeSetup:
                 *self._language_parts(method, language),
             ),
         )
-        described = self.recogniser.describe(branch, self.chunk)
+        described = self.trained.describe(branch, self.chunk)
         chosen = self._scales(made, name, described, hear, wanted.scales)
         params = {**described, **made.params}
         if made.propose is not None:
@@ -219,9 +219,9 @@ class DecodeSetup:
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, name)
 
     def _ingredients(self, language: Language) -> Ingredients:
-        recogniser = self.recogniser
-        vocab_size = recogniser.tokenizer.vocab_size
-        return Ingredients(language, recogniser.detokenise, vocab_size, self._unit)
+        trained = self.trained
+        vocab_size = trained.tokenizer.vocab_size
+        return Ingredients(language, trained.detokenise, vocab_size, self._unit)
 
     def _language(self, method: SearchMethod) -> Language:
         config = self.config
@@ -229,7 +229,7 @@ class DecodeSetup:
             return Language()
         arpa = config.lm or self._default_lm(method)
         if arpa not in self._languages:
-            tokenizer = self.recogniser.tokenizer
+            tokenizer = self.trained.tokenizer
             self._languages[arpa] = load_language(tokenizer, arpa, config.lexicon)
         return self._languages[arpa]
 
@@ -257,10 +257,10 @@ class DecodeSetup:
 
     def _model_parts(self, branch: Branch) -> tuple[str, ...]:
         """Checkpoint, average and chunk, where they are not what they are by themselves."""
-        config, usual = self.config, self.recogniser.config.chunk
+        config, usual = self.config, self.trained.config.chunk
         parts = [] if config.epoch is None else [f"epoch{config.epoch}"]
-        parts += [self.recogniser.average] if self.recogniser.average else []
-        if branch in self.recogniser.model.encoders.chunked:
+        parts += [self.trained.average] if self.trained.average else []
+        if branch in self.trained.model.encoders.chunked:
             chunk, left = config.chunk_ms, config.left_ms
             parts += [f"chunk{chunk}"] if chunk not in (None, usual.ms) else []
             parts += [f"left{left}"] if left not in (None, usual.left_ms) else []
@@ -282,7 +282,7 @@ class DecodeSetup:
 
     @cached_property
     def _data(self) -> ValidData:
-        return self._open_data(self.recogniser, self.config.data_dir)
+        return self._open_data(self.trained, self.config.data_dir)
 
     def _scales(
         self,
@@ -298,7 +298,7 @@ class DecodeSetup:
                 valid = self._data.fingerprint(self._valid)
             except (ValueError, ImportError):  # no such split, or nothing to read it with
                 valid = None
-        detokenise = self.recogniser.detokenise
+        detokenise = self.trained.detokenise
         data = TuningData(self._valid_batches, hear, detokenise, valid, self._unit)
         path = name.scales_file(self.config.exp_dir)
         return scales_for(method, path, described, data, given)

@@ -1,10 +1,10 @@
 """A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
 chunks.
 
-    Recogniser.hear             batch of features -> what the heads of one branch say, and score
-    Recogniser.streaming        windows of samples -> what the heads of the streaming branch say,
+    TrainedModel.hear           batch of features -> what the heads of one branch say, and score
+    TrainedModel.streaming      windows of samples -> what the heads of the streaming branch say,
                                 chunk by chunk (online features, encoder, heads)
-    Recogniser.second_pass      a stream's hidden states -> the text of the full branch
+    TrainedModel.second_pass    a stream's hidden states -> the text of the full branch
 
 Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
 """
@@ -41,8 +41,8 @@ from dualasr_lib.recognition.older import current_config, current_weights
 
 __all__ = [
     "PathState",
-    "Recogniser",
     "StreamingPath",
+    "TrainedModel",
     "weights_fingerprint",
 ]
 
@@ -50,7 +50,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class TrainedModel:
     """Model, tokenizer and configuration of one checkpoint (or of an average of checkpoints)."""
 
     config: ExperimentConfig
@@ -65,7 +65,7 @@ class Recogniser:
     @staticmethod
     def load(
         exp_dir: Path, data_dir: Path, device: torch.device, epoch: int | None = None, avg: int = 0
-    ) -> "Recogniser":
+    ) -> "TrainedModel":
         """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs and
         what came after them (`core.weights.load_weights`).
 
@@ -88,7 +88,7 @@ class Recogniser:
         model.load_state_dict(current_weights(weights.state_dict))
         model = model.to(device).eval()
         prepare_for_inference(model)
-        return Recogniser(config, model, tokenizer, device, weights.source, weights.label)
+        return TrainedModel(config, model, tokenizer, device, weights.source, weights.label)
 
     def detokenise(self, tokens: Sequence[int]) -> str:
         """Text of token ids."""
@@ -210,19 +210,19 @@ class PathState(NamedTuple):
 class StreamingPath:
     """Satisfies `decoding.streaming.StreamingModel`: see there for the windows it is given."""
 
-    def __init__(self, recogniser: Recogniser, chunk: ChunkSpec) -> None:
-        self._model, self._device = recogniser.model, recogniser.device
-        self._encoder = recogniser.model.streaming
-        self._fbank = OnlineFbank(recogniser.config.features)
-        self._features, self._chunk = recogniser.config.features, chunk
+    def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
+        self._model, self._device = trained.model, trained.device
+        self._encoder = trained.model.streaming
+        self._fbank = OnlineFbank(trained.config.features)
+        self._features, self._chunk = trained.config.features, chunk
         prepare_for_steps(self._encoder)
         with _inference():
-            self._prepared = self._encoder.prepare(chunk, recogniser.device)
+            self._prepared = self._encoder.prepare(chunk, trained.device)
         self.sample_rate = self._features.sample_rate
         self.frame_shift_samples = self._features.shift
         self.chunk_frames = chunk.frames // ENCODER_STRIDE
-        self.chunk_samples = recogniser.chunk_samples(chunk)
-        self.lookahead_samples = recogniser.lookahead_samples
+        self.chunk_samples = trained.chunk_samples(chunk)
+        self.lookahead_samples = trained.lookahead_samples
 
     def init_state(self, batch: int) -> PathState:
         """State of streams that have not begun."""
