@@ -53,7 +53,7 @@ def main() -> None:
         num_streams=arguments.num_streams,
         left_ms=config.left_ms,
     )
-    out: Path = arguments.out or config.exp_dir / "decode" / "latency"
+    out: Path = arguments.out or config.results_dir / "decode" / "latency"
     data = open_data(setup.trained, config.data_dir)
     points = Curve(setup, data, plan, out).points()
     head = f"{setup.trained.source}, streaming search {config.methods[0]}"

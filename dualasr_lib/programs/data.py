@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 __all__ = ["open_data"]
 
 
-def open_data(trained: "TrainedModel", data_dir: Path) -> "DataModule":
-    """`data_dir` in batches as the model was configured for."""
+def open_data(trained: "TrainedModel", data_dir: Path | None) -> "DataModule":
+    """`data_dir` in batches as the model was configured for; ValueError if there is none."""
+    if data_dir is None:
+        raise ValueError("--data-dir must be given: it has the utterances")
     from dualasr_lib.data.datamodule import DataModule
 
     return DataModule(trained.config.data, data_dir, trained.tokenizer)

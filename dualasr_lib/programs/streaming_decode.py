@@ -2,6 +2,7 @@
 
     streaming_decode.py --exp-dir EXP --data-dir DATA --split eval1 --chunk-ms 320 \\
         --num-streams 8 [--method 1best] [--two-pass] [--realtime] [--show]
+    streaming_decode.py --bundle model.dualasr --data-dir DATA --out-dir OUT --split eval1
 
 Samples go through online features, the `step` of the encoder and an online search; nothing is
 computed on whole utterances. Writes EXP/decode/streaming-online-<method>/{recogs,errs,summary}-*,
@@ -138,7 +139,7 @@ def _decode(
     scoring = scoring_of(data.folder, split)
     info = RunInfo(split, name.branch, name.method, ready.params, name.variant, scoring)
     summary = streaming_summary(info, found, path)
-    files = write_results(name.directory(job.config.exp_dir), found.hypotheses, summary)
+    files = write_results(name.directory(job.config.results_dir), found.hypotheses, summary)
     progress.close(f"{describe(summary)}, {files.summary}")
 
 

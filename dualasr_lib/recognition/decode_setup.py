@@ -18,10 +18,11 @@ from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.metrics.units import CHARACTER, UNITS, Unit
 from dualasr_lib.model.joint import Branch
 from dualasr_lib.recognition.decode_config import DecodeConfig
-from dualasr_lib.recognition.language import Language, default_lm, load_language
+from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, SearchMethod
 from dualasr_lib.recognition.methods.registry import DEFAULT, find
 from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
+from dualasr_lib.recognition.origin import open_origin
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import ChosenScales, TuningData, scales_for
 
@@ -44,8 +45,9 @@ class ValidData(Protocol):
         """All utterances of split `valid`."""
 
 
-OpenData = Callable[[TrainedModel, Path], ValidData]
-"""(model, data folder) -> its data; called only if scales have to be chosen."""
+OpenData = Callable[[TrainedModel, Path | None], ValidData]
+"""(model, data folder) -> its data; called only if scales have to be chosen. Raises a ValueError
+if there is no folder, or nothing to read it with."""
 
 
 class ReadySearch(NamedTuple):
@@ -92,16 +94,13 @@ class DecodeSetup:
     """Everything that a configuration asks for.
 
     Raises:
-        ValueError: as `TrainedModel.from_checkpoint`, or a chunk that cannot be.
+        ValueError: as `open_origin`, or a chunk that cannot be.
     """
 
     def __init__(self, config: DecodeConfig, open_data: OpenData) -> None:
         self.config, self._open_data = config, open_data
-        self._languages: dict[Path, Language] = {}
-        device = local_device(config.device)
-        self.trained = TrainedModel.from_checkpoint(
-            config.exp_dir, config.data_dir, device, config.epoch, config.avg
-        )
+        self.origin = open_origin(config, local_device(config.device))
+        self.trained = self.origin.trained
         self.chunk = self.trained.chunk(config.chunk_ms, config.left_ms)
 
     def hear(self, branch: Branch) -> Callable[[Batch], Heard]:
@@ -137,18 +136,23 @@ class DecodeSetup:
         options = config.beam if options is None else options
         return self._offline(_Wanted(branch, find(method), options, (), config.scales, method))
 
-    def second_pass(self) -> ReadySecondPass:
+    def second_pass(self, method: str | None = None) -> ReadySecondPass:
         """A search on the full branch, over a stream's hidden states.
 
+        Args:
+            method: a search without options; None: the one that the configuration has options for.
+
         Raises:
+            NoScalesError: as `scales_for`.
             ValueError: the model's full branch does not read the streaming one.
         """
         self.trained.model.encoders.check_second_pass()
-        config, method = self.config, self.config.second
-        usual = method.second_pass or ()
-        ready = self._offline(
-            _Wanted("full", method, config.second_options, usual, config.second_scales, "two-pass")
-        )
+        config, second = self.config, self.config.second
+        wanted = _Wanted("full", second, config.second_options, second.second_pass or (),
+                         config.second_scales, "two-pass")  # fmt: skip
+        if method is not None:
+            wanted = _Wanted("full", find(method), (), (), None, "two-pass")
+        ready = self._offline(wanted)
         run = self.trained.second_pass(ready.search)
         return ReadySecondPass(run, ready.params, ready.name)
 
@@ -224,18 +228,7 @@ class DecodeSetup:
         return Ingredients(language, trained.detokenise, vocab_size, self._unit)
 
     def _language(self, method: SearchMethod) -> Language:
-        config = self.config
-        if not config.uses_lm(method):
-            return Language()
-        arpa = config.lm or self._default_lm(method)
-        if arpa not in self._languages:
-            tokenizer = self.trained.tokenizer
-            self._languages[arpa] = load_language(tokenizer, arpa, config.lexicon)
-        return self._languages[arpa]
-
-    def _default_lm(self, method: SearchMethod) -> Path:
-        lang, words = self.config.data_dir / "lang", self.config.lexicon is not None
-        return default_lm(lang, words=words, highest=method.lm_order == "highest")
+        return self.origin.language(method) if self.config.uses_lm(method) else Language()
 
     def _label(self, method: SearchMethod, label: str, language: Language) -> str:
         lm = "-lm" if method.lm == "optional" and language.lm is not None else ""
@@ -243,15 +236,12 @@ class DecodeSetup:
 
     def _language_parts(self, method: SearchMethod, language: Language) -> tuple[str, ...]:
         """The files that are not those of DATA/lang, each with the beginning of its hash."""
-        config, parts = self.config, []
+        config, origin, parts = self.config, self.origin, []
         if language.lm is not None and config.lm is not None:
-            try:
-                usual = self._default_lm(method).resolve() == config.lm.resolve()
-            except ValueError:  # DATA/lang has none
-                usual = False
+            usual = origin.is_usual(config.lm, None, method)
             parts += [] if usual else [f"lm={_with_hash(language.params['lm'])}"]
         if "lexicon" in language.params and config.lexicon is not None:
-            usual = config.lexicon.resolve() == (config.data_dir / "lang/lexicon.txt").resolve()
+            usual = origin.is_usual(None, config.lexicon, method)
             parts += [] if usual else [f"lexicon={_with_hash(language.params['lexicon'])}"]
         return tuple(parts)
 
@@ -268,13 +258,17 @@ class DecodeSetup:
 
     @cached_property
     def _folder(self) -> DataFolder | None:
-        """What the data folder says of itself; None of a folder that has `lang` only."""
+        """What the data folder says of itself; None without one, or of one that has `lang` only."""
         data_dir = self.config.data_dir
-        return DataFolder.read(data_dir) if (data_dir / DATA_FILE).is_file() else None
+        if data_dir is None or not (data_dir / DATA_FILE).is_file():
+            return None
+        return DataFolder.read(data_dir)
 
     @property
     def _unit(self) -> Unit:
-        return CHARACTER if self._folder is None else UNITS[self._folder.units[0]]
+        if self._folder is None:
+            return self.origin.unit or CHARACTER
+        return UNITS[self._folder.units[0]]
 
     @property
     def _valid(self) -> str:
@@ -300,8 +294,9 @@ class DecodeSetup:
                 valid = None
         detokenise = self.trained.detokenise
         data = TuningData(self._valid_batches, hear, detokenise, valid, self._unit)
-        path = name.scales_file(self.config.exp_dir)
-        return scales_for(method, path, described, data, given)
+        home = self.config.out_dir or self.config.exp_dir
+        path = None if home is None else name.scales_file(home)
+        return scales_for(method, path, described, data, given, self.origin.scales(name))
 
     def _valid_batches(self) -> Iterable[Batch]:
         progress = Progress("tuning on valid", "utterances", self._data.size(self._valid))

@@ -1,4 +1,4 @@
-"""A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
+"""A trained model, ready to recognise: whole utterances in batches, or running audio by
 chunks.
 
     TrainedModel.hear           batch of features -> what the heads of one branch say, and score
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict
+from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_frames
 from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
@@ -37,6 +38,7 @@ from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.recognition.bundle import Bundle
 from dualasr_lib.recognition.older import current_config, current_weights
 
 __all__ = [
@@ -51,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Model, tokenizer and configuration of one checkpoint (or of an average of checkpoints)."""
+    """Model, tokenizer and configuration of a checkpoint, of an average of some, or of a bundle."""
 
     config: ExperimentConfig
     model: JointModel
@@ -63,7 +65,7 @@ class TrainedModel:
     """Of a mean of weights, for the name of results: `avg10`, or `avg10-step2040` of mid-epoch."""
 
     @staticmethod
-    def load(
+    def from_checkpoint(
         exp_dir: Path, data_dir: Path, device: torch.device, epoch: int | None = None, avg: int = 0
     ) -> "TrainedModel":
         """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs and
@@ -84,11 +86,27 @@ class TrainedModel:
                 f"{exp_dir} was trained with other tokens than those in {data_dir / 'lang'}: "
                 f"hash {str(trained_with)[:12]} against {tokenizer.fingerprint[:12]}"
             )
-        model = build_model(config, tokenizer)
-        model.load_state_dict(current_weights(weights.state_dict))
-        model = model.to(device).eval()
-        prepare_for_inference(model)
+        model = _loaded(config, tokenizer, current_weights(weights.state_dict), device)
         return TrainedModel(config, model, tokenizer, device, weights.source, weights.label)
+
+    @staticmethod
+    def from_bundle(bundle: Bundle, device: torch.device) -> "TrainedModel":
+        """What a file holds; its weights become float32, however it keeps them.
+
+        Raises:
+            ValueError: its parts do not fit each other, or not this version of the program.
+        """
+        try:
+            config = from_dict(ExperimentConfig, bundle.config)
+            tokenizer = Tokenizer(bundle.tokenizer)
+            if tokenizer.tokens_txt() != bundle.tokens:
+                raise ValueError("its tokens are not those of its sentencepiece model")
+            model = _loaded(config, tokenizer, bundle.weights, device)
+        except RuntimeError as error:  # of sentencepiece, or weights of other shapes
+            if is_memory_error(error):
+                raise
+            raise ValueError(str(error)) from None
+        return TrainedModel(config, model, tokenizer, device, bundle.source)
 
     def detokenise(self, tokens: Sequence[int]) -> str:
         """Text of token ids."""
@@ -189,6 +207,20 @@ class TrainedModel:
         features = self.config.features
         ahead = self.model.streaming.lookahead * features.shift
         return OnlineFbank(features).lookahead_samples + ahead
+
+
+def _loaded(
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    weights: Mapping[str, Tensor],
+    device: torch.device,
+) -> JointModel:
+    """The model with these weights, ready for recognition."""
+    model = build_model(config, tokenizer)
+    model.load_state_dict(weights)
+    model = model.to(device).eval()
+    prepare_for_inference(model)
+    return model
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -1,0 +1,256 @@
+"""A recogniser that is ready for use, from a bundle or from what training wrote.
+
+    recogniser = Recogniser.load("model.dualasr")
+    print(recogniser.transcribe("talk.wav").text)               # or samples and their rate
+    stream = recogniser.stream(48000); stream.feed(block); stream.finish()   # -> events
+
+Everything is heard as a stream: the streaming branch writes the words while they are said, the full
+branch rewrites each sentence at its end. Long recordings take no more memory than short ones.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.decoding.captions import Transcript
+from dualasr_lib.decoding.endpoint import EndpointConfig
+from dualasr_lib.decoding.events import Event, Final, LiveConfig
+from dualasr_lib.decoding.live import Listener, Rules, listen
+from dualasr_lib.decoding.samples import as_mono
+from dualasr_lib.recognition.bundle import is_bundle
+from dualasr_lib.recognition.decode_config import DecodeConfig
+from dualasr_lib.recognition.decode_setup import DecodeSetup, OpenData, ReadySecondPass, ValidData
+from dualasr_lib.recognition.methods.registry import DEFAULT
+from dualasr_lib.recognition.trained_model import TrainedModel
+from dualasr_lib.recognition.tuning import NoScalesError
+
+__all__ = ["AudioStream", "Recogniser"]
+
+_LOG = logging.getLogger(__name__)
+
+_GREEDY = "greedy"
+"""The search that needs neither k2 nor scales."""
+_BLOCK_SECONDS = 1.0
+
+
+class Recogniser:
+    """Turns audio into text; serves one recording after the other, or many streams at once.
+
+    Attributes:
+        rules: how it hears, for a `Listener` or `ListenerPool` of one's own.
+        weights: which weights it has, and how sentences are rewritten, for the reader.
+    """
+
+    def __init__(self, rules: Rules, weights: str = "") -> None:
+        self.rules, self.weights = rules, weights
+
+    @staticmethod
+    def load(
+        path: str | PathLike[str],
+        *,
+        data_dir: str | PathLike[str] | None = None,
+        method: str | None = None,
+        two_pass: bool | None = None,
+        chunk_ms: int | None = None,
+        endpoint: Sequence[str] = (),
+        device: str = "auto",
+    ) -> "Recogniser":
+        """A bundle, or EXP with its data folder DATA.
+
+        Args:
+            data_dir: of EXP.
+            method: search of the first pass; None: the best path of the lattices, without k2 the
+                greedy one.
+            two_pass: whether the full branch rewrites each sentence; None: if the model can. It
+                weighs scores with the scales that came with the model; without these, or without
+                k2, it searches greedily.
+            chunk_ms: of the streaming branch; None: the model's.
+            endpoint: when a sentence ends, `"pause_seconds=0.6"` and the like.
+            device: auto, cpu or cuda.
+
+        Raises:
+            ValueError: no such file, none of ours, damaged, of a newer version; an option that
+                cannot be; a model that cannot stream.
+        """
+        path = Path(path)
+        source: dict[str, Any] = {"bundle": path}
+        if path.is_dir():
+            if data_dir is None:
+                raise ValueError(f"{path} is a folder: give its data_dir, too, or load a bundle")
+            source = {"exp_dir": path, "data_dir": Path(data_dir)}
+        elif data_dir is not None and is_bundle(path):
+            raise ValueError(f"{path} is a bundle: it needs no data_dir")
+        method = method or _usual_method()
+        config = DecodeConfig(
+            **source, methods=(method,), streams=True, chunk_ms=chunk_ms, device=device
+        )
+        setup = DecodeSetup(config, _no_data)
+        return _ready(setup, endpoint, _chosen_second_pass(setup, two_pass))
+
+    @staticmethod
+    def build(
+        config: DecodeConfig, endpoint: Sequence[str] = (), open_data: OpenData | None = None
+    ) -> "Recogniser":
+        """Just what a configuration says.
+
+        Args:
+            endpoint: when a sentence ends, `key=value`; the model's own are the defaults.
+            open_data: for scales that have to be tuned; None: they must be there.
+
+        Raises:
+            ValueError: as `DecodeSetup`, or there are no scales.
+        """
+        setup = DecodeSetup(config, open_data or _no_data)
+        return _ready(setup, endpoint, setup.second_pass() if config.two_pass else None)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of the model; audio of any other rate is converted."""
+        return self.rules.model.sample_rate
+
+    def transcribe(self, audio: Any, rate: float | None = None) -> Transcript:
+        """All segments of a recording: texts, tokens, times.
+
+        Args:
+            audio: a file's path; or samples, (n,) or (channels, n), torch or numpy, floating point
+                in [-1, 1] or int16.
+            rate: of samples, Hz.
+
+        Raises:
+            ValueError: no audio, or none that can be right; the message says where.
+        """
+        if isinstance(audio, (str, PathLike)):
+            if rate is not None:
+                raise ValueError("`rate` is for samples: a file says its own")
+            return self._transcribe_file(audio)
+        if rate is None:
+            raise ValueError("samples need their rate: transcribe(samples, 16000)")
+        samples = as_mono(audio, sample_rate=int(rate))
+        stream, finals = self.stream(rate), list[Final]()
+        size = max(1, int(_BLOCK_SECONDS * rate))
+        for start in range(0, len(samples), size):
+            finals += _finals(stream.feed(samples[start : start + size]))
+        finals += _finals(stream.finish())
+        return Transcript("", len(samples) / rate, finals)
+
+    def stream(self, rate: float | None = None) -> "AudioStream":
+        """A stream that has heard nothing.
+
+        Args:
+            rate: of what it will be fed, Hz; None: `sample_rate`.
+
+        Raises:
+            ValueError: a rate that cannot be.
+        """
+        return AudioStream(self.rules, self.sample_rate if rate is None else rate)
+
+    def _transcribe_file(self, path: str | PathLike[str]) -> Transcript:
+        from dualasr_lib.data.audio import open_audio  # soundfile, only where files are read
+
+        audio = open_audio(path, self.sample_rate)
+        finals = _finals(listen(audio.blocks(self.rules.model.chunk_samples), self.rules))
+        duration = audio.duration or (finals[-1].end_seconds if finals else 0.0)
+        return Transcript(str(audio.path), duration, finals)
+
+
+class AudioStream:
+    """Audio of one source, pushed in blocks of any size and of one sample rate.
+
+    Raises:
+        ValueError: a rate that cannot be.
+    """
+
+    def __init__(self, rules: Rules, rate: float) -> None:
+        from dualasr_lib.data.resample import Resampler
+
+        self._resampler = Resampler(rate, rules.model.sample_rate)
+        self._listener, self._rate = Listener(rules), int(rate)
+        self._num_samples, self._is_over = 0, False
+
+    def feed(self, block: Any) -> tuple[Event, ...]:
+        """What a block brings: (n,) or (channels, n) samples, n >= 0, torch or numpy, floating
+        point in [-1, 1] or int16.
+
+        Raises:
+            ValueError: a block that is none, or samples that cannot be right: the stream is as it
+                was; or the stream is over.
+        """
+        if self._is_over:
+            raise ValueError("the stream has been finished: it takes no more audio")
+        samples = as_mono(block, self._num_samples / self._rate, self._rate)
+        self._num_samples += len(samples)
+        return self._listener.feed(self._resampler.push(samples.numpy()))
+
+    def finish(self) -> tuple[Event, ...]:
+        """What the rest of the audio brings."""
+        events: tuple[Event, ...] = ()
+        if not self._is_over:
+            self._is_over = True
+            events = self._listener.feed(self._resampler.finish())
+        return (*events, *self._listener.finish())
+
+
+def _finals(events: Iterable[Event]) -> list[Final]:
+    return [event for event in events if isinstance(event, Final)]
+
+
+def _no_data(trained: TrainedModel, data_dir: Path | None) -> ValidData:
+    raise ValueError("nothing is tuned here")
+
+
+def _has_lattices() -> bool:
+    try:
+        import dualasr_lib.lattice.backend  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _usual_method() -> str:
+    if _has_lattices():
+        return DEFAULT
+    _LOG.warning("k2 is not installed: both passes search greedily")
+    return _GREEDY
+
+
+def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondPass | None:
+    """The second pass that is wanted, or that the model can have."""
+    if wanted is False:
+        return None
+    try:
+        setup.trained.model.encoders.check_second_pass()
+    except ValueError:
+        if wanted:
+            raise
+        return None
+    heads = setup.trained.model.heads_of("full")
+    if not _has_lattices() or set(setup.config.second.heads) - heads.keys():
+        return setup.second_pass(_GREEDY)
+    try:
+        return setup.second_pass()
+    except NoScalesError:
+        _LOG.warning("no scales came with the model: the second pass searches greedily")
+        return setup.second_pass(_GREEDY)
+
+
+def _ready(
+    setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None
+) -> Recogniser:
+    weights = f"weights: {setup.trained.source}"
+    if second is not None:
+        params = second.params
+        scales = f"{params['scales']} ({params['scales_from']})" if "scales" in params else _GREEDY
+        weights += f"; two-pass: {scales}"
+    config = from_dict(EndpointConfig, override(dict(setup.origin.endpoint), endpoint))
+    search = setup.online(setup.config.methods[0]).search
+    rules = Rules(
+        model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
+        search=search,
+        detokenise=setup.trained.detokenise,
+        config=LiveConfig(endpoint=config),
+        second_pass=None if second is None else second.run,
+    )
+    return Recogniser(rules, weights)
