@@ -2,7 +2,7 @@
 
     corpus -> DataModule -> JointModel -> losses of both branches -> fit (training/)
 
-It composes; the mechanisms are below. What a trained checkpoint is used for is in recogniser.py.
+It composes; the mechanisms are below. What a trained checkpoint is used for is in recognition/.
 """
 
 import logging

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -202,6 +203,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.data_dir is None:
+        raise ValueError("--data-dir must be given: its recordings are played")
     from bench.report import announce, write_json  # what is heavy, after the options
 
     from dualasr_lib.decoding.live import listen
@@ -209,14 +212,14 @@ def main() -> None:
     if arguments.png:
         import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     files = recording_files(arguments.data_dir, arguments.split)
-    engine = load_engine(engine_config(arguments))
-    model = engine.model
+    rules = load_engine(engine_config(arguments)).rules
+    model = rules.model
     described = announce(arguments.threads, arguments.device)
     block_seconds = model.chunk_samples / model.sample_rate
-    timed = None if engine.second_pass is None else TimedPass(engine.second_pass)
+    timed = None if rules.second_pass is None else TimedPass(rules.second_pass)
     player = Player(files, model.chunk_samples, model.sample_rate, timed)
     blocks = player.blocks(max(1, round(60 * arguments.minutes / block_seconds)))
-    events = listen(blocks, model, engine.search, engine.detokenise, engine.config, timed)
+    events = listen(blocks, replace(rules, second_pass=timed))
     rows = []
     for row in measure(events, player, timed, block_seconds):
         rows.append(row)

@@ -53,10 +53,10 @@ def main() -> None:
         num_streams=arguments.num_streams,
         left_ms=config.left_ms,
     )
-    out: Path = arguments.out or config.exp_dir / "decode" / "latency"
-    data = open_data(setup.recogniser, config.data_dir)
+    out: Path = arguments.out or config.results_dir / "decode" / "latency"
+    data = open_data(setup.trained, config.data_dir)
     points = Curve(setup, data, plan, out).points()
-    head = f"{setup.recogniser.source}, streaming search {config.methods[0]}"
+    head = f"{setup.trained.source}, streaming search {config.methods[0]}"
     text = f"{head}\n\n{table(points)}\n"
     write_atomically(out / "latency.md", text.encode())
     print(f"\n{text}")

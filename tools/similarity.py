@@ -120,23 +120,23 @@ def main() -> None:
     from dualasr_lib.core.device import local_device  # what is heavy, after the options
     from dualasr_lib.data.datamodule import DataModule
     from dualasr_lib.model.joint import BRANCHES
-    from dualasr_lib.recognition.recogniser import Recogniser
+    from dualasr_lib.recognition.trained_model import TrainedModel
 
     if arguments.png:
         import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     device = local_device(arguments.device)
     found = []
     for folder in arguments.exp_dir:
-        recogniser = Recogniser.load(folder, arguments.data_dir, device)
+        trained = TrainedModel.from_checkpoint(folder, arguments.data_dir, device)
         for branch in BRANCHES:
-            recogniser.model.require(branch)
-        data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
+            trained.model.require(branch)
+        data = DataModule(trained.config.data, arguments.data_dir, trained.tokenizer)
         total = data.size(arguments.split)
         progress = Progress(f"{folder.name} {arguments.split}", "utterances", total)
         batches = _counted(data.split_batches(arguments.split), progress)
-        measured = measure(recogniser.model, batches, recogniser.chunk())
+        measured = measure(trained.model, batches, trained.chunk())
         progress.close(", ".join(f"{k} {v:.5f}" for k, v in measured.losses.items()))
-        text = json.dumps({"weights": recogniser.fingerprint, **measured.losses}, indent=1)
+        text = json.dumps({"weights": trained.fingerprint, **measured.losses}, indent=1)
         write_atomically(folder / f"similarity-{arguments.split}.json", f"{text}\n".encode())
         found.append(measured)
     names = [str(folder) for folder in arguments.exp_dir]

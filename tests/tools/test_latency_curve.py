@@ -36,7 +36,7 @@ from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.metrics.bootstrap import Interval
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.decode_setup import DecodeSetup
-from dualasr_lib.recognition.recogniser import weights_fingerprint
+from dualasr_lib.recognition.trained_model import weights_fingerprint
 
 ROOT = Path(__file__).parents[2]
 REFS = {"a": "あいう", "b": "かきくけこ"}
@@ -247,7 +247,7 @@ def setup(tmp_path: Path) -> DecodeSetup:
 @pytest.fixture
 def data(setup: DecodeSetup) -> Any:
     """Instead of a data folder."""
-    return Recordings(setup.recogniser.config)
+    return Recordings(setup.trained.config)
 
 
 def test_a_curve_goes_on_where_it_was_interrupted(
@@ -270,8 +270,8 @@ def test_a_curve_goes_on_where_it_was_interrupted(
     monkeypatch.setattr("analysis.latency.curve.decode_batches", None)
     assert Curve(setup, data, plan, tmp_path / "out").points() == found
     with torch.no_grad():
-        next(setup.recogniser.model.parameters()).add_(1.0)
-    del setup.recogniser.__dict__["fingerprint"]  # as if they had been loaded
+        next(setup.trained.model.parameters()).add_(1.0)
+    del setup.trained.__dict__["fingerprint"]  # as if they had been loaded
     with pytest.raises(TypeError):  # other weights under the same name: to be decoded again
         Curve(setup, data, plan, tmp_path / "out").points()
 

@@ -74,8 +74,8 @@ def measure_loads(
     encoder: StreamingEncoder, setting: Setting, loads: Sequence[Load], rounds: int, steps: int
 ) -> list[Measured]:
     """`steps` steps of each load in turn, `rounds` times, and matrix products between them."""
-    prepare_for_inference(encoder)  # as Recogniser.load does
-    prepare_for_steps(encoder)  # as Recogniser.streaming does
+    prepare_for_inference(encoder)  # as TrainedModel.from_checkpoint does
+    prepare_for_steps(encoder)  # as TrainedModel.streaming does
     device = torch.device(setting.device)
     kind = torch.bfloat16 if setting.dtype == "bfloat16" and device.type == "cuda" else None
     gemm = Gemm(device, kind or torch.float32)

@@ -35,8 +35,8 @@ from dualasr_lib.decoding.summary import (
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.decode_setup import DecodeSetup, ReadyOnline
 from dualasr_lib.recognition.methods.registry import DEFAULT, find
-from dualasr_lib.recognition.recogniser import StreamingPath
 from dualasr_lib.recognition.scoring import scoring_of
+from dualasr_lib.recognition.trained_model import StreamingPath
 
 __all__ = ["Curve", "Plan", "shown_at_the_end"]
 
@@ -64,24 +64,24 @@ class Curve:
         self._method = setup.config.methods[0]
         self._config = StreamingConfig(num_streams=plan.num_streams)
         self._utterances = {split: data.split_cuts(split) for split in plan.splits}
-        recogniser = setup.recogniser
-        self._chunks = [recogniser.chunk(ms, plan.left_ms) for ms in sorted(set(plan.chunks_ms))]
+        trained = setup.trained
+        self._chunks = [trained.chunk(ms, plan.left_ms) for ms in sorted(set(plan.chunks_ms))]
         for chunk in self._chunks:
-            recogniser.model.streaming.check(chunk)
+            trained.model.streaming.check(chunk)
         self._params = {
-            "weights": recogniser.fingerprint,
-            "device": str(recogniser.device),
+            "weights": trained.fingerprint,
+            "device": str(trained.device),
             "num_threads": torch.get_num_threads(),
         }
 
     def points(self) -> list[Point]:
         """All points: growing chunks, then the full branch if the model has one."""
         self._out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
-        recogniser = self._setup.recogniser
+        trained = self._setup.trained
         ready = self._setup.online(self._method)
         # The full branch first: `streaming` makes whole utterances slower.
-        full = self._full_cells() if "full" in recogniser.model.branches else []
-        paths = [(chunk, recogniser.streaming(chunk)) for chunk in self._chunks]
+        full = self._full_cells() if "full" in trained.model.branches else []
+        paths = [(chunk, trained.streaming(chunk)) for chunk in self._chunks]
         points = [self._streaming(*item, ready) for item in paths]
         if full:
             # Nothing of a path but its algorithmic latency is asked, which means nothing here.
@@ -95,16 +95,16 @@ class Curve:
         path: StreamingPath,
         ready: ReadyOnline,
     ) -> Point:
-        recogniser = self._setup.recogniser
-        params = {**ready.params, **recogniser.describe("streaming", chunk)}
+        trained = self._setup.trained
+        params = {**ready.params, **trained.describe("streaming", chunk)}
         params = {**params, **self._params, "num_streams": self._plan.num_streams}
         cells = self._cells(
             f"streaming-{chunk.ms}ms",
             RunInfo("", "streaming", ready.name.method, params),
             partial(self._stream, path, ready.search),
         )
-        trained = chunk.frames in recogniser.config.chunk.train_frames
-        return pool(cells, self._latency(cells, path), chunk.ms, trained)
+        in_training = chunk.frames in trained.config.chunk.train_frames
+        return pool(cells, self._latency(cells, path), chunk.ms, in_training)
 
     def _full_cells(self) -> list[Cell]:
         same = bool(find(self._method).grid)  # others differ in streams and whole utterances
@@ -132,7 +132,7 @@ class Curve:
             utterances,
             path,
             search,
-            self._setup.recogniser.detokenise,
+            self._setup.trained.detokenise,
             self._config,
             watcher=Watcher(on_final=lambda _: progress.add(1)),
         )
@@ -147,7 +147,7 @@ class Curve:
             self._data.split_batches(info.split),
             self._setup.hear("full"),
             search,
-            self._setup.recogniser.detokenise,
+            self._setup.trained.detokenise,
             lambda hypotheses: progress.add(len(hypotheses)),
         )
         summary = offline_summary(info, decoded)

@@ -37,7 +37,7 @@ from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients
 from dualasr_lib.recognition.methods.registry import find
-from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.training.fit_config import FitConfig
 
 LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
@@ -99,9 +99,9 @@ EVERY_KIND = [
 ]
 
 
-def recogniser(
+def trained_model(
     future: tuple[int, ...] = (0, 0, 0, 0), shared: tuple[str, ...] = (), **options: Any
-) -> Recogniser:
+) -> TrainedModel:
     """Random weights; `options` are fields of `ModelConfig`."""
     torch.manual_seed(5)
     attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
@@ -122,7 +122,7 @@ def recogniser(
         for parameter in joint.parameters():
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
-    return Recogniser(config, joint, tokenizer, torch.device("cpu"), "random")
+    return TrainedModel(config, joint, tokenizer, torch.device("cpu"), "random")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def recogniser(
 def test_streams_equal_whole_utterances(
     future: tuple[int, ...], chunk_ms: int, integration: IntegrationName
 ) -> None:
-    model = recogniser(future, integration=integration)
+    model = trained_model(future, integration=integration)
     chunk = ChunkSpec.from_ms(chunk_ms, 2 * chunk_ms)
     generator = torch.Generator().manual_seed(6)
     audio = [0.1 * torch.randn(n, generator=generator) for n in LENGTHS]
@@ -161,7 +161,7 @@ def test_streams_equal_whole_utterances(
 
 @pytest.mark.parametrize("integration", ["cascaded", "parallel", "shared"])
 def test_full_branch_hears_the_future_and_streaming_does_not(integration: IntegrationName) -> None:
-    model = recogniser(integration=integration)
+    model = trained_model(integration=integration)
     chunk = ChunkSpec.from_ms(320, 640)
     features = torch.randn(1, 128, 80)
     changed = features.clone()
@@ -180,8 +180,8 @@ def test_full_branch_hears_the_future_and_streaming_does_not(integration: Integr
 def test_a_checkpoint_gives_the_same_recogniser(
     integration: IntegrationName, branches: tuple[Branch, ...], sharing: Any, tmp_path: Path
 ) -> None:
-    """Written as training does, read by `Recogniser.load`: the same log-probabilities."""
-    made = recogniser(integration=integration, branches=branches, shared=SHARED[sharing])
+    """Written as training does, read as recognition does: the same log-probabilities."""
+    made = trained_model(integration=integration, branches=branches, shared=SHARED[sharing])
     made.tokenizer.save(tmp_path / "lang")
     checkpoint = Checkpoint(
         step=1, epoch=1, model=made.model.state_dict(), average={}, average_count=0,
@@ -189,7 +189,7 @@ def test_a_checkpoint_gives_the_same_recogniser(
         fingerprints={"tokenizer": made.tokenizer.fingerprint},
     )  # fmt: skip
     save(checkpoint, tmp_path / file_name(1, None))
-    loaded = Recogniser.load(tmp_path, tmp_path, torch.device("cpu"))
+    loaded = TrainedModel.from_checkpoint(tmp_path, tmp_path, torch.device("cpu"))
     assert loaded.config == made.config and loaded.model.branches == branches
     one = collate([Example("a", "", 0.0, torch.randn(90, 80), ())])
     chunk = ChunkSpec.from_ms(320, 640)
@@ -207,7 +207,7 @@ def test_a_checkpoint_gives_the_same_recogniser(
 
 
 def test_a_full_context_checkpoint_cannot_stream() -> None:
-    model = recogniser(branches=("full",))
+    model = trained_model(branches=("full",))
     with pytest.raises(ValueError, match=r"streaming branch, .* model.branches = \['full'\]"):
         model.streaming(ChunkSpec.from_ms(320, 640))
 
@@ -217,16 +217,16 @@ def test_reports_name_the_chunk_only_where_it_matters() -> None:
     plain = {"model": "random"}
     sized = {**plain, "chunk_ms": 320, "left_frames": 32}
 
-    def described(model: Recogniser, branch: Branch) -> dict[str, Any]:
+    def described(model: TrainedModel, branch: Branch) -> dict[str, Any]:
         found = model.describe(branch, chunk)
         assert found.pop("weights") == model.fingerprint
         return found
 
     for integration, full in (("cascaded", sized), ("parallel", plain), ("shared", plain)):
-        model = recogniser(integration=integration)
+        model = trained_model(integration=integration)
         assert described(model, "streaming") == {**sized, "algorithmic_ms": 327.5}
         assert described(model, "full") == full
-        alone = recogniser(integration=integration, branches=("full",))
+        alone = trained_model(integration=integration, branches=("full",))
         assert described(alone, "full") == plain
 
 
@@ -249,7 +249,7 @@ class Listening:
 
 def test_a_second_pass_hears_what_the_full_branch_hears() -> None:
     """Streamed hidden states instead of audio: the same log-probabilities and attention scores."""
-    model = recogniser((2, 1, 2, 3), integration="cascaded")
+    model = trained_model((2, 1, 2, 3), integration="cascaded")
     chunk = ChunkSpec.from_ms(320, 640)
     audio, listening, ended = _recordings(), Listening(), list[Hypothesis]()
     decode_streams(
@@ -288,7 +288,7 @@ def test_a_second_pass_tells_of_its_fall_backs(monkeypatch: pytest.MonkeyPatch) 
         return make(log_probs, lens, config)
 
     monkeypatch.setattr(search, "ctc_lattices", limited)
-    model = recogniser(integration="cascaded")
+    model = trained_model(integration="cascaded")
     given = Ingredients(Language(), model.detokenise, model.tokenizer.vocab_size)
     lattices = find("1best").offline([], given).search(Scales())
     run = decode_streams(
@@ -311,14 +311,14 @@ def test_a_second_pass_tells_of_its_fall_backs(monkeypatch: pytest.MonkeyPatch) 
 def test_a_second_pass_needs_a_cascaded_model_of_both_branches(
     integration: IntegrationName, branches: tuple[Branch, ...]
 ) -> None:
-    model = recogniser(integration=integration, branches=branches)
+    model = trained_model(integration=integration, branches=branches)
     with pytest.raises(ValueError, match=r'both branches and model.integration = "cascaded"'):
         model.second_pass(greedy_search)
 
 
 def test_attention_scores_do_not_depend_on_company() -> None:
     """Lists of different sizes, in a batch with padding, and each text alone."""
-    model, chunk = recogniser(), ChunkSpec.from_ms(320, 640)
+    model, chunk = trained_model(), ChunkSpec.from_ms(320, 640)
     examples = [Example(str(n), "", 0.0, torch.randn(n, 80), ()) for n in (90, 41, 130)]
     lists = [[[3, 4], [5], []], [[6]], [[3] * 7, [4, 4]]]
     for branch in BRANCHES:
