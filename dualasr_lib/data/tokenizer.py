@@ -17,7 +17,16 @@ import sentencepiece
 
 from dualasr_lib.core.files import write_atomically
 
-__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "PieceType", "Tokenizer"]
+__all__ = [
+    "BLANK",
+    "MODEL_FILE",
+    "SOS_EOS",
+    "TOKENS_FILE",
+    "UNK",
+    "PieceType",
+    "Tokenizer",
+    "tokens_fingerprint",
+]
 
 PieceType = Literal["char", "unigram", "bpe"]
 
@@ -26,6 +35,11 @@ MODEL_FILE, TOKENS_FILE = "sentencepiece.model", "tokens.txt"
 _SPECIAL = (BLANK, SOS_EOS, UNK)
 _META_SPACE = "▁"  # sentencepiece's sign for a space
 _UNKNOWN_TEXT = "⁇"
+
+
+def tokens_fingerprint(tokens: str) -> str:
+    """Of a list of tokens alone, as `tokens.txt` has it."""
+    return hashlib.sha256(tokens.encode()).hexdigest()
 
 
 class Tokenizer:
