@@ -18,13 +18,18 @@ import sentencepiece
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.pieces import PieceType
 
-__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "Tokenizer"]
+__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "Tokenizer", "tokens_fingerprint"]
 
 BLANK, SOS_EOS, UNK = "<blk>", "<sos/eos>", "<unk>"
 MODEL_FILE, TOKENS_FILE = "sentencepiece.model", "tokens.txt"
 _SPECIAL = (BLANK, SOS_EOS, UNK)
 _META_SPACE = "▁"  # sentencepiece's sign for a space
 _UNKNOWN_TEXT = "⁇"
+
+
+def tokens_fingerprint(tokens: str) -> str:
+    """Of a list of tokens alone, as `tokens.txt` has it."""
+    return hashlib.sha256(tokens.encode()).hexdigest()
 
 
 class Tokenizer:

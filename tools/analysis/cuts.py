@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dualasr_lib.data.datamodule import Utterance
+    from dualasr_lib.decoding.live import Rules
 
 _TALK_SECONDS = 300.0
 _NEAR = 2
