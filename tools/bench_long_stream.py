@@ -157,13 +157,13 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Time per chunk and memory over the audio heard."""
+def draw(rows: Sequence[Row], path: Path, of: str = "one stream") -> None:
+    """Time per chunk and memory over the audio heard; `of` says which stream."""
     from analysis.pictures import write_picture
     from bench.streaming import percentile
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5))
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     minutes = [row.minutes for row in rows]
     for share, style in ((0.5, "o-"), (0.99, "s--")):
@@ -173,16 +173,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         values = [percentile(row.second_pass_ms or [0.0], 0.5) for row in rows]
         upper.plot(minutes, values, "^:", label="second pass, wall, p50")
     lower.plot(minutes, [row.rss_mb for row in rows], "o-", color="tab:red")
-    upper.set(ylabel="ms", ylim=(0, None))
+    highest = max(line.get_ydata().max(initial=0.0) for line in upper.get_lines())
+    upper.set(ylabel="time (ms)", ylim=(0, 1.5 * highest))  # room for the legend
     lower.set(
-        ylabel="resident memory, MB",
-        xlabel="audio heard, minutes",
+        ylabel="resident memory (MB)",
+        xlabel="audio heard (minutes)",
         ylim=(0, 1.2 * max(row.rss_mb for row in rows)),
     )
-    upper.legend()
+    upper.legend(loc="upper right", ncols=2)
+    figure.suptitle(f"Computing time and memory of {of}, by {_MINUTES:g} minutes", fontsize=11)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    write_picture(figure, path, dpi=120)
+    write_picture(figure, path, dpi=150)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -226,7 +228,8 @@ def main() -> None:
         print("  ".join(cells(row)), file=sys.stderr, flush=True)
     print(f"\n{markdown([_HEADER, *map(cells, rows)])}")
     if arguments.png:
-        draw(rows, arguments.png)
+        heard = f"one stream of {arguments.split}, model {arguments.exp_dir.name}"
+        draw(rows, arguments.png, heard)
     if arguments.json:
         write_json(arguments.json, {"settings": described, "rows": [row._asdict() for row in rows]})
 

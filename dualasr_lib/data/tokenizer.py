@@ -18,7 +18,15 @@ import sentencepiece
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.data.pieces import PieceType
 
-__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "Tokenizer", "tokens_fingerprint"]
+__all__ = [
+    "BLANK",
+    "MODEL_FILE",
+    "SOS_EOS",
+    "TOKENS_FILE",
+    "UNK",
+    "Tokenizer",
+    "tokens_fingerprint",
+]
 
 BLANK, SOS_EOS, UNK = "<blk>", "<sos/eos>", "<unk>"
 MODEL_FILE, TOKENS_FILE = "sentencepiece.model", "tokens.txt"

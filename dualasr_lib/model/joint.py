@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.model.distillation import (
     METHODS,
     BranchDims,
@@ -157,8 +158,8 @@ class JointModel(nn.Module):
         """All that distillation sees of each branch."""
         return {branch: self._view(branch, reading) for branch in reading.encoded}
 
-    def pictures(self, reading: Reading) -> dict[str, Tensor]:
-        """Pictures of the first utterance, "<head>_<branch>/<name>" -> (H, W) in [0, 1]."""
+    def pictures(self, reading: Reading) -> dict[str, Picture]:
+        """Pictures of the first utterance, "<head>_<branch>/<name>" -> what the head draws."""
         return {
             f"{name}_{branch}/{title}": picture
             for name, mine in reading.heads.items()
@@ -180,6 +181,13 @@ class JointModel(nn.Module):
             criteria: who computes the loss of a head in a branch, where it is not the head itself.
         """
         reading = self.read(features, lens, targets, chunk)
+        losses = self.losses(reading, targets, criteria)
+        return losses._replace(distilled=self._distilled(reading))
+
+    def losses(
+        self, reading: Reading, targets: Targets, criteria: Criteria = MappingProxyType({})
+    ) -> Losses:
+        """The terms of the heads; exchanges nothing with other ranks. Args as of `forward`."""
         return Losses(
             heads={
                 name: {
@@ -188,7 +196,7 @@ class JointModel(nn.Module):
                 }
                 for name, mine in reading.heads.items()
             },
-            distilled=self._distilled(reading),
+            distilled=None,
             num_tokens=(targets.lens + 1).sum(),
             impossible=self._impossible(reading, targets),
         )

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.training.distributed import World
 
 __all__ = [
@@ -64,8 +65,8 @@ class Validation(NamedTuple):
     """Logged as `valid/<name>`."""
     texts: Mapping[str, str] = MappingProxyType({})
     """Examples to read, logged as `valid/<name>`."""
-    images: Mapping[str, Tensor] = MappingProxyType({})
-    """Pictures, (H, W) each with values in [0, 1]; in TensorBoard as `valid/<name>`."""
+    images: Mapping[str, Picture] = MappingProxyType({})
+    """In TensorBoard as `valid/<name>`."""
 
 
 class Batch(Protocol):
@@ -114,8 +115,9 @@ Objective = Callable[[nn.Module, Any], StepResult]
 """(model, batch) -> StepResult. Before it exchanges anything with other ranks, forward or backward,
 it must call `ranks.meet`: one that runs out of memory here would leave the others waiting."""
 
-Validate = Callable[[nn.Module], Validation]
-"""Gets the bare model in evaluation mode, without gradients, in the main process only."""
+Validate = Callable[[nn.Module, int], Validation]
+"""(model, turn) -> Validation: gets the bare model in evaluation mode, without gradients, in the
+main process only, and which validation of the run this is, so that it can show other examples."""
 
 
 Cause = Literal["memory", "not finite", "loss scale"]
@@ -150,6 +152,8 @@ class Run:
     """Checkpoints, `log.jsonl`, `tensorboard/` and `bad/` are written here."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration as plain values; stored in each checkpoint."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Name of a logged value, or a pattern of names ("train/ctc_*") -> what it says."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Hashes of what the model cannot be used without; a resume with others is refused."""
     world: World = field(default_factory=World)

@@ -27,6 +27,7 @@ from dualasr_lib.training.contract import (
 from dualasr_lib.training.distributed import gather, sum_over_ranks
 from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.lock import sole_run
+from dualasr_lib.training.log_names import DESCRIPTIONS
 from dualasr_lib.training.logbook import Logbook
 from dualasr_lib.training.signals import Interrupted, StopSignal
 from dualasr_lib.training.state import TrainState
@@ -66,7 +67,13 @@ def fit(
         resumed = state.resume()
         is_main = run.world.is_main
         with (
-            Logbook(run.directory, state.step, state.log_lines, enabled=is_main) as logbook,
+            Logbook(
+                run.directory,
+                state.step,
+                state.log_lines,
+                descriptions={**DESCRIPTIONS, **run.descriptions},
+                enabled=is_main,
+            ) as logbook,
             Progress("training", "steps", done=state.step, enabled=is_main) as progress,
         ):
             if config.freeze:
@@ -143,7 +150,7 @@ class _Desk:
             try:
                 with self._stop.interruptible(), torch.no_grad():
                     state.model.eval()
-                    found = validate(state.model)
+                    found = validate(state.model, state.validation_turn)
             except Interrupted:
                 return
             finally:

@@ -66,6 +66,12 @@ class TrainState:
         by_epochs = self.config.num_epochs * self.steps_per_epoch
         return min((n for n in (by_epochs, self.config.max_steps) if n), default=0)
 
+    @property
+    def validation_turn(self) -> int:
+        """Which validation of the run is due, from 1."""
+        every = self.config.validate_every
+        return -(-self.step // every) if every else self.epoch + (self.steps_in_epoch > 0)
+
     def end_step(self, skipped: Cause | None = None) -> None:
         """Counts a step, taken or skipped."""
         self.step += 1

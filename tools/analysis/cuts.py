@@ -62,7 +62,6 @@ class NearCuts(NamedTuple):
 
 def damage(uncut: str, joined: str) -> Damage:
     """What the text of a stream with cuts has lost, doubled or changed."""
-    from dualasr_lib.metrics.alignment import align
 
     pairs = [pair for pair in align(uncut, joined) if pair.ref != pair.hyp]
     lost = sum(pair.hyp is None for pair in pairs)
@@ -72,7 +71,6 @@ def damage(uncut: str, joined: str) -> Damage:
 
 def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
     """Deletions and insertions of joined `pieces` near their borders and elsewhere."""
-    from dualasr_lib.metrics.alignment import align
 
     borders = list(itertools.accumulate(map(len, pieces)))[:-1]
     near = near_chars = far = far_chars = position = 0

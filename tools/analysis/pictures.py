@@ -11,8 +11,7 @@ __all__ = ["write_picture"]
 
 
 def write_picture(figure: Figure, path: Path, dpi: int) -> None:
-    """Lays the figure out and writes it; its format is that of the file's ending, or PNG."""
-    figure.tight_layout()
+    """Writes a figure; its format is that of the file's ending, or PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
     write_atomically(path, picture.getvalue())

@@ -16,7 +16,7 @@ _STREAMING, _FULL = "tab:blue", "tab:red"
 
 def draw(points: Sequence[Point], path: Path) -> None:
     """Writes `path`; a point without reference characters, or words with times, is left out."""
-    figure = Figure(figsize=(7, 6.5))
+    figure = Figure(figsize=(8, 7), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     streaming = [point for point in points if point.worst_ms is not None]
     full = next((point for point in points if point.worst_ms is None), None)
@@ -33,6 +33,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
         axes.set_ylim(lowest, 1.2 * axes.get_ylim()[1])  # room for the legend
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right", ncols=2)
+    splits = " + ".join(points[0].split_cers)
+    figure.suptitle(f"Error rate and delay of one model by chunk length, on {splits}", fontsize=11)
     write_picture(figure, path, dpi=150)
 
 

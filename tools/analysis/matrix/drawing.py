@@ -34,7 +34,7 @@ def draw(table: Table, path: Path) -> None:
     if not panels:
         raise ValueError("there is nothing to draw: no cell and its baseline share a seed")
     heights = [len(found) + 1.5 for found in panels.values()]
-    figure = Figure(figsize=(8, 0.28 * sum(heights) + 1))
+    figure = Figure(figsize=(8.5, 0.28 * sum(heights) + 1.4), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axis, ((group, branch), found) in zip(axes, panels.items()):
         for row, comparison in enumerate(found):
@@ -45,14 +45,22 @@ def draw(table: Table, path: Path) -> None:
             [f"{item.cell} / {item.baseline}" for item in found],
             fontsize=8,
         )
-        axis.set_title(f"{group}, {branch} branch", fontsize=9, loc="left")
+        axis.set_title(f"group {group}, {branch} branch", fontsize=9, loc="left")
+        axis.set_ylabel("cell / baseline", fontsize=8)
         axis.grid(axis="x", alpha=0.3)
         axis.set_ylim(-len(found) + 0.4, 0.6)
     axes[-1].set_xlabel(
-        "relative CERR (%), 95 % intervals: thick for other utterances, thin for other seeds, too",
+        "relative CERR (%), more than 0: the cell is better\n"
+        "95 % intervals: thick for other utterances, thin for other seeds, too",
         fontsize=8,
     )
-    write_picture(figure, path, dpi=130)
+    seeds = sorted({run.seed for run in results.runs})
+    figure.suptitle(
+        f"Relative CERR by {results.methods[0]} on {', '.join(results.splits)}\n"
+        f"{results.base}, seeds {' '.join(map(str, seeds))}",
+        fontsize=10,
+    )
+    write_picture(figure, path, dpi=140)
 
 
 def _line(axis: Axes, y: float, found: Comparison, colour: str) -> None:
