@@ -3,6 +3,7 @@
 
     egs/csj/train.py --config egs/csj/conf/demo.toml --data-dir DATA --exp-dir EXP \\
         [--base egs/csj/conf/small.toml] [--set training.max_steps=100 ...] [--init-from FILE]
+    egs/csj/train.py ... --processes 2                       (several on this machine's CPU)
     torchrun --nproc_per_node 8 egs/csj/train.py ...         (one process per device)
 
 The steps of the paper (conf/multi_decoder.toml, sp_kd.toml ...) say only in what they differ from
@@ -14,11 +15,13 @@ torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from dualasr_lib.core.config import load, read_toml
 from dualasr_lib.core.program import INTERRUPTED, run_program
+from dualasr_lib.training.launch import run_processes
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,12 +38,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--init-from", type=Path, metavar="FILE",
                         help="begin with what fits of a bundle or checkpoint")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--processes", type=int, default=1, metavar="N",
+                        help="so many on this machine share each step, max_duration each;\n"
+                        "default: 1 (GPUs and several machines: torchrun)")  # fmt: skip
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
     read_toml(arguments.config, arguments.base)  # a file that is missing or damaged is said first
+    if arguments.processes != 1 and "WORLD_SIZE" not in os.environ:
+        command = [sys.executable, *sys.argv]
+        sys.exit(run_processes(command, arguments.processes, os.environ))
     # What is heavy, after the options are read:
     from dualasr_lib.configuration import ExperimentConfig
     from dualasr_lib.core.device import local_device

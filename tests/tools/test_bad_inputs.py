@@ -8,7 +8,7 @@ import pytest
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-from analysis.odd_files import CASES
+from analysis.odd_files import CASES  # noqa: E402
 
 
 def test_files_are_what_they_are_called(tmp_path: Path) -> None:
