@@ -60,7 +60,7 @@ def main() -> None:
         encoders[name] = encoder_counts(setting, _VOCAB)
         if {"full", "heads", "branches"} & model_values(setting)["model"].keys():
             joint[name] = joint_counts(setting)
-    lines = [("size", "what", "millions", "published", "difference %")]
+    lines: list[tuple[str, ...]] = [("size", "what", "millions", "published", "difference %")]
     for name, counts in encoders.items():
         lines += encoder_lines(name, counts, _VOCAB)
     print(markdown(lines))

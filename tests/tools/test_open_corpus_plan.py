@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("lhotse")
 
 from open_corpus.layout import fixed_talks
-from open_corpus.plan import BabbleClip, babble_clips, check_speakers, speakers, talks
 from open_corpus.names import PRESET_NAMES
+from open_corpus.plan import BabbleClip, babble_clips, check_speakers, speakers, talks
 from open_corpus.presets import PRESETS, preset
 from open_corpus.prompts import DemoPrompts, TatoebaPrompts, group_of, kanji_number
 

@@ -100,6 +100,7 @@ def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Ten
 
 def recognised(samples: Tensor, engine: Engine, endpoint: EndpointConfig) -> list[tuple[str, str]]:
     """First and final text of each segment."""
+    from dualasr_lib.decoding.events import Final
     from dualasr_lib.decoding.live import listen
 
     config = replace(engine.config, endpoint=endpoint)
@@ -107,7 +108,7 @@ def recognised(samples: Tensor, engine: Engine, endpoint: EndpointConfig) -> lis
     events = listen(
         blocks, engine.model, engine.search, engine.detokenise, config, engine.second_pass
     )
-    finals = [event for event in events if hasattr(event, "reason")]
+    finals = [event for event in events if isinstance(event, Final)]
     return [(final.first_pass_text, final.text) for final in finals if final.text]
 
 
@@ -148,7 +149,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    from dualasr_lib.data.datamodule import DataConfig, DataModule  # heavy, after the options
+    from dualasr_lib.data.data_config import DataConfig  # what is heavy, after the options
+    from dualasr_lib.data.datamodule import DataModule
     from dualasr_lib.data.tokenizer import Tokenizer
 
     engine = load_engine(engine_config(arguments))

@@ -78,7 +78,7 @@ def joint_counts(setting: Setting) -> dict[str, int]:
 def encoder_lines(name: str, counts: EncoderCounts, vocab_size: int) -> list[tuple[str, ...]]:
     """Lines of the table of encoders; the heads of `counts` have `vocab_size` tokens."""
     published = PUBLISHED.get(name.rpartition("/")[2], {})
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for key, what in _WHAT.items():
         count, known = getattr(counts, key), published.get(key)
         compared = ("", "")

@@ -112,9 +112,9 @@ class Gemm:
         generator = torch.Generator().manual_seed(0)
         shapes = [*((side, side, side) for side in sides or _SIDES[device.type]), _NARROW]
         self._pairs = [
-            tuple(
-                torch.randn(shape, generator=generator).to(device, dtype)
-                for shape in ((m, k), (k, n))
+            (
+                torch.randn((m, k), generator=generator).to(device, dtype),
+                torch.randn((k, n), generator=generator).to(device, dtype),
             )
             for m, k, n in shapes
         ]

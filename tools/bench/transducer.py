@@ -140,13 +140,17 @@ def _train(setting: Setting, loss: Callable[[View, Text], Tensor]) -> None:
         heard = text._replace(lens=torch.minimum(text.lens, encoded.lens))
         return loss(transducer.view(encoded.h, heard), heard)
 
+    def clear() -> None:
+        for module in (encoder, transducer):
+            clear_gradients(module)
+
     three_steps(
         Work(
             name="encoder and transducer",
             seconds=setting.audio_seconds,
             forward=forward,
             backward=lambda value: value.backward(),
-            clear=lambda: [clear_gradients(x) for x in (encoder, transducer)] and None,
+            clear=clear,
             parts={},
         )
     )

@@ -45,10 +45,11 @@ def _cer(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:
         centre = [100 * v for v in value]
         axes.plot(x, centre, "o-", color=_STREAMING, label="streaming branch, 95 %")
         axes.errorbar(x, centre, percent, fmt="none", capsize=4, color=_STREAMING)
-    if full is not None and full.cer.value is not None:
-        value, low, high = (100 * item for item in full.cer)
-        axes.axhspan(low, high, color=_FULL, alpha=0.15, lw=0)
-        axes.axhline(value, color=_FULL, label="full branch (end of sentence), 95 %")
+    whole, least, most = (None, None, None) if full is None else full.cer
+    if whole is not None and least is not None and most is not None:
+        axes.axhspan(100 * least, 100 * most, color=_FULL, alpha=0.15, lw=0)
+        label = "full branch (end of sentence), 95 %"
+        axes.axhline(100 * whole, color=_FULL, label=label)
     axes.set_ylabel("CER (%)")
 
 

@@ -123,10 +123,10 @@ class Table:
     def emission(self, cell: str, rank: str) -> float | None:
         """Percentile `rank` of the emission delay, ms: the mean over splits and seeds."""
         found = [
-            split[rank]
+            value
             for run in self.runs(cell)
             for split in run.emission_ms.values()
-            if split[rank] is not None
+            if (value := split[rank]) is not None
         ]
         return mean(found) if found else None
 
