@@ -20,7 +20,6 @@ for library in (
     "lhotse",
     "_kaldifeat",
     "k2",
-    "kaldilm",
     "kaldingram",
     "matplotlib",
     "sentencepiece",
