@@ -20,7 +20,6 @@ import torch
 pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
 pytest.importorskip("k2")
-pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 

@@ -19,7 +19,6 @@ for library in (
     "lhotse",
     "_kaldifeat",
     "k2",
-    "kaldilm",
     "kaldingram",
     "matplotlib",
     "sentencepiece",

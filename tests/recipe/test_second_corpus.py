@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("lilcom")
 pytest.importorskip("_kaldifeat")
-pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("matplotlib")
 

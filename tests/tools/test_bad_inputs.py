@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-from analysis.odd_files import CASES  # noqa: E402
+import soundfile
+from analysis.odd_files import CASES
 
 
 def test_files_are_what_they_are_called(tmp_path: Path) -> None:
