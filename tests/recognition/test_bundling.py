@@ -262,6 +262,17 @@ def test_nothing_is_mixed(home: Home) -> None:
         make_bundle(job(home))
 
 
+def test_data_of_other_features_are_refused(home: Home) -> None:
+    """Before anything is decoded: what is stored there would mean something else to the model."""
+    path = written(make_bundle(job(home)), home.exp / "x.dualasr")
+    DecodeSetup(from_bundle(path, data_dir=home.data), open_valid)
+    folder = DataFolder.read(home.data)
+    replace(folder, features={**folder.features, "low_freq": 60.0}).write(home.data)
+    for config in (from_bundle(path, data_dir=home.data), from_exp(home)):
+        with pytest.raises(ValueError, match=r"features in .*data must be those of the model"):
+            DecodeSetup(config, open_valid)
+
+
 def test_the_program_makes_and_shows(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     (home.exp / "card.txt").write_text("quiet rooms\nonly", encoding="utf-8")
     out = home.exp / "new" / "x.dualasr"
