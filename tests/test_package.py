@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import dualasr_lib
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dualasr_lib"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 MODULES = {"kaldi_native_fbank": "kaldi-native-fbank"}
 """Module -> what PyPI calls it, where that is another name."""
 BY_HAND = {"k2", "kaldifeat", "_kaldifeat"}
@@ -40,8 +42,9 @@ def requirements(extra: str) -> set[str]:
 def process(code: str) -> Any:
     """What a process of its own prints last, as JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
+        env=ENVIRONMENT,
+    )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -89,7 +92,7 @@ def test_the_version_is_said_once() -> None:
     for program in ("-m dualasr_lib.programs.transcribe", "egs/csj/train.py", "egs/csj/decode.py"):
         done = subprocess.run(
             [sys.executable, *program.split(), "--version"], capture_output=True, text=True,
-            check=True, cwd=ROOT,
+            check=True, cwd=ROOT, env=ENVIRONMENT,
         )  # fmt: skip
         assert done.stdout == f"dualasr {dualasr_lib.__version__}\n"
 
