@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
 
 __all__ = ["Container", "ContainerError", "is_container", "read_container", "write_container"]
 
@@ -49,13 +49,14 @@ class Container(NamedTuple):
     """Other files, byte by byte."""
 
 
-def write_container(path: Path, content: Container) -> None:
+def write_container(path: AnyPath, content: Container) -> None:
     """Writes a file, whole or not at all.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing has changed.
         ValueError: a tensor of a type that such a file cannot hold.
     """
+    path = Path(path)
     members, blocks = [], list[bytes]()
     place = 0
     for kind, name, data, more in _members(content):
@@ -72,12 +73,13 @@ def write_container(path: Path, content: Container) -> None:
     write_atomically(path, prefix + _checksum(prefix, body) + body)
 
 
-def read_container(path: Path) -> Container:
+def read_container(path: AnyPath) -> Container:
     """What `write_container` was given.
 
     Raises:
         ContainerError: the file is missing, of another kind, damaged, or of a newer version.
     """
+    path = Path(path)
     if not path.is_file():
         raise ContainerError(f"{path} must be a file, but {_instead(path)}")
     data = bytearray(path.read_bytes())
@@ -104,8 +106,9 @@ def read_container(path: Path) -> Container:
                              f"{error!r}") from None  # fmt: skip
 
 
-def is_container(path: Path) -> bool:
+def is_container(path: AnyPath) -> bool:
     """Whether a file begins as one."""
+    path = Path(path)
     if not path.is_file():
         return False
     with open(path, "rb") as file:

@@ -8,7 +8,6 @@ of an experiment, and recognising with one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +19,7 @@ from dualasr_lib.core.container import (
     read_container,
     write_container,
 )
+from dualasr_lib.core.files import AnyPath
 
 __all__ = ["Bundle", "is_bundle", "read_bundle", "write_bundle"]
 
@@ -67,7 +67,7 @@ _PLAIN = ("config", "tokens", "source", "corpus", "language", "normaliser", "uni
           "scales", "licence", "card")  # fmt: skip
 
 
-def write_bundle(bundle: Bundle, path: Path) -> None:
+def write_bundle(bundle: Bundle, path: AnyPath) -> None:
     """Writes the file, whole or not at all.
 
     Raises:
@@ -82,7 +82,7 @@ def write_bundle(bundle: Bundle, path: Path) -> None:
     write_container(path, Container(plain, dict(bundle.weights), files))
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: AnyPath) -> Bundle:
     """Reads the file; its tensors are on the CPU.
 
     Raises:
@@ -103,6 +103,6 @@ def read_bundle(path: Path) -> Bundle:
     )
 
 
-def is_bundle(path: Path) -> bool:
+def is_bundle(path: AnyPath) -> bool:
     """Whether a file begins as a bundle does."""
     return is_container(path)
