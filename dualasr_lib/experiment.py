@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict, to_dict
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
 from dualasr_lib.core.progress import watched
 from dualasr_lib.core.weights import Weights
 from dualasr_lib.data.batch import Batch
@@ -71,13 +71,14 @@ class Experiment:
     def __init__(
         self,
         config: ExperimentConfig,
-        data_dir: Path,
+        data_dir: AnyPath,
         read_trained: Callable[[Path], Weights] | None = None,
     ) -> None:
         """
         Args:
             read_trained: reads `config.initial.path`; needed if that is given.
         """
+        data_dir = Path(data_dir)
         self.config = config
         self._read_trained = read_trained
         folder = DataFolder.read(data_dir)
@@ -103,8 +104,9 @@ class Experiment:
             validate=self.validate, on_step=partial(self._tell_step, model),
         )  # fmt: skip
 
-    def run(self, directory: Path, world: World) -> Run:
+    def run(self, directory: AnyPath, world: World) -> Run:
         """Where a run of this experiment lives, and what its checkpoints say about it."""
+        directory = Path(directory)
         fingerprints = {"tokenizer": self.tokenizer.fingerprint}
         config = to_dict(self.config)
         return Run(

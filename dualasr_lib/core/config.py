@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import read_text
 
 __all__ = ["flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
@@ -77,14 +78,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def load(cls: type[C], path: Path, overrides: Sequence[str] = (), base: Path | None = None) -> C:
+def load(cls: type[C], path: AnyPath, overrides: Sequence[str] = (), base: Path | None = None) -> C:
     """Reads TOML file `path` as `read_toml` does, applies `key=value` overrides, and builds
     `cls`.
     """
+    path = Path(path)
     return from_dict(cls, override(read_toml(path, base), overrides))
 
 
-def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
+def read_toml(path: AnyPath, base: Path | None = None) -> dict[str, Any]:
     """Plain values of a TOML file merged over those of the file it includes.
 
     Args:
@@ -93,6 +95,7 @@ def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
     Raises:
         ValueError: the file (or one it includes) is missing, is no TOML, or includes itself.
     """
+    path = Path(path)
     return _read_toml(path.resolve(), (), base)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import sentencepiece
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
 from dualasr_lib.data.pieces import PieceType
 
 __all__ = [
@@ -100,7 +100,7 @@ class Tokenizer:
         return cls(model.getvalue())
 
     @classmethod
-    def load(cls, lang_dir: Path) -> "Tokenizer":
+    def load(cls, lang_dir: AnyPath) -> "Tokenizer":
         """Reads a lang folder.
 
         Raises:
@@ -115,8 +115,9 @@ class Tokenizer:
             raise ValueError(f"'{files[1]}' must list the pieces of '{files[0]}', but differs")
         return tokenizer
 
-    def save(self, lang_dir: Path) -> None:
+    def save(self, lang_dir: AnyPath) -> None:
         """Writes the lang folder's two files."""
+        lang_dir = Path(lang_dir)
         write_atomically(lang_dir / MODEL_FILE, self._model)
         write_atomically(lang_dir / TOKENS_FILE, self.tokens_txt().encode())
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dualasr_lib.core import archive
 from dualasr_lib.core.checkpoint import Checkpoint
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.weights import Weights
 from dualasr_lib.data.tokenizer import tokens_fingerprint
 from dualasr_lib.recognition.bundle import is_bundle, read_bundle
@@ -13,13 +14,14 @@ from dualasr_lib.recognition.older import current_weights
 __all__ = ["read_trained"]
 
 
-def read_trained(path: Path) -> Weights:
+def read_trained(path: AnyPath) -> Weights:
     """The weights, under today's names; `fingerprints` has "tokens", the hash of the token list, of
     a bundle, and "tokenizer", that of list and sentencepiece model, of a checkpoint.
 
     Raises:
         ValueError: a file that is neither of the two, or damaged.
     """
+    path = Path(path)
     if is_bundle(path):
         bundle = read_bundle(path)
         fingerprints = {"tokens": tokens_fingerprint(bundle.tokens)}

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.files import require_paths
 from dualasr_lib.core.picture import Picture
 from dualasr_lib.training.distributed import World
 
@@ -160,6 +161,9 @@ class Run:
     """This process among its fellows."""
     begin: "Begin | None" = None
     """Called once before the first step."""
+
+    def __post_init__(self) -> None:
+        require_paths(directory=self.directory)
 
 
 Begin = Callable[[nn.Module, Mapping[str, Any] | None], Mapping[str, Any]]

@@ -21,27 +21,28 @@ from pathlib import Path
 
 from dualasr_lib.core.config import load, read_toml
 from dualasr_lib.core.program import INTERRUPTED, run_program
+from dualasr_lib.programs.options import parser
 from dualasr_lib.training.launch import run_processes
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    options = parser(__doc__)
+    options.add_argument(
+        "--config", type=Path, required=True, help="TOML file, e.g. conf/demo.toml"
     )
-    parser.add_argument("--config", type=Path, required=True, help="TOML file, e.g. conf/demo.toml")
-    parser.add_argument("--base", type=Path, metavar="FILE",
+    options.add_argument("--base", type=Path, metavar="FILE",
                         help="start from FILE, not from what the config file includes")  # fmt: skip
-    parser.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    parser.add_argument("--exp-dir", type=Path, required=True, help="checkpoints and logs go here")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+    options.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
+    options.add_argument("--exp-dir", type=Path, required=True, help="checkpoints and logs go here")
+    options.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
                         help="changes to the configuration, e.g. training.seed=1")  # fmt: skip
-    parser.add_argument("--init-from", type=Path, metavar="FILE",
+    options.add_argument("--init-from", type=Path, metavar="FILE",
                         help="begin with what fits of a bundle or checkpoint")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--processes", type=int, default=1, metavar="N",
-                        help="so many on this machine share each step, max_duration each;\n"
+    options.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    options.add_argument("--processes", type=int, default=1, metavar="N",
+                         help="so many on this machine share each step, max_duration each;\n"
                         "default: 1 (GPUs and several machines: torchrun)")  # fmt: skip
-    return parser.parse_args()
+    return options.parse_args()
 
 
 def main() -> None:

@@ -98,6 +98,21 @@ def test_help_needs_nothing_heavy(program: str) -> None:
             (*FOLDERS, "a", "--second-beam", "num_paths=3"),
             "--second-beam is for --two-pass",
         ),
+        ("egs/csj/decode.py", (*DECODE, "--bundle", "b"), "but both are given"),
+        ("egs/csj/decode.py", DECODE[2:], "by --bundle, but neither is given"),
+        ("egs/csj/decode.py", ("--bundle", "b", *DECODE[2:]), "--bundle needs --out-dir"),
+        ("egs/csj/streaming_decode.py", ("--bundle", "b", *DATA[2:]), "--bundle needs --out-dir"),
+        ("tools/latency_curve.py", ("--bundle", "b", *DATA[2:]), "--bundle needs --out-dir"),
+        ("dualasr_lib/programs/transcribe.py", ("--bundle", "b", "a", "--avg", "2"), "one set of"),
+        ("dualasr_lib/programs/transcribe.py", ("--exp-dir", "e", "a"), "needs --data-dir"),
+        ("dualasr_lib/programs/bundle.py", (), "give EXP, whose model is bundled, or --show FILE"),
+        ("dualasr_lib/programs/bundle.py", ("e", "--out", "x"), "--data-dir must be given"),
+        ("dualasr_lib/programs/bundle.py", ("e", "--data-dir", "d"), "--out must be given"),
+        (
+            "dualasr_lib/programs/bundle.py",
+            ("--show", "pyproject.toml"),
+            "pyproject.toml is no bundle of this program",
+        ),
         ("tools/latency_curve.py", (*DATA, "--beam", "beam=3"), "method 1best: unknown"),
         ("tools/run_matrix.py", ("--matrix", "x", "--jobs", "0"), "--jobs must be at least 1"),
     ],
@@ -150,6 +165,18 @@ def test_one_list_of_options_for_all_programs(program: Program) -> None:
     config = decode_config(arguments_of(program, *given, "--lm", "x.arpa"), program)
     assert (config.methods, config.beam) == (("hlg",), ("beam=5", "max_active=9"))
     assert (config.scales, config.lm) == ({"lm": 1.0}, Path("x.arpa"))
+
+
+@pytest.mark.parametrize("program", get_args(Program))
+def test_a_bundle_in_place_of_an_experiment(program: Program) -> None:
+    reader = parser(None)
+    add_options(reader, program)
+    words = ("--data-dir", "no-data", "--split", "eval1", "--out-dir", "no-out")
+    words = () if program == "transcribe" else words
+    branch = ("--branch", "full") if program == "decode" else ()
+    config = decode_config(reader.parse_args(["--bundle", "x.dualasr", *words, *branch]), program)
+    assert (config.exp_dir, config.bundle) == (None, Path("x.dualasr"))
+    assert config.out_dir == (None if program == "transcribe" else Path("no-out"))
 
 
 def test_all_methods_by_one_word() -> None:
