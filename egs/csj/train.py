@@ -5,8 +5,8 @@
         [--base egs/csj/conf/small.toml] [--set training.max_steps=100 ...]
     torchrun --nproc_per_node 8 egs/csj/train.py ...         (one process per device)
 
-The steps of the paper (egs/csj/conf/multi_decoder.toml, sp_kd.toml ...) say only in what they differ
-from the file they include; --base puts another one in its place.
+The steps of the paper (egs/csj/conf/multi_decoder.toml, sp_kd.toml ...) say only in what they
+differ from the file they include; --base puts another one in its place.
 
 The exit code is 0 when training is finished, 130 when a signal stopped it and everything is saved.
 torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the torch 2 lane.
