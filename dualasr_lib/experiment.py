@@ -2,26 +2,28 @@
 
     corpus -> DataModule -> JointModel -> losses of both branches -> fit (training/)
 
-It composes; the mechanisms are below. What a trained checkpoint is used for is in recogniser.py.
+It composes; the mechanisms are below. What a trained checkpoint is used for is in recognition/.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
-from dualasr_lib.core.config import to_dict
+from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.progress import watched
+from dualasr_lib.core.weights import Weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder
-from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.data.tokenizer import Tokenizer, tokens_fingerprint
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
 from dualasr_lib.metrics.examples import Compared, example_table
@@ -43,6 +45,7 @@ from dualasr_lib.model.log_names import DESCRIPTIONS
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
+from dualasr_lib.training.initial import InitialConfig, resumed, take, with_hash
 from dualasr_lib.training.loop import fit
 
 __all__ = ["Experiment", "draw_chunk"]
@@ -65,8 +68,18 @@ def draw_chunk(config: ChunkConfig) -> ChunkSpec:
 class Experiment:
     """Training of one configuration on one data folder."""
 
-    def __init__(self, config: ExperimentConfig, data_dir: Path) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        data_dir: Path,
+        read_trained: Callable[[Path], Weights] | None = None,
+    ) -> None:
+        """
+        Args:
+            read_trained: reads `config.initial.path`; needed if that is given.
+        """
         self.config = config
+        self._read_trained = read_trained
         folder = DataFolder.read(data_dir)
         self.tokenizer = Tokenizer.load(data_dir / "lang")
         _check_features(config.features, folder, data_dir)
@@ -84,9 +97,10 @@ class Experiment:
         if run.world.is_main:
             self._report_left_out(run.directory)
             self._report_unused(model)
+        run = replace(run, begin=partial(self._begin, tell=run.world.is_main))
         return fit(
             model, self.objective, batches, run, self.config.training,
-            validate=self.validate, on_step=model.set_step,
+            validate=self.validate, on_step=partial(self._tell_step, model),
         )  # fmt: skip
 
     def run(self, directory: Path, world: World) -> Run:
@@ -160,6 +174,39 @@ class Experiment:
             images |= similarity_images(views["full"], views["streaming"], config)
         return Validation(scores=scores, texts=texts, images=images)
 
+    def _begin(
+        self, model: nn.Module, saved: Mapping[str, Any] | None, tell: bool
+    ) -> dict[str, Any]:
+        """The configuration with what the run began with; at its start, begins with that."""
+        initial = self.config.initial
+        if saved is not None:
+            initial = resumed(from_dict(InitialConfig, saved.get("initial", {})), initial)
+        elif initial.path:
+            initial = self._initialise(model, with_hash(initial), tell)
+        self.config = replace(self.config, initial=initial)
+        return to_dict(self.config)
+
+    def _initialise(self, model: nn.Module, initial: InitialConfig, tell: bool) -> InitialConfig:
+        """Takes the trained weights that fit, and notes what did not."""
+        assert self._read_trained is not None, "config.initial.path needs somebody to read it"
+        trained = self._read_trained(Path(initial.path))
+        other = _other_vocabulary(self.tokenizer, trained.fingerprints)
+        try:
+            taken = take(model, trained.state_dict, initial.anew, {"heads": other} if other else {})
+        except ValueError as error:
+            raise ValueError(f"initial weights: {initial.path}: {error}") from None
+        for line in taken.report if tell else ():
+            _LOG.info("%s: %s", Path(initial.path).name, line)
+        # The branches cannot teach each other before all of them have learnt something.
+        waiting = ("distiller",) if taken.anew and cast(JointModel, model).distiller else ()
+        return replace(initial, anew=taken.anew + waiting)
+
+    def _tell_step(self, model: JointModel, step: int) -> None:
+        """Tells the model's schedules; what began trained has its warm-up behind it."""
+        initial = self.config.initial
+        credit = round(initial.warm_up_done * self.config.model.warm_up) if initial.path else 0
+        model.set_step(step, credit, initial.anew)
+
     def _compared(
         self, joint: JointModel, branch: Branch, states: Encoded, batch: Batch
     ) -> list[Compared]:
@@ -208,6 +255,15 @@ class Experiment:
                     "that name with states of its own",
                     name,
                 )
+
+
+def _other_vocabulary(tokenizer: Tokenizer, fingerprints: Mapping[str, str]) -> str:
+    """In what way ids mean other tokens than those of the weights; empty: they mean the same."""
+    if "tokens" in fingerprints:
+        same = fingerprints["tokens"] == tokens_fingerprint(tokenizer.tokens_txt())
+        return "" if same else "the vocabulary is another one"
+    same = fingerprints.get("tokenizer") == tokenizer.fingerprint
+    return "" if same else "the tokenizer is another one (only bundles know its tokens)"
 
 
 def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> None:

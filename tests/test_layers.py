@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 """Unit of dualasr_lib -> other units that it may import. A new unit needs a line here."""
 
-_PROOF = "tools/check_setup.py"  # uses each library once, to prove that it works
+_PROOF = "tools/setup/check_setup.py"  # uses each library once, to prove that it works
 FENCES: dict[str, tuple[str, ...]] = {
     "lhotse": ("dualasr_lib/data/", "dualasr_lib/recipe/", "egs/*/local/", "tools/"),
     "sentencepiece": ("dualasr_lib/data/", "dualasr_lib/recipe/", "egs/*/local/", "tools/"),
@@ -244,7 +244,7 @@ def test_a_planted_violation_is_found(
         ("dualasr_lib/training/logbook.py", "import torch.utils.tensorboard"),
         ("dualasr_lib/model/a.py", "import k2_like_name, torch.nn"),
         ("egs/csj/local/a.py", "import lhotse\nfrom dualasr_lib.data import batch"),
-        ("tools/check_setup.py", "import k2"),
+        ("tools/setup/check_setup.py", "import k2"),
     ],
 )
 def test_what_is_allowed_is_not_reported(tmp_path: Path, file: str, source: str) -> None:

@@ -30,7 +30,7 @@ from dualasr_lib.model.pairing import Sequences
 from dualasr_lib.model.similarity import mean_over_time
 from dualasr_lib.model.zipformer.scheduled import Scheduled
 from dualasr_lib.recognition.decode_config import parse_scales
-from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.training.distributed import World
 
 STEPS = 4
@@ -145,7 +145,8 @@ def test_its_schedule_and_its_gradients(data_dir: Path, bag: ExperimentConfig) -
 def test_it_scores_n_best_lists_by_its_name(data_dir: Path, bag: ExperimentConfig) -> None:  # noqa: F811
     tokenizer = Experiment(bag, data_dir).tokenizer
     model: JointModel = build_model(bag, tokenizer).eval()
-    heard = Recogniser(bag, model, tokenizer, CPU, "").hear(batch(2, 1), "full", bag.chunk.decoding)
+    trained = TrainedModel(bag, model, tokenizer, CPU, "")
+    heard = trained.hear(batch(2, 1), "full", bag.chunk.decoding)
     assert heard.score.keys() == {"ctc", "bag"} and heard.frames.keys() == {"ctc"}
     texts = [(4, 5), (5,), (4, 4, 4)]
     (scores, others) = heard.scorer("bag")([texts, texts[:1]])

@@ -10,30 +10,28 @@ without the second pass (p50, p99, largest), time of the second pass, resident m
 everything. CPU times hardly feel other programs on the machine, wall times (all the others) do.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from benchmarks.report import announce, write_json
-from benchmarks.streaming import percentile
-from matplotlib.figure import Figure
-from pictures import write_picture
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
-from dualasr_lib.data.audio import open_audio
 from dualasr_lib.data.folder import recording_files
-from dualasr_lib.decoding.contract import Rewritten, SecondPass
-from dualasr_lib.decoding.events import Event, Final
-from dualasr_lib.decoding.live import listen
 from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.decoding.contract import Rewritten, SecondPass
+    from dualasr_lib.decoding.events import Event
 
 _MINUTES = 5
 _HEADER = (
@@ -96,6 +94,10 @@ class Player:
         return (sum(self._timed.seconds), self._timed.cpu_seconds) if self._timed else (0.0, 0.0)
 
     def _endless(self) -> Iterator[Tensor]:
+        import torch
+
+        from dualasr_lib.data.audio import open_audio
+
         rest = torch.zeros(0)
         for path in itertools.cycle(self._files):
             for piece in open_audio(path, self._rate).blocks(self._hop):
@@ -109,6 +111,8 @@ def measure(
     events: Iterator[Event], player: Player, timed: TimedPass | None, block_seconds: float
 ) -> Iterator[Row]:
     """A row for every five minutes of audio; what is left gives the last."""
+    from dualasr_lib.decoding.events import Final
+
     per_row = round(60 * _MINUTES / block_seconds)
     done = passes = sentences = 0
     begun = time.perf_counter()
@@ -140,19 +144,25 @@ def resident_mb() -> float:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A line under the header."""
-    chunk = (percentile(row.chunk_ms, 0.5), percentile(row.chunk_ms, 0.99), max(row.chunk_ms))
-    chunk += (percentile(row.cpu_ms, 0.5), percentile(row.cpu_ms, 0.99))
-    second = ("-", "-")
+    from bench.streaming import percentile
+
+    wall = (percentile(row.chunk_ms, 0.5), percentile(row.chunk_ms, 0.99), max(row.chunk_ms))
+    cpu = (percentile(row.cpu_ms, 0.5), percentile(row.cpu_ms, 0.99))
+    second: tuple[str, ...] = ("-", "-")
     if row.second_pass_ms:
         second = tuple(f"{percentile(row.second_pass_ms, share):.0f}" for share in (0.5, 0.99))
     return (
-        *(f"{row.minutes:.1f}", str(row.sentences), *(f"{value:.1f}" for value in chunk)),
+        *(f"{row.minutes:.1f}", str(row.sentences), *(f"{value:.1f}" for value in (*wall, *cpu))),
         *(*second, f"{row.rtf:.3f}", f"{row.rss_mb:.0f}"),
     )
 
 
 def draw(rows: Sequence[Row], path: Path, of: str = "one stream") -> None:
     """Time per chunk and memory over the audio heard; `of` says which stream."""
+    from analysis.pictures import write_picture
+    from bench.streaming import percentile
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     minutes = [row.minutes for row in rows]
@@ -195,15 +205,23 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.data_dir is None:
+        raise ValueError("--data-dir must be given: its recordings are played")
+    from bench.report import announce, write_json  # what is heavy, after the options
+
+    from dualasr_lib.decoding.live import listen
+
+    if arguments.png:
+        import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     files = recording_files(arguments.data_dir, arguments.split)
-    engine = load_engine(engine_config(arguments))
-    model = engine.model
+    rules = load_engine(engine_config(arguments)).rules
+    model = rules.model
     described = announce(arguments.threads, arguments.device)
     block_seconds = model.chunk_samples / model.sample_rate
-    timed = None if engine.second_pass is None else TimedPass(engine.second_pass)
+    timed = None if rules.second_pass is None else TimedPass(rules.second_pass)
     player = Player(files, model.chunk_samples, model.sample_rate, timed)
     blocks = player.blocks(max(1, round(60 * arguments.minutes / block_seconds)))
-    events = listen(blocks, model, engine.search, engine.detokenise, engine.config, timed)
+    events = listen(blocks, replace(rules, second_pass=timed))
     rows = []
     for row in measure(events, player, timed, block_seconds):
         rows.append(row)

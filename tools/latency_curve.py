@@ -38,14 +38,14 @@ def main() -> None:
     arguments = parse_arguments()
     config = decode_config(arguments, "curve")
     # What is heavy, after all options are read:
-    from latency.curve import Curve, Plan
-    from latency.report import table
+    from analysis.latency.curve import Curve, Plan
+    from analysis.latency.report import table
 
     from dualasr_lib.programs.data import open_data
     from dualasr_lib.recognition.decode_setup import DecodeSetup
 
     if arguments.png:
-        from latency.drawing import draw  # fails before the work, not after it
+        from analysis.latency.drawing import draw  # fails before the work, not after it
     setup = DecodeSetup(config, open_data)
     plan = Plan(
         splits=list(dict.fromkeys(arguments.split)),
@@ -53,10 +53,10 @@ def main() -> None:
         num_streams=arguments.num_streams,
         left_ms=config.left_ms,
     )
-    out: Path = arguments.out or config.exp_dir / "decode" / "latency"
-    data = open_data(setup.recogniser, config.data_dir)
+    out: Path = arguments.out or config.results_dir / "decode" / "latency"
+    data = open_data(setup.trained, config.data_dir)
     points = Curve(setup, data, plan, out).points()
-    head = f"{setup.recogniser.source}, streaming search {config.methods[0]}"
+    head = f"{setup.trained.source}, streaming search {config.methods[0]}"
     text = f"{head}\n\n{table(points)}\n"
     write_atomically(out / "latency.md", text.encode())
     print(f"\n{text}")

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from matrix.folder import read_record
+from analysis.matrix.folder import read_record
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program

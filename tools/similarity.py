@@ -14,30 +14,25 @@ data cannot: they depend on b. EXP/similarity-<split>.json keeps them.
 and their difference, with the sp-KD loss of that batch between encoder outputs.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.core.table import markdown
-from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataModule
-from dualasr_lib.model.distillation import (
-    DistillationConfig,
-    similarities,
-    similarity_gaps,
-)
-from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
-from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.recognition.recogniser import Recogniser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.data.batch import Batch
+    from dualasr_lib.model.joint import Branch, JointModel
+    from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 
 class Measured(NamedTuple):
@@ -64,6 +59,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Measured:
     """Losses and matrices of a model of two branches, in evaluation mode."""
+    import torch
+
+    from dualasr_lib.model.distillation import DistillationConfig, similarities, similarity_gaps
+    from dualasr_lib.model.joint import Targets
+
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
     count, fullest = 0, 0
@@ -91,8 +91,8 @@ def draw(
     names: Sequence[str], found: Sequence[Measured], path: Path, split: str = "the split"
 ) -> None:
     """Streaming, full, and their difference, a row per model; one scale for all differences."""
+    from analysis.pictures import write_picture
     from matplotlib.figure import Figure
-    from pictures import write_picture
 
     figure = Figure(figsize=(10, 3 * len(found) + 0.6), layout="constrained")
     axes = figure.subplots(len(found), 3, squeeze=False)
@@ -128,21 +128,26 @@ def draw(
 
 def main() -> None:
     arguments = parse_arguments()
+    from dualasr_lib.core.device import local_device  # what is heavy, after the options
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.model.joint import BRANCHES
+    from dualasr_lib.recognition.trained_model import TrainedModel
+
     if arguments.png:
         import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     device = local_device(arguments.device)
     found = []
     for folder in arguments.exp_dir:
-        recogniser = Recogniser.load(folder, arguments.data_dir, device)
+        trained = TrainedModel.from_checkpoint(folder, arguments.data_dir, device)
         for branch in BRANCHES:
-            recogniser.model.require(branch)
-        data = DataModule(recogniser.config.data, arguments.data_dir, recogniser.tokenizer)
+            trained.model.require(branch)
+        data = DataModule(trained.config.data, arguments.data_dir, trained.tokenizer)
         total = data.size(arguments.split)
         progress = Progress(f"{folder.name} {arguments.split}", "utterances", total)
         batches = _counted(data.split_batches(arguments.split), progress)
-        measured = measure(recogniser.model, batches, recogniser.chunk())
+        measured = measure(trained.model, batches, trained.chunk())
         progress.close(", ".join(f"{k} {v:.5f}" for k, v in measured.losses.items()))
-        text = json.dumps({"weights": recogniser.fingerprint, **measured.losses}, indent=1)
+        text = json.dumps({"weights": trained.fingerprint, **measured.losses}, indent=1)
         write_atomically(folder / f"similarity-{arguments.split}.json", f"{text}\n".encode())
         found.append(measured)
     names = [str(folder) for folder in arguments.exp_dir]

@@ -6,7 +6,7 @@
 
 The prefix is that of every version, so that an older program can tell a newer file from a damaged
 one. No pickle is read or written: a torch checkpoint, or a file that pretends to be one, is refused
-by its first bytes.
+by its first bytes. torch is imported where tensors are made: reading a header needs none.
 """
 
 import hashlib
@@ -15,14 +15,22 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.files import write_atomically
 
-__all__ = ["Container", "ContainerError", "is_container", "read_container", "write_container"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Container",
+    "ContainerError",
+    "Header",
+    "is_container",
+    "read_container",
+    "read_header",
+    "write_container",
+]
 
 _MAGIC = b"DUALASR\x1a"
 _VERSION = 1
@@ -43,10 +51,19 @@ class Container(NamedTuple):
 
     plain: dict[str, Any]
     """What JSON can hold."""
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
     """On the CPU."""
     files: dict[str, bytes]
     """Other files, byte by byte."""
+
+
+class Header(NamedTuple):
+    """What such a file says before its members."""
+
+    plain: dict[str, Any]
+    members: tuple[Mapping[str, Any], ...]
+    """Of each: `kind` ("tensor" or "file"), `name`, `size` in bytes; `dtype`, `shape` of a
+    tensor."""
 
 
 def write_container(path: Path, content: Container) -> None:
@@ -78,6 +95,37 @@ def read_container(path: Path) -> Container:
     Raises:
         ContainerError: the file is missing, of another kind, damaged, or of a newer version.
     """
+    data, header_size = _checked(path)
+    try:
+        return _unpacked(data, header_size)
+    except _MALFORMED as error:
+        raise _foreign(path, error) from None
+
+
+def read_header(path: Path) -> Header:
+    """The plain data of a file, and what else is in it; the whole file is checked.
+
+    Raises:
+        ContainerError: as for `read_container`.
+    """
+    data, header_size = _checked(path)
+    try:
+        header = _header(data, header_size)
+        return Header(dict(header["plain"]), tuple(dict(member) for member in header["members"]))
+    except _MALFORMED as error:
+        raise _foreign(path, error) from None
+
+
+def is_container(path: Path) -> bool:
+    """Whether a file begins as one."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _checked(path: Path) -> tuple[bytearray, int]:
+    """The bytes of a file that is whole and of this version, and the length of its header."""
     if not path.is_file():
         raise ContainerError(f"{path} must be a file, but {_instead(path)}")
     data = bytearray(path.read_bytes())
@@ -97,23 +145,20 @@ def read_container(path: Path) -> Container:
             f"{path} has format {version}, but this version of the program reads format "
             f"{_VERSION}: install a newer dualasr"
         )
-    try:
-        return _unpacked(data, header_size)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
-        raise ContainerError(f"{path} is damaged or was not written by this program: "
-                             f"{error!r}") from None  # fmt: skip
+    return data, header_size
 
 
-def is_container(path: Path) -> bool:
-    """Whether a file begins as one."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError)
+
+
+def _foreign(path: Path, error: Exception) -> ContainerError:
+    return ContainerError(f"{path} is damaged or was not written by this program: {error!r}")
 
 
 def _members(content: Container) -> list[tuple[str, str, bytes, dict[str, Any]]]:
     """(kind, name, bytes, further fields) of each member."""
+    import torch
+
     found: list[tuple[str, str, bytes, dict[str, Any]]] = []
     for name, value in content.tensors.items():
         dtype = str(value.dtype).removeprefix("torch.")
@@ -127,10 +172,8 @@ def _members(content: Container) -> list[tuple[str, str, bytes, dict[str, Any]]]
 
 def _unpacked(data: bytearray, header_size: int) -> Container:
     """The content of a whole file whose checksum is right; any error if its writer was not ours."""
-    if _START + header_size > len(data):
-        raise ValueError("the header reaches beyond the end")
-    header = json.loads(data[_START : _START + header_size])
-    tensors: dict[str, Tensor] = {}
+    header = _header(data, header_size)
+    tensors: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     for member in header["members"]:
         start, size = _START + header_size + member["at"], member["size"]
@@ -143,7 +186,15 @@ def _unpacked(data: bytearray, header_size: int) -> Container:
     return Container(dict(header["plain"]), tensors, files)
 
 
-def _tensor(data: bytearray, start: int, size: int, member: Mapping[str, Any]) -> Tensor:
+def _header(data: bytearray, header_size: int) -> Any:
+    if _START + header_size > len(data):
+        raise ValueError("the header reaches beyond the end")
+    return json.loads(data[_START : _START + header_size])
+
+
+def _tensor(data: bytearray, start: int, size: int, member: Mapping[str, Any]) -> "Tensor":
+    import torch
+
     if member["dtype"] not in _DTYPES:
         raise ValueError(f"member {member['name']} has the unknown type {member['dtype']!r}")
     dtype: torch.dtype = getattr(torch, member["dtype"])

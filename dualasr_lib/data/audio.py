@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dualasr_lib.core.levels import LOUDEST
 from dualasr_lib.data.pipe import STANDARD_INPUT, ForwardFile, copied, is_pipe, open_pipe
+from dualasr_lib.data.resample import Resampler
 
 __all__ = ["AudioFile", "open_audio"]
 
@@ -95,17 +96,10 @@ class AudioFile:
 
     def _resampled(self) -> Iterator[Any]:
         """(n,) arrays at `sample_rate`."""
-        if self.file_sample_rate == self.sample_rate:
-            yield from self._mono()
-            return
-        import soxr  # only where a rate has to be changed
-
-        stream = soxr.ResampleStream(
-            self.file_sample_rate, self.sample_rate, num_channels=1, dtype="float32"
-        )
+        resampler = Resampler(self.file_sample_rate, self.sample_rate)
         for piece in self._mono():
-            yield stream.resample_chunk(piece)
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+            yield resampler.push(piece)
+        yield resampler.finish()
 
     def _mono(self) -> Iterator[Any]:
         """(n,) float32 arrays at the file's rate, checked."""

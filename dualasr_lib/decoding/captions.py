@@ -46,7 +46,13 @@ class Transcript(NamedTuple):
     """Its file, for the reader."""
     duration: float
     """Seconds."""
-    finals: Sequence[Final]
+    segments: Sequence[Final]
+    """In order, those without text included."""
+
+    @property
+    def text(self) -> str:
+        """A line for each segment in which something was said."""
+        return "\n".join(final.text for final in _spoken(self.segments))
 
 
 class Caption(NamedTuple):
@@ -64,10 +70,10 @@ def render(transcript: Transcript, kind: Format, max_chars: int = 30) -> str:
         max_chars: of a caption (srt and vtt), as `captions` says.
     """
     writers: dict[Format, Callable[[], str]] = {
-        "text": lambda: "".join(f"{final.text}\n" for final in _spoken(transcript.finals)),
+        "text": lambda: f"{transcript.text}\n" if transcript.text else "",
         "json": lambda: _json(transcript),
-        "srt": lambda: _srt(list(captions(transcript.finals, max_chars))),
-        "vtt": lambda: _vtt(list(captions(transcript.finals, max_chars))),
+        "srt": lambda: _srt(list(captions(transcript.segments, max_chars))),
+        "vtt": lambda: _vtt(list(captions(transcript.segments, max_chars))),
     }
     if kind not in writers:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, but is {kind!r}")
@@ -146,7 +152,7 @@ def _json(transcript: Transcript) -> str:
                 {"text": token.text, "start": round(token.seconds, 3)} for token in final.tokens
             ],
         }
-        for final in _spoken(transcript.finals)
+        for final in _spoken(transcript.segments)
     ]
     document = {
         "file": transcript.source,

@@ -1,6 +1,6 @@
 """One endless stream of audio: partial texts as they come, final ones sentence by sentence.
 
-    listener = Listener(model, search, detokenise, LiveConfig(), second_pass)
+    listener = Listener(Rules(model, search, detokenise, LiveConfig(), second_pass))
     for block in microphone:
         for event in listener.feed(block): ...
     for event in listener.finish(): ...
@@ -14,6 +14,8 @@ at once (`pool`), audio files and devices.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
@@ -72,30 +74,25 @@ class News(NamedTuple):
     events: tuple[Event, ...]
 
 
+@dataclass(frozen=True)
 class Rules:
-    """How streams are heard: what `Listener` and `ListenerPool` share. Holds no stream.
+    """How streams are heard: what `Listener` and `ListenerPool` share. Holds no stream."""
 
-    Args:
-        submit: runs second passes; by default here, before the call that ended a segment returns.
-        now: seconds on any clock, for deadlines.
-    """
+    model: StreamingModel
+    search: OnlineSearch
+    detokenise: Detokenise
+    config: LiveConfig = field(default_factory=LiveConfig)
+    second_pass: SecondPass | None = None
+    submit: Submit = run_here
+    """Runs second passes; by default here, before the call that ended a segment returns."""
+    now: Callable[[], float] = time.monotonic
+    """Seconds on any clock, for deadlines."""
 
-    def __init__(
-        self,
-        model: StreamingModel,
-        search: OnlineSearch,
-        detokenise: Detokenise,
-        config: LiveConfig,
-        second_pass: SecondPass | None = None,
-        submit: Submit = run_here,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        keep_hidden = second_pass is not None
-        self.parts = Parts(model, search, detokenise, keep_hidden, config.endpoint)
-        self._config = config
-        self._second_pass = second_pass
-        self._submit = submit
-        self._now = now
+    @cached_property
+    def parts(self) -> Parts:
+        """What the steps of a stream read."""
+        keep_hidden = self.second_pass is not None
+        return Parts(self.model, self.search, self.detokenise, keep_hidden, self.config.endpoint)
 
     def open(self) -> Live:
         """A stream that has heard nothing."""
@@ -145,8 +142,8 @@ class Rules:
         """Final texts that are there, in order; with `wait` all of them."""
         finals: list[Final] = []
         waiting = live.waiting
-        while waiting and (wait or waiting[0].is_due(self._now())):
-            finals.append(final_of(self.parts, waiting[0], self._now()))
+        while waiting and (wait or waiting[0].is_due(self.now())):
+            finals.append(final_of(self.parts, waiting[0], self.now()))
             waiting = waiting[1:]
         return News(live._replace(waiting=waiting), tuple(finals))
 
@@ -187,13 +184,13 @@ class Rules:
     def _close(self, live: Live, closed: Closed) -> Live:
         """The segment begins to wait for its final text."""
         early, pending = live.early, None
-        if self._second_pass is not None and _is_worth(closed):
+        if self.second_pass is not None and _is_worth(closed):
             if early is not None and closed.reason == "pause":
                 pending, live = early.pending, live._replace(early=None)
             else:
-                pending = started(self._submit, rewrite(self._second_pass, closed.hidden))
+                pending = started(self.submit, rewrite(self.second_pass, closed.hidden))
         live = self._discard(live)
-        deadline = self._now() + self._config.deadline_seconds if pending else math.inf
+        deadline = self.now() + self.config.deadline_seconds if pending else math.inf
         waiting = (*live.waiting, Waiting(closed, pending, deadline))
         return live._replace(waiting=waiting)
 
@@ -203,11 +200,11 @@ class Rules:
         segment = live.stream.segment
         if live.early is not None and live.early.last_token_frame != segment.last_token_frame:
             live = self._discard(live)
-        if self._second_pass is None or live.early is not None or silent is None:
+        if self.second_pass is None or live.early is not None or silent is None:
             return live
-        if silent < self._config.early_seconds or segment.last_token_frame is None:
+        if silent < self.config.early_seconds or segment.last_token_frame is None:
             return live
-        pending = started(self._submit, rewrite(self._second_pass, segment.hidden))
+        pending = started(self.submit, rewrite(self.second_pass, segment.hidden))
         return live._replace(early=_Early(pending, segment.last_token_frame))
 
     def _discard(self, live: Live) -> Live:
@@ -224,25 +221,16 @@ def _is_worth(closed: Closed) -> bool:
 
 
 class Listener:
-    """One stream of audio that is pushed; the arguments are those of `Rules`.
+    """One stream of audio that is pushed.
 
     Partials appear as soon as the blocks that they need have come. Every sample belongs to exactly
     one segment. Segments without a first-pass token are silence and get no second pass, which would
     invent words for some; only audio that is one segment as a whole always gets one.
     """
 
-    def __init__(
-        self,
-        model: StreamingModel,
-        search: OnlineSearch,
-        detokenise: Detokenise,
-        config: LiveConfig,
-        second_pass: SecondPass | None = None,
-        submit: Submit = run_here,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._rules = Rules(model, search, detokenise, config, second_pass, submit, now)
-        self._live = self._rules.open()
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._live = rules.open()
 
     def feed(self, block: Any) -> tuple[Event, ...]:
         """What a block brings: (n,) float samples in [-1, 1], or int16, torch or numpy, n >= 0.
@@ -273,20 +261,13 @@ class Listener:
         return (*events, *finals)
 
 
-def listen(
-    blocks: Iterable[Any],
-    model: StreamingModel,
-    search: OnlineSearch,
-    detokenise: Detokenise,
-    config: LiveConfig,
-    second_pass: SecondPass | None = None,
-) -> Iterator[Event]:
+def listen(blocks: Iterable[Any], rules: Rules) -> Iterator[Event]:
     """The events of a `Listener` that is fed these blocks.
 
     Raises:
         ValueError: as `Listener.feed`.
     """
-    listener = Listener(model, search, detokenise, config, second_pass)
+    listener = Listener(rules)
     for block in blocks:
         yield from listener.feed(block)
     yield from listener.finish()

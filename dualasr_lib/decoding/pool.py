@@ -1,7 +1,7 @@
 """Many live streams of any age through one model: each step takes one window of every stream that
 is ready.
 
-    pool = ListenerPool(model, search, detokenise, LiveConfig(), second_pass, executor.submit)
+    pool = ListenerPool(Rules(model, search, detokenise, submit=executor.submit))
     pool.open("a"); pool.feed("a", block); pool.open("b"); ...
     for name, events in pool.step().items(): ...
     pool.finish("a")                    # its last event is `Ended`
@@ -12,15 +12,11 @@ the pool holds nothing else, reads no clock but for deadlines, and starts no thr
 thread-safe: one thread calls it, and may be told by `submit`'s tasks when to call it again.
 """
 
-from collections.abc import Callable, Hashable
-from time import monotonic
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
-from dualasr_lib.decoding.events import Event, LiveConfig
+from dualasr_lib.decoding.events import Event
 from dualasr_lib.decoding.live import Live, News, Rules
-from dualasr_lib.decoding.offline import Detokenise
-from dualasr_lib.decoding.second_pass import Submit, run_here
 
 __all__ = ["Ended", "Failed", "ListenerPool", "PoolEvent"]
 
@@ -45,24 +41,14 @@ class ListenerPool:
     """Live streams by name.
 
     Args:
+        rules: how they are heard.
         max_batch: streams of a step at most; the others' turn comes first at the next one.
-        (all others): as of `live.Listener`.
     """
 
-    def __init__(
-        self,
-        model: StreamingModel,
-        search: OnlineSearch,
-        detokenise: Detokenise,
-        config: LiveConfig,
-        second_pass: SecondPass | None = None,
-        submit: Submit = run_here,
-        now: Callable[[], float] = monotonic,
-        max_batch: int = 64,
-    ) -> None:
+    def __init__(self, rules: Rules, max_batch: int = 64) -> None:
         if max_batch < 1:
             raise ValueError(f"`max_batch` must be at least 1, but is {max_batch}")
-        self._rules = Rules(model, search, detokenise, config, second_pass, submit, now)
+        self._rules = rules
         self._max_batch = max_batch
         self._streams: dict[Hashable, Live] = {}
         """In the order of their turns."""

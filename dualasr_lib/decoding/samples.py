@@ -1,8 +1,8 @@
 """Blocks of samples as callers have them, made what the loops read: (n,) float32 in [-1, 1].
 
 Torch tensors and numpy arrays alike; integers of 16 bits are scaled. What cannot be meant is
-refused in one line: other integers, samples of 16 bits that somebody cast to float, channels, NaN.
-Left out: sample rates, which a block does not know.
+refused in one line: other integers, samples of 16 bits that somebody cast to float, NaN. Left out:
+sample rates, which a block does not know.
 """
 
 from typing import Any
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from dualasr_lib.core.levels import LOUDEST
 
-__all__ = ["as_samples"]
+__all__ = ["as_mono", "as_samples"]
+
+_MOST_CHANNELS = 8
 
 
 def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> Tensor:
@@ -47,6 +49,24 @@ def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000)
             f"samples must be finite numbers, but there is NaN or infinity at {seconds:.3f} s"
         )
     return samples
+
+
+def as_mono(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> Tensor:
+    """As `as_samples`, also of (channels, n), whose mean is taken.
+
+    Raises:
+        ValueError: as `as_samples`, or (n, channels).
+    """
+    tensor = _tensor(block)
+    if tensor.dim() != 2:
+        return as_samples(tensor, start_seconds, sample_rate)
+    if not 0 < len(tensor) <= _MOST_CHANNELS:
+        raise ValueError(
+            f"audio must be (samples,) or (channels, samples) with at most {_MOST_CHANNELS} "
+            f"channels, but is {tuple(tensor.shape)}: transpose it, or choose channels"
+        )
+    rows = [as_samples(row, start_seconds, sample_rate) for row in tensor]
+    return torch.stack(rows).mean(dim=0)
 
 
 def _tensor(block: Any) -> Tensor:

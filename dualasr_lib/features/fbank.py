@@ -191,7 +191,7 @@ def _computer(config: FbankConfig, library: Library | None) -> Callable[[Tensor]
     if library is not None:
         return _COMPUTERS[library](config)
     # The compiled part is asked for: `import kaldifeat` also finds any folder of that name, such as
-    # tools/kaldifeat, and calls it an empty package.
+    # tools/setup/kaldifeat, and calls it an empty package.
     for name, compiled in (("kaldifeat", "_kaldifeat"), ("kaldi_native_fbank",) * 2):
         if importlib.util.find_spec(compiled) is not None:
             return _COMPUTERS[name](config)

@@ -5,7 +5,7 @@
 Letters: N batch, T feature frames, S encoder frames, U tokens, V vocabulary, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -201,14 +201,26 @@ class JointModel(nn.Module):
             impossible=self._impossible(reading, targets),
         )
 
-    def set_step(self, step: int) -> None:
+    def set_step(self, step: int, credit: int = 0, anew: Collection[str] = ()) -> None:
         """Tells all schedules how many optimiser steps have been done; the encoders' aids, and
         heads that say so, count them as published steps (`ModelConfig.warm_up`).
+
+        Args:
+            credit: steps that count as done before the first one, where weights were trained.
+            anew: names of modules that began with random weights all the same.
         """
-        set_step(self, step)
+        self._tell("", step + credit)
+        for name in anew:
+            self._tell(name, step)
+
+    def _tell(self, name: str, step: int) -> None:
+        """Tells the module of a name; the empty one is the whole model's."""
+        part = self.get_submodule(name)
         published = round(step * PUBLISHED_WARM_UP / self.config.warm_up)
-        set_step(self.encoders, published)
-        for module in self.heads.modules():
+        set_step(part, published if f"{name}.".startswith("encoders.") else step)
+        if not name:
+            set_step(self.encoders, published)
+        for module in part.modules():
             if isinstance(module, Head) and module.counts_published_steps:
                 set_step(module, published)
 

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dualasr_lib.data.datamodule import DataModule
-    from dualasr_lib.recognition.recogniser import Recogniser
+    from dualasr_lib.recognition.trained_model import TrainedModel
 
 __all__ = ["open_data"]
 
 
-def open_data(recogniser: "Recogniser", data_dir: Path) -> "DataModule":
-    """`data_dir` in batches as the model was configured for."""
+def open_data(trained: "TrainedModel", data_dir: Path | None) -> "DataModule":
+    """`data_dir` in batches as the model was configured for; ValueError if there is none."""
+    if data_dir is None:
+        raise ValueError("--data-dir must be given: it has the utterances")
     from dualasr_lib.data.datamodule import DataModule
 
-    return DataModule(recogniser.config.data, data_dir, recogniser.tokenizer)
+    return DataModule(trained.config.data, data_dir, trained.tokenizer)

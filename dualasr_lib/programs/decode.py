@@ -2,6 +2,7 @@
 
     decode.py --exp-dir EXP --data-dir DATA --split eval1 --branch full --method attention
     decode.py ... --split valid eval1 --branch streaming full --method 1best attention
+    decode.py --bundle model.dualasr --data-dir DATA --out-dir OUT --split eval1 --branch full
 
 Writes EXP/decode/<branch>-<method>/{recogs,errs,summary}-<split>; what is not default (checkpoint,
 average, chunk, options, language model, scales) stands in the folder's name, too. The model comes
@@ -89,9 +90,9 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
     from dualasr_lib.recognition.scoring import scoring_of
 
     ready = setup.offline(branch, method)
-    name, detokenise = ready.name, setup.recogniser.detokenise
-    directory = name.directory(job.config.exp_dir)
-    data = open_data(setup.recogniser, job.config.data_dir)
+    name, detokenise = ready.name, setup.trained.detokenise
+    directory = name.directory(job.config.results_dir)
+    data = open_data(setup.trained, job.config.data_dir)
     for split in job.splits:
         progress = Progress(f"{split} {branch} {name.method}", "utterances", data.size(split))
         decoded = decode_batches(

@@ -46,8 +46,12 @@ class _Option(NamedTuple):
 
 _PAIR = "KEY=VALUE"
 _OPTIONS = (
-    _Option("--exp-dir", "what train.py wrote", kind=Path, required=True),
-    _Option("--data-dir", "what prepare.sh wrote", kind=Path, required=True),
+    _Option("--exp-dir", "what train.py wrote", kind=Path),
+    _Option("--bundle", "a model in one file, in place of --exp-dir", kind=Path, metavar="FILE"),
+    _Option("--data-dir", "what prepare.sh wrote", _DATA, Path, required=True),
+    _Option("--data-dir", "what prepare.sh wrote; a bundle needs none", ("transcribe",), Path),
+    _Option("--out-dir", "where results go and tuned scales are kept;\n"
+        "default: EXP; a bundle needs it", _DATA, Path),
     _Option("--split", "eval1 eval2 eval3 valid ...", _DATA, many=True, required=True),
     _Option("--branch", "which half of the model listens", ("decode",), many=True, required=True,
         choices=("streaming", "full")),
@@ -56,14 +60,15 @@ _OPTIONS = (
         "default: DATA/lang's, of lowest order for hlg, else highest", kind=Path, metavar="ARPA"),
     _Option("--lexicon", "words and their tokens, e.g. DATA/lang's", kind=Path, metavar="FILE"),
     _Option("--scales", "weights of just the scores that the method weighs,\ne.g. lm=0.3; "
-        "default: tuned on valid, kept in EXP/scales", many=True, metavar="NAME=VALUE"),
+        "default: the bundle's, or tuned on valid, kept in EXP/scales", many=True,
+        metavar="NAME=VALUE"),
     _Option("--two-pass", "full context rewrites each sentence at its end", _TWO_PASS, bool),
     _Option("--second-beam", "options of the second pass, e.g. num_paths=20", _TWO_PASS,
         many=True, metavar=_PAIR),
     _Option("--second-scales", "its scales, e.g. attention=1; default: as for --scales", _TWO_PASS,
         many=True, metavar="NAME=VALUE"),
-    _Option("--epoch", "checkpoint; default: the newest", kind=int),
-    _Option("--avg", "mean of the last K epochs and what came after; default: none",
+    _Option("--epoch", "checkpoint of EXP; default: the newest", kind=int),
+    _Option("--avg", "mean of its last K epochs and what came after; default: none",
         kind=int, default=0),
     _Option("--chunk-ms", "chunk of the streaming stacks; default: the config's", kind=int),
     _Option("--left-ms", "their left context; default: the config's", kind=int),
@@ -116,10 +121,11 @@ def decode_config(arguments: argparse.Namespace, program: Program) -> DecodeConf
     """What the options ask for.
 
     Raises:
-        ValueError: as `DecodeConfig` and `parse_scales`.
+        ValueError: as `DecodeConfig` and `parse_scales`, or results would go nowhere.
     """
     values: Mapping[str, Any] = vars(arguments)
-    named = {field.name for field in fields(DecodeConfig)} & values.keys()
+    ours = {_field(option) for option in _OPTIONS if program in option.programs}
+    named = {field.name for field in fields(DecodeConfig)} & ours
     given = {name: values[name] for name in named}
     methods = values["method"] or (registry.DEFAULT,)
     methods = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
@@ -129,7 +135,14 @@ def decode_config(arguments: argparse.Namespace, program: Program) -> DecodeConf
         given[name] = tuple(values.get(name) or ())
     for name in ("scales", "second_scales"):
         given[name] = parse_scales(values.get(name))
-    return DecodeConfig(**given, streams=program != "decode")
+    config = DecodeConfig(**given, streams=program != "decode")
+    if program in _DATA:
+        config.results_dir  # noqa: B018  (an error, if it has to be, before anything is loaded)
+    return config
+
+
+def _field(option: _Option) -> str:
+    return option.name.removeprefix("--").replace("-", "_")
 
 
 def _names(program: Program) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
     streaming_decode.py --exp-dir EXP --data-dir DATA --split eval1 --chunk-ms 320 \\
         --num-streams 8 [--method 1best] [--two-pass] [--realtime] [--show]
+    streaming_decode.py --bundle model.dualasr --data-dir DATA --out-dir OUT --split eval1
 
 Samples go through online features, the `step` of the encoder and an online search; nothing is
 computed on whole utterances. Writes EXP/decode/streaming-online-<method>/{recogs,errs,summary}-*,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.streaming import Watcher
     from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.decode_setup import DecodeSetup
-    from dualasr_lib.recognition.recogniser import StreamingPath
+    from dualasr_lib.recognition.trained_model import StreamingPath
 
 __all__ = ["StreamJob", "main", "read_job", "run"]
 
@@ -105,10 +106,10 @@ def run(job: StreamJob) -> None:
 
     setup = DecodeSetup(job.config, open_data)
     ready = [_ready(setup, job, method) for method in setup.methods("streaming")]
-    path = setup.recogniser.streaming(setup.chunk)  # last: tuning hears whole utterances
-    data = open_data(setup.recogniser, job.config.data_dir)
+    path = setup.trained.streaming(setup.chunk)  # last: tuning hears whole utterances
+    data = open_data(setup.trained, job.config.data_dir)
     for searches, split in product(ready, job.splits):
-        _decode(job, searches, path, setup.recogniser.detokenise, split, data)
+        _decode(job, searches, path, setup.trained.detokenise, split, data)
 
 
 def _decode(
@@ -138,7 +139,7 @@ def _decode(
     scoring = scoring_of(data.folder, split)
     info = RunInfo(split, name.branch, name.method, ready.params, name.variant, scoring)
     summary = streaming_summary(info, found, path)
-    files = write_results(name.directory(job.config.exp_dir), found.hypotheses, summary)
+    files = write_results(name.directory(job.config.results_dir), found.hypotheses, summary)
     progress.close(f"{describe(summary)}, {files.summary}")
 
 

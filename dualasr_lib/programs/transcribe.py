@@ -1,6 +1,6 @@
 """`dualasr-transcribe`: audio files in, text or captions out.
 
-    dualasr-transcribe --exp-dir EXP --data-dir DATA [--format text|json|srt|vtt] [--out-dir DIR]
+    dualasr-transcribe --bundle model.dualasr [--format text|json|srt|vtt] [--out-dir DIR]
         [--two-pass] [--partials] FILE ...
     ffmpeg -i talk.m4a -f wav - | dualasr-transcribe --exp-dir EXP --data-dir DATA -
 
@@ -19,9 +19,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.core.files import write_atomically
@@ -36,13 +36,11 @@ from dualasr_lib.recognition.methods import registry
 
 if TYPE_CHECKING:
     from dualasr_lib.decoding.captions import Transcript
-    from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
-    from dualasr_lib.decoding.events import Event, Final, LiveConfig
-    from dualasr_lib.decoding.offline import Detokenise
+    from dualasr_lib.decoding.events import Event, Final
     from dualasr_lib.programs.screen import Screen
+    from dualasr_lib.recognition.recogniser import Recogniser
 
 __all__ = [
-    "Engine",
     "EngineConfig",
     "add_engine_arguments",
     "engine_config",
@@ -60,29 +58,20 @@ class EngineConfig:
     """What turns samples into text, and how."""
 
     decode: DecodeConfig
-    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
-    """When a sentence ends."""
+    endpoint: tuple[str, ...] = ()
+    """When a sentence ends: `key=value` of `EndpointConfig`."""
     threads: int = 1
     """Of torch."""
 
     def __post_init__(self) -> None:
+        from_dict(EndpointConfig, override({}, self.endpoint))
         if self.threads < 1:
             raise ValueError(f"--threads must be at least 1, but is {self.threads}")
 
 
-class Engine(NamedTuple):
-    """All that turns samples into text; serves one file after the other."""
-
-    model: "StreamingModel"
-    search: "OnlineSearch"
-    detokenise: "Detokenise"
-    config: "LiveConfig"
-    second_pass: "SecondPass | None"
-    weights: str = ""
-    """Which weights these are, for the reader."""
-
-
-def transcribe(path: str | Path, engine: Engine, screen: "Screen | None" = None) -> "Transcript":
+def transcribe(
+    path: str | Path, recogniser: "Recogniser", screen: "Screen | None" = None
+) -> "Transcript":
     """Recognises one file, a pipe or ("-") standard input, with progress on stderr, and with the
     text as it grows if there is a screen.
 
@@ -95,19 +84,13 @@ def transcribe(path: str | Path, engine: Engine, screen: "Screen | None" = None)
     from dualasr_lib.decoding.events import Final
     from dualasr_lib.decoding.live import listen
 
-    audio = open_audio(path, engine.model.sample_rate)
+    rules = recogniser.rules
+    audio = open_audio(path, recogniser.sample_rate)
     total = None if audio.duration is None else int(audio.duration)
     progress = Progress(str(audio.path), "seconds of audio", total)
     finals: list[Final] = []
     begun, said = time.monotonic(), 0
-    for event in listen(
-        audio.blocks(engine.model.chunk_samples),
-        engine.model,
-        engine.search,
-        engine.detokenise,
-        engine.config,
-        engine.second_pass,
-    ):
+    for event in listen(audio.blocks(rules.model.chunk_samples), rules):
         if isinstance(event, Final):
             finals.append(event)
         if screen is not None:
@@ -137,35 +120,20 @@ def _warn(path: Path, finals: "Sequence[Final]") -> None:
                      path, len(failed), failed[0].start_seconds, failed[0].failure)  # fmt: skip
 
 
-def load_engine(config: EngineConfig) -> Engine:
-    """Checkpoint, searches and endpointing as the options say; what it tells goes to stderr.
+def load_engine(config: EngineConfig) -> "Recogniser":
+    """The recogniser that the options ask for; what it tells goes to stderr.
 
     Raises:
-        ValueError: as `DecodeSetup`.
+        ValueError: as `Recogniser.build`.
     """
     import torch
 
-    from dualasr_lib.decoding.events import LiveConfig
     from dualasr_lib.programs.data import open_data
-    from dualasr_lib.recognition.decode_setup import DecodeSetup
+    from dualasr_lib.recognition.recogniser import Recogniser
 
     torch.set_num_threads(config.threads)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
-        setup = DecodeSetup(config.decode, open_data)
-        second_pass, weights = None, f"weights: {setup.recogniser.source}"
-        if config.decode.two_pass:
-            rewriting = setup.second_pass()
-            second_pass, params = rewriting.run, rewriting.params
-            weights += f"; two-pass: {params['scales']} ({params['scales_from']})"
-        search = setup.online(config.decode.methods[0]).search
-        return Engine(
-            model=setup.recogniser.streaming(setup.chunk),  # last: tuning hears whole utterances
-            search=search,
-            detokenise=setup.recogniser.detokenise,
-            config=LiveConfig(endpoint=config.endpoint),
-            second_pass=second_pass,
-            weights=weights,
-        )
+        return Recogniser.build(config.decode, config.endpoint, open_data)
 
 
 def program() -> None:
@@ -194,7 +162,7 @@ def engine_config(arguments: argparse.Namespace) -> EngineConfig:
     """
     return EngineConfig(
         decode=decode_config(arguments, "transcribe"),
-        endpoint=from_dict(EndpointConfig, override({}, arguments.endpoint)),
+        endpoint=tuple(arguments.endpoint),
         threads=arguments.threads,
     )
 
@@ -230,14 +198,14 @@ def _main() -> None:
     from dualasr_lib.decoding.captions import render  # what is heavy, after all options are read
     from dualasr_lib.programs.screen import Screen
 
-    engine = load_engine(config)
+    recogniser = load_engine(config)
     screen = Screen(sys.stderr) if arguments.partials else None
-    if screen is not None and engine.weights:
-        screen.say(engine.weights)
+    if screen is not None and recogniser.weights:
+        screen.say(recogniser.weights)
     failed = 0
     for path, output in zip(arguments.files, outputs):
         try:
-            transcript = transcribe(path, engine, screen)
+            transcript = transcribe(path, recogniser, screen)
             text = render(transcript, arguments.format, arguments.max_chars)
             _deliver(text, path, output, len(outputs))
         except BrokenPipeError:

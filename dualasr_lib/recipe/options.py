@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dualasr_lib.data.tokenizer import PieceType
+from dualasr_lib.data.pieces import PieceType
 
 __all__ = ["Options", "Wanted", "option", "read_options"]
 

@@ -22,14 +22,18 @@ class DecodeConfig:
     """The options that all decoding programs share.
 
     Raises:
-        ValueError: an unknown method or option, options that would be ignored, or scales other than
-            those that the methods weigh.
+        ValueError: not exactly one model, an unknown method or option, options that would be
+            ignored, or scales other than those that the methods weigh.
     """
 
-    exp_dir: Path
+    exp_dir: Path | None = None
     """What train.py wrote."""
-    data_dir: Path
-    """What prepare.sh wrote."""
+    data_dir: Path | None = None
+    """What prepare.sh wrote; only a bundle can do without it."""
+    bundle: Path | None = None
+    """A model in one file, in place of `exp_dir`."""
+    out_dir: Path | None = None
+    """Where results go and tuned scales are kept; None: `exp_dir`, or nowhere."""
     methods: tuple[str, ...] = (DEFAULT,)
     """Search methods, one after the other."""
     every: bool = False
@@ -62,6 +66,7 @@ class DecodeConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        self._check_model()
         if not self.methods:
             raise ValueError("at least one search method must be given")
         for name, value, least in (
@@ -78,6 +83,14 @@ class DecodeConfig:
                 method.check_scales(tuple(self.scales), self.uses_lm(method))
 
     @property
+    def results_dir(self) -> Path:
+        """Where results go; ValueError of a bundle without `out_dir`."""
+        found = self.out_dir or self.exp_dir
+        if found is None:
+            raise ValueError("--bundle needs --out-dir, the folder for results and tuned scales")
+        return found
+
+    @property
     def second(self) -> SearchMethod:
         """The method of the second pass."""
         return find(SECOND_PASS)
@@ -91,6 +104,17 @@ class DecodeConfig:
         """Whether `method` gets a language model."""
         named = self.lm is not None or self.lexicon is not None
         return method.lm == "required" or (method.lm == "optional" and named)
+
+    def _check_model(self) -> None:
+        if (self.exp_dir is None) == (self.bundle is None):
+            raise ValueError(
+                "the model must be given by --exp-dir (with --data-dir) or by --bundle, but "
+                f"{'neither is' if self.bundle is None else 'both are'} given"
+            )
+        if self.bundle is None and self.data_dir is None:
+            raise ValueError("--exp-dir needs --data-dir, with whose tokens the model was trained")
+        if self.bundle is not None and (self.epoch is not None or self.avg):
+            raise ValueError("--epoch and --avg are for --exp-dir: a bundle has one set of weights")
 
     def _check_second_pass(self) -> None:
         if self.two_pass and len(self.methods) > 1:

@@ -18,11 +18,12 @@ from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.metrics.units import CHARACTER, UNITS, Unit
 from dualasr_lib.model.joint import Branch
 from dualasr_lib.recognition.decode_config import DecodeConfig
-from dualasr_lib.recognition.language import Language, default_lm, load_language
+from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, SearchMethod
 from dualasr_lib.recognition.methods.registry import DEFAULT, find
 from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
-from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.recognition.origin import open_origin
+from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import ChosenScales, TuningData, scales_for
 
 __all__ = ["DecodeSetup", "OpenData", "ReadyOnline", "ReadySearch", "ReadySecondPass", "ValidData"]
@@ -44,8 +45,9 @@ class ValidData(Protocol):
         """All utterances of split `valid`."""
 
 
-OpenData = Callable[[Recogniser, Path], ValidData]
-"""(recogniser, data folder) -> its data; called only if scales have to be chosen."""
+OpenData = Callable[[TrainedModel, Path | None], ValidData]
+"""(model, data folder) -> its data; called only if scales have to be chosen. Raises a ValueError
+if there is no folder, or nothing to read it with."""
 
 
 class ReadySearch(NamedTuple):
@@ -92,22 +94,19 @@ class DecodeSetup:
     """Everything that a configuration asks for.
 
     Raises:
-        ValueError: as `Recogniser.load`, a chunk that cannot be, or data that are missing.
+        ValueError: as `open_origin`, or a chunk that cannot be.
     """
 
     def __init__(self, config: DecodeConfig, open_data: OpenData) -> None:
         self.config, self._open_data = config, open_data
-        self._languages: dict[Path, Language] = {}
-        device = local_device(config.device)
-        self.recogniser = Recogniser.load(
-            config.exp_dir, config.data_dir, device, config.epoch, config.avg
-        )
-        self.chunk = self.recogniser.chunk(config.chunk_ms, config.left_ms)
+        self.origin = open_origin(config, local_device(config.device))
+        self.trained = self.origin.trained
+        self.chunk = self.trained.chunk(config.chunk_ms, config.left_ms)
 
     def hear(self, branch: Branch) -> Callable[[Batch], Heard]:
         """One branch of the model, as searches want it."""
-        self.recogniser.model.require(branch)
-        return lambda batch: self.recogniser.hear(batch, branch, self.chunk)
+        self.trained.model.require(branch)
+        return lambda batch: self.trained.hear(batch, branch, self.chunk)
 
     def methods(self, branch: Branch) -> list[str]:
         """The methods asked for; of all methods, those that the branch has the heads for.
@@ -115,7 +114,7 @@ class DecodeSetup:
         Raises:
             ValueError: the model has no such branch.
         """
-        heads = self.recogniser.model.heads_of(branch)
+        heads = self.trained.model.heads_of(branch)
         lacking = {name: set(find(name).heads) - heads.keys() for name in self.config.methods}
         if not self.config.every:
             return list(lacking)
@@ -137,19 +136,24 @@ class DecodeSetup:
         options = config.beam if options is None else options
         return self._offline(_Wanted(branch, find(method), options, (), config.scales, method))
 
-    def second_pass(self) -> ReadySecondPass:
+    def second_pass(self, method: str | None = None) -> ReadySecondPass:
         """A search on the full branch, over a stream's hidden states.
 
+        Args:
+            method: a search without options; None: the one that the configuration has options for.
+
         Raises:
+            NoScalesError: as `scales_for`.
             ValueError: the model's full branch does not read the streaming one.
         """
-        self.recogniser.model.encoders.check_second_pass()
-        config, method = self.config, self.config.second
-        usual = method.second_pass or ()
-        ready = self._offline(
-            _Wanted("full", method, config.second_options, usual, config.second_scales, "two-pass")
-        )
-        run = self.recogniser.second_pass(ready.search)
+        self.trained.model.encoders.check_second_pass()
+        config, second = self.config, self.config.second
+        wanted = _Wanted("full", second, config.second_options, second.second_pass or (),
+                         config.second_scales, "two-pass")  # fmt: skip
+        if method is not None:
+            wanted = _Wanted("full", find(method), (), (), None, "two-pass")
+        ready = self._offline(wanted)
+        run = self.trained.second_pass(ready.search)
         return ReadySecondPass(run, ready.params, ready.name)
 
     def online(self, method: str) -> ReadyOnline:
@@ -174,7 +178,7 @@ class DecodeSetup:
                 *scale_parts(config.scales),
             ),
         )
-        described = self.recogniser.describe("streaming", self.chunk)
+        described = self.trained.describe("streaming", self.chunk)
         return ReadyOnline(made.search, {**described, **made.params, **params}, name)
 
     def two_pass_name(self, second: ReadySecondPass) -> ResultName:
@@ -190,7 +194,7 @@ class DecodeSetup:
     def _hear(self, branch: Branch, method: SearchMethod) -> Callable[[Batch], Heard]:
         """`hear`; ValueError unless the branch has the heads that `method` needs."""
         for head in method.heads:
-            self.recogniser.model.head(head, branch)
+            self.trained.model.head(head, branch)
         return self.hear(branch)
 
     def _offline(self, wanted: _Wanted) -> ReadySearch:
@@ -209,7 +213,7 @@ class DecodeSetup:
                 *self._language_parts(method, language),
             ),
         )
-        described = self.recogniser.describe(branch, self.chunk)
+        described = self.trained.describe(branch, self.chunk)
         chosen = self._scales(made, name, described, hear, wanted.scales)
         params = {**described, **made.params}
         if made.propose is not None:
@@ -219,23 +223,12 @@ class DecodeSetup:
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, name)
 
     def _ingredients(self, language: Language) -> Ingredients:
-        recogniser = self.recogniser
-        vocab_size = recogniser.tokenizer.vocab_size
-        return Ingredients(language, recogniser.detokenise, vocab_size, self._unit)
+        trained = self.trained
+        vocab_size = trained.tokenizer.vocab_size
+        return Ingredients(language, trained.detokenise, vocab_size, self._unit)
 
     def _language(self, method: SearchMethod) -> Language:
-        config = self.config
-        if not config.uses_lm(method):
-            return Language()
-        arpa = config.lm or self._default_lm(method)
-        if arpa not in self._languages:
-            tokenizer = self.recogniser.tokenizer
-            self._languages[arpa] = load_language(tokenizer, arpa, config.lexicon)
-        return self._languages[arpa]
-
-    def _default_lm(self, method: SearchMethod) -> Path:
-        lang, words = self.config.data_dir / "lang", self.config.lexicon is not None
-        return default_lm(lang, words=words, highest=method.lm_order == "highest")
+        return self.origin.language(method) if self.config.uses_lm(method) else Language()
 
     def _label(self, method: SearchMethod, label: str, language: Language) -> str:
         lm = "-lm" if method.lm == "optional" and language.lm is not None else ""
@@ -243,24 +236,21 @@ class DecodeSetup:
 
     def _language_parts(self, method: SearchMethod, language: Language) -> tuple[str, ...]:
         """The files that are not those of DATA/lang, each with the beginning of its hash."""
-        config, parts = self.config, []
+        config, origin, parts = self.config, self.origin, []
         if language.lm is not None and config.lm is not None:
-            try:
-                usual = self._default_lm(method).resolve() == config.lm.resolve()
-            except ValueError:  # DATA/lang has none
-                usual = False
+            usual = origin.is_usual(config.lm, None, method)
             parts += [] if usual else [f"lm={_with_hash(language.params['lm'])}"]
         if "lexicon" in language.params and config.lexicon is not None:
-            usual = config.lexicon.resolve() == (config.data_dir / "lang/lexicon.txt").resolve()
+            usual = origin.is_usual(None, config.lexicon, method)
             parts += [] if usual else [f"lexicon={_with_hash(language.params['lexicon'])}"]
         return tuple(parts)
 
     def _model_parts(self, branch: Branch) -> tuple[str, ...]:
         """Checkpoint, average and chunk, where they are not what they are by themselves."""
-        config, usual = self.config, self.recogniser.config.chunk
+        config, usual = self.config, self.trained.config.chunk
         parts = [] if config.epoch is None else [f"epoch{config.epoch}"]
-        parts += [self.recogniser.average] if self.recogniser.average else []
-        if branch in self.recogniser.model.encoders.chunked:
+        parts += [self.trained.average] if self.trained.average else []
+        if branch in self.trained.model.encoders.chunked:
             chunk, left = config.chunk_ms, config.left_ms
             parts += [f"chunk{chunk}"] if chunk not in (None, usual.ms) else []
             parts += [f"left{left}"] if left not in (None, usual.left_ms) else []
@@ -268,13 +258,17 @@ class DecodeSetup:
 
     @cached_property
     def _folder(self) -> DataFolder | None:
-        """What the data folder says of itself; None of a folder that has `lang` only."""
+        """What the data folder says of itself; None without one, or of one that has `lang` only."""
         data_dir = self.config.data_dir
-        return DataFolder.read(data_dir) if (data_dir / DATA_FILE).is_file() else None
+        if data_dir is None or not (data_dir / DATA_FILE).is_file():
+            return None
+        return DataFolder.read(data_dir)
 
     @property
     def _unit(self) -> Unit:
-        return CHARACTER if self._folder is None else UNITS[self._folder.units[0]]
+        if self._folder is None:
+            return self.origin.unit or CHARACTER
+        return UNITS[self._folder.units[0]]
 
     @property
     def _valid(self) -> str:
@@ -282,7 +276,7 @@ class DecodeSetup:
 
     @cached_property
     def _data(self) -> ValidData:
-        return self._open_data(self.recogniser, self.config.data_dir)
+        return self._open_data(self.trained, self.config.data_dir)
 
     def _scales(
         self,
@@ -298,10 +292,11 @@ class DecodeSetup:
                 valid = self._data.fingerprint(self._valid)
             except (ValueError, ImportError):  # no such split, or nothing to read it with
                 valid = None
-        detokenise = self.recogniser.detokenise
+        detokenise = self.trained.detokenise
         data = TuningData(self._valid_batches, hear, detokenise, valid, self._unit)
-        path = name.scales_file(self.config.exp_dir)
-        return scales_for(method, path, described, data, given)
+        home = self.config.out_dir or self.config.exp_dir
+        path = None if home is None else name.scales_file(home)
+        return scales_for(method, path, described, data, given, self.origin.scales(name))
 
     def _valid_batches(self) -> Iterable[Batch]:
         progress = Progress("tuning on valid", "utterances", self._data.size(self._valid))

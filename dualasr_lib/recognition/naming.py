@@ -8,14 +8,20 @@ Method and variant are fields of each summary: nobody has to take a name apart.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import flatten, to_dict
 
-__all__ = ["ResultName", "option_parts", "scale_parts"]
+__all__ = ["ResultName", "option_parts", "scale_parts", "without_model_parts"]
 
+_NAME = re.compile(
+    r"(?P<branch>streaming|full)-(?P<method>[a-z0-9-]+?)"
+    r"(?:-epoch\d+)?(?:-avg\d+(?:-step\d+)?)?"
+    r"(?:-(?P<variant>(?:chunk\d|left\d|realtime|streams\d|[\w.]+=).*))?"
+)
 _LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
 
@@ -44,6 +50,20 @@ class ResultName(NamedTuple):
     def scales_file(self, exp_dir: Path) -> Path:
         """Where tuned scales are kept."""
         return exp_dir / "scales" / f"{self.text}.json"
+
+
+def without_model_parts(text: str) -> ResultName:
+    """The name of results as a file or folder has it, checkpoint and average left out: in a bundle
+    there is one model only. What stands behind them is one part.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    found = _NAME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} must be a name of results: <branch>-<method>[-<variant>]")
+    variant = (found["variant"],) if found["variant"] else ()
+    return ResultName(found["branch"], found["method"], variant)
 
 
 def option_parts(config: Any, default: Any, prefix: str = "") -> tuple[str, ...]:

@@ -1,260 +1,256 @@
-"""A trained checkpoint, ready to recognise: whole utterances in batches, or running audio by
-chunks.
+"""A recogniser that is ready for use, from a bundle or from what training wrote.
 
-    Recogniser.hear             batch of features -> what the heads of one branch say, and score
-    Recogniser.streaming        windows of samples -> what the heads of the streaming branch say,
-                                chunk by chunk (online features, encoder, heads)
-    Recogniser.second_pass      a stream's hidden states -> the text of the full branch
+    recogniser = Recogniser.load("model.dualasr")
+    print(recogniser.transcribe("talk.wav").text)               # or samples and their rate
+    stream = recogniser.stream(48000); stream.feed(block); stream.finish()   # -> events
 
-Letters: N batch or streams, S encoder frames (25 Hz), V vocabulary, P new samples of a chunk.
+Everything is heard as a stream: the streaming branch writes the words while they are said, the full
+branch rewrites each sentence at its end. Long recordings take no more memory than short ones.
 """
 
-import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.decoding.captions import Transcript
+from dualasr_lib.decoding.endpoint import EndpointConfig
+from dualasr_lib.decoding.events import Event, Final, LiveConfig
+from dualasr_lib.decoding.live import Listener, Rules, listen
+from dualasr_lib.decoding.samples import as_mono
+from dualasr_lib.recognition.bundle import is_bundle
+from dualasr_lib.recognition.decode_config import DecodeConfig
+from dualasr_lib.recognition.decode_setup import DecodeSetup, OpenData, ReadySecondPass, ValidData
+from dualasr_lib.recognition.methods.registry import DEFAULT
+from dualasr_lib.recognition.trained_model import TrainedModel
+from dualasr_lib.recognition.tuning import NoScalesError
 
-from dualasr_lib.configuration import ExperimentConfig, build_model
-from dualasr_lib.core.config import from_dict
-from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_frames
-from dualasr_lib.core.weights import load_weights
-from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
-from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
-from dualasr_lib.features.online import FbankState, OnlineFbank
-from dualasr_lib.metrics.latency import algorithmic_latency_ms
-from dualasr_lib.model.encoder import Encoded, EncoderState
-from dualasr_lib.model.heads.contract import Head
-from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
-from dualasr_lib.model.joint import Branch, JointModel, NbestTexts
-from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.recognition.older import current_config, current_weights
-
-__all__ = [
-    "PathState",
-    "Recogniser",
-    "StreamingPath",
-    "weights_fingerprint",
-]
+__all__ = ["AudioStream", "Recogniser"]
 
 _LOG = logging.getLogger(__name__)
 
+_GREEDY = "greedy"
+"""The search that needs neither k2 nor scales."""
+_BLOCK_SECONDS = 1.0
 
-@dataclass(frozen=True)
+
 class Recogniser:
-    """Model, tokenizer and configuration of one checkpoint (or of an average of checkpoints)."""
+    """Turns audio into text; serves one recording after the other, or many streams at once.
 
-    config: ExperimentConfig
-    model: JointModel
-    tokenizer: Tokenizer
-    device: torch.device
-    source: str
-    """Which weights these are, for reports."""
-    average: str = ""
-    """Of a mean of weights, for the name of results: `avg10`, or `avg10-step2040` of mid-epoch."""
+    Attributes:
+        rules: how it hears, for a `Listener` or `ListenerPool` of one's own.
+        weights: which weights it has, and how sentences are rewritten, for the reader.
+    """
+
+    def __init__(self, rules: Rules, weights: str = "") -> None:
+        self.rules, self.weights = rules, weights
 
     @staticmethod
     def load(
-        exp_dir: Path, data_dir: Path, device: torch.device, epoch: int | None = None, avg: int = 0
+        path: str | PathLike[str],
+        *,
+        data_dir: str | PathLike[str] | None = None,
+        method: str | None = None,
+        two_pass: bool | None = None,
+        chunk_ms: int | None = None,
+        endpoint: Sequence[str] = (),
+        device: str = "auto",
     ) -> "Recogniser":
-        """Reads checkpoint `epoch` (None: the newest), or the mean over its last `avg` epochs and
-        what came after them (`core.weights.load_weights`).
+        """A bundle, or EXP with its data folder DATA.
+
+        Args:
+            data_dir: of EXP.
+            method: search of the first pass; None: the best path of the lattices, without k2 the
+                greedy one.
+            two_pass: whether the full branch rewrites each sentence; None: if the model can. It
+                weighs scores with the scales that came with the model; without these, or without
+                k2, it searches greedily.
+            chunk_ms: of the streaming branch; None: the model's.
+            endpoint: when a sentence ends, `"pause_seconds=0.6"` and the like.
+            device: auto, cpu or cuda.
 
         Raises:
-            ValueError: no such checkpoint, a damaged one, or one trained with other tokens than
-                those of `data_dir`.
+            ValueError: no such file, none of ours, damaged, of a newer version; an option that
+                cannot be; a model that cannot stream.
         """
-        weights = load_weights(exp_dir, epoch, avg)
-        if avg:
-            _LOG.info("weights: %s", weights.source)
-        config = from_dict(ExperimentConfig, current_config(weights.config))
-        tokenizer = Tokenizer.load(data_dir / "lang")
-        trained_with = weights.fingerprints.get("tokenizer")
-        if trained_with != tokenizer.fingerprint:
-            raise ValueError(
-                f"{exp_dir} was trained with other tokens than those in {data_dir / 'lang'}: "
-                f"hash {str(trained_with)[:12]} against {tokenizer.fingerprint[:12]}"
-            )
-        model = build_model(config, tokenizer)
-        model.load_state_dict(current_weights(weights.state_dict))
-        model = model.to(device).eval()
-        prepare_for_inference(model)
-        return Recogniser(config, model, tokenizer, device, weights.source, weights.label)
-
-    def detokenise(self, tokens: Sequence[int]) -> str:
-        """Text of token ids."""
-        return self.tokenizer.decode(list(tokens))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the weights: a checkpoint may be trained anew under the same name."""
-        return weights_fingerprint(self.model)
-
-    def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
-        """What the heads of one branch say, and how they score texts.
-
-        Raises:
-            ValueError: the checkpoint has no such branch.
-        """
-        features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
-        with _inference():
-            encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
-        return self._heard(encoded, branch, batch.texts)
-
-    def second_pass(self, search: OfflineSearch) -> SecondPass:
-        """Full-context stacks on a stream's hidden states, then `search` on the full branch.
-
-        Raises:
-            ValueError: the model is not a cascaded one of both branches.
-        """
-        self.model.encoders.check_second_pass()
-
-        def rewrite(hidden: Tensor) -> Rewritten:
-            lens = torch.tensor([len(hidden)], device=self.device)
-            with _inference():
-                encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
-            found = search(self._heard(encoded, "full", ()))
-            return Rewritten(found.paths[0], found.fallbacks)
-
-        return rewrite
-
-    def _heard(self, encoded: Encoded, branch: Branch, texts: Sequence[str]) -> Heard:
-        def scorer(head: Head) -> ScoreTexts:
-            def score(lists: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-                flat = [text for texts in lists for text in texts]
-                owners = [owner for owner, texts in enumerate(lists) for _ in texts]
-                with _inference():
-                    scores = head.score(encoded, NbestTexts.padded(flat, owners)).tolist()
-                ends = list(accumulate(map(len, lists)))
-                return [scores[end - len(texts) : end] for end, texts in zip(ends, lists)]
-
-            return score
-
-        with _inference():
-            frames = self.model.frames(encoded.h, branch)
-        scorers = {name: scorer(head) for name, head in self.model.heads_of(branch).items()}
-        return Heard(_plain(frames), encoded.lens.cpu().clone(), scorers, texts)
-
-    def streaming(self, chunk: ChunkSpec) -> "StreamingPath":
-        """The path from running audio to what the heads of the streaming branch say. The streaming
-        encoder is fast at chunks from then on, and slower at whole utterances.
-
-        Raises:
-            ValueError: the checkpoint has no streaming branch, or its stacks cannot run in such
-                chunks.
-        """
-        return StreamingPath(self, chunk)
-
-    def chunk(self, chunk_ms: int | None = None, left_ms: int | None = None) -> ChunkSpec:
-        """A chunk in milliseconds; None: what the configuration says.
-
-        Raises:
-            ValueError: a chunk that cannot be.
-        """
-        default = self.config.chunk
-        return ChunkSpec.from_ms(
-            default.ms if chunk_ms is None else chunk_ms,
-            default.left_ms if left_ms is None else left_ms,
+        path = Path(path)
+        source: dict[str, Any] = {"bundle": path}
+        if path.is_dir():
+            if data_dir is None:
+                raise ValueError(f"{path} is a folder: give its data_dir, too, or load a bundle")
+            source = {"exp_dir": path, "data_dir": Path(data_dir)}
+        elif data_dir is not None and is_bundle(path):
+            raise ValueError(f"{path} is a bundle: it needs no data_dir")
+        method = method or _usual_method()
+        config = DecodeConfig(
+            **source, methods=(method,), streams=True, chunk_ms=chunk_ms, device=device
         )
+        setup = DecodeSetup(config, _no_data)
+        return _ready(setup, endpoint, _chosen_second_pass(setup, two_pass))
 
-    def describe(self, branch: Branch, chunk: ChunkSpec) -> dict[str, Any]:
-        """For reports: which weights; the chunk if the branch depends on one; its latency if it
-        streams.
+    @staticmethod
+    def build(
+        config: DecodeConfig, endpoint: Sequence[str] = (), open_data: OpenData | None = None
+    ) -> "Recogniser":
+        """Just what a configuration says.
+
+        Args:
+            endpoint: when a sentence ends, `key=value`; the model's own are the defaults.
+            open_data: for scales that have to be tuned; None: they must be there.
+
+        Raises:
+            ValueError: as `DecodeSetup`, or there are no scales.
         """
-        described: dict[str, Any] = {"model": self.source, "weights": self.fingerprint}
-        if branch in self.model.encoders.chunked:
-            described |= {"chunk_ms": chunk.ms, "left_frames": chunk.left}
-        if branch == "streaming":
-            described["algorithmic_ms"] = algorithmic_latency_ms(
-                self.chunk_samples(chunk), self.lookahead_samples, self.config.features.sample_rate
-            )
-        return described
-
-    def chunk_samples(self, chunk: ChunkSpec) -> int:
-        """New samples of a streaming step."""
-        return FRONT_END_STRIDE * chunk.frames * self.config.features.shift
+        setup = DecodeSetup(config, open_data or _no_data)
+        return _ready(setup, endpoint, setup.second_pass() if config.two_pass else None)
 
     @property
-    def lookahead_samples(self) -> int:
-        """Samples that a step hears beyond its chunk: by the features, and by the front end."""
-        features = self.config.features
-        ahead = self.model.streaming.lookahead * features.shift
-        return OnlineFbank(features).lookahead_samples + ahead
+    def sample_rate(self) -> int:
+        """Hz, of the model; audio of any other rate is converted."""
+        return self.rules.model.sample_rate
+
+    def transcribe(self, audio: Any, rate: float | None = None) -> Transcript:
+        """All segments of a recording: texts, tokens, times.
+
+        Args:
+            audio: a file's path; or samples, (n,) or (channels, n), torch or numpy, floating point
+                in [-1, 1] or int16.
+            rate: of samples, Hz.
+
+        Raises:
+            ValueError: no audio, or none that can be right; the message says where.
+        """
+        if isinstance(audio, (str, PathLike)):
+            if rate is not None:
+                raise ValueError("`rate` is for samples: a file says its own")
+            return self._transcribe_file(audio)
+        if rate is None:
+            raise ValueError("samples need their rate: transcribe(samples, 16000)")
+        samples = as_mono(audio, sample_rate=int(rate))
+        stream, finals = self.stream(rate), list[Final]()
+        size = max(1, int(_BLOCK_SECONDS * rate))
+        for start in range(0, len(samples), size):
+            finals += _finals(stream.feed(samples[start : start + size]))
+        finals += _finals(stream.finish())
+        return Transcript("", len(samples) / rate, finals)
+
+    def stream(self, rate: float | None = None) -> "AudioStream":
+        """A stream that has heard nothing.
+
+        Args:
+            rate: of what it will be fed, Hz; None: `sample_rate`.
+
+        Raises:
+            ValueError: a rate that cannot be.
+        """
+        return AudioStream(self.rules, self.sample_rate if rate is None else rate)
+
+    def _transcribe_file(self, path: str | PathLike[str]) -> Transcript:
+        from dualasr_lib.data.audio import open_audio  # soundfile, only where files are read
+
+        audio = open_audio(path, self.sample_rate)
+        finals = _finals(listen(audio.blocks(self.rules.model.chunk_samples), self.rules))
+        duration = audio.duration or (finals[-1].end_seconds if finals else 0.0)
+        return Transcript(str(audio.path), duration, finals)
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of all weights, whatever their layout in memory."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+class AudioStream:
+    """Audio of one source, pushed in blocks of any size and of one sample rate.
+
+    Raises:
+        ValueError: a rate that cannot be.
+    """
+
+    def __init__(self, rules: Rules, rate: float) -> None:
+        from dualasr_lib.data.resample import Resampler
+
+        self._resampler = Resampler(rate, rules.model.sample_rate)
+        self._listener, self._rate = Listener(rules), int(rate)
+        self._num_samples, self._is_over = 0, False
+
+    def feed(self, block: Any) -> tuple[Event, ...]:
+        """What a block brings: (n,) or (channels, n) samples, n >= 0, torch or numpy, floating
+        point in [-1, 1] or int16.
+
+        Raises:
+            ValueError: a block that is none, or samples that cannot be right: the stream is as it
+                was; or the stream is over.
+        """
+        if self._is_over:
+            raise ValueError("the stream has been finished: it takes no more audio")
+        samples = as_mono(block, self._num_samples / self._rate, self._rate)
+        self._num_samples += len(samples)
+        return self._listener.feed(self._resampler.push(samples.numpy()))
+
+    def finish(self) -> tuple[Event, ...]:
+        """What the rest of the audio brings."""
+        events: tuple[Event, ...] = ()
+        if not self._is_over:
+            self._is_over = True
+            events = self._listener.feed(self._resampler.finish())
+        return (*events, *self._listener.finish())
 
 
-class PathState(NamedTuple):
-    """Everything a stream remembers between chunks."""
-
-    features: FbankState
-    encoder: EncoderState
+def _finals(events: Iterable[Event]) -> list[Final]:
+    return [event for event in events if isinstance(event, Final)]
 
 
-class StreamingPath:
-    """Satisfies `decoding.streaming.StreamingModel`: see there for the windows it is given."""
-
-    def __init__(self, recogniser: Recogniser, chunk: ChunkSpec) -> None:
-        self._model, self._device = recogniser.model, recogniser.device
-        self._encoder = recogniser.model.streaming
-        self._fbank = OnlineFbank(recogniser.config.features)
-        self._features, self._chunk = recogniser.config.features, chunk
-        prepare_for_steps(self._encoder)
-        with _inference():
-            self._prepared = self._encoder.prepare(chunk, recogniser.device)
-        self.sample_rate = self._features.sample_rate
-        self.frame_shift_samples = self._features.shift
-        self.chunk_frames = chunk.frames // ENCODER_STRIDE
-        self.chunk_samples = recogniser.chunk_samples(chunk)
-        self.lookahead_samples = recogniser.lookahead_samples
-
-    def init_state(self, batch: int) -> PathState:
-        """State of streams that have not begun."""
-        encoder = self._encoder.init_state(batch, self._chunk, self._device)
-        return PathState(self._fbank.init_state(batch), encoder)
-
-    def num_feature_frames(self, num_samples: int) -> int:
-        """Feature frames (10 ms) of an utterance."""
-        return self._features.num_frames(num_samples)
-
-    def num_output_frames(self, num_samples: int) -> int:
-        """Encoder frames (40 ms) of an utterance."""
-        return encoder_frames(self.num_feature_frames(num_samples))
-
-    def step(self, window: Tensor, frames_left: Tensor, state: PathState) -> ModelStep:
-        """window (N, P + look-ahead), frames_left (N,) -> what heads say of S' frames."""
-        features, _ = self._fbank.step(window, state.features)
-        # The look-ahead comes again in the next window: the state moves on by P samples only.
-        new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
-        _, fbank = self._fbank.windows(new, state.features)
-        features, frames_left = features.to(self._device), frames_left.to(self._device)
-        with _inference():
-            h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
-            frames = self._model.frames(h, "streaming")
-        return ModelStep(_plain(frames), PathState(fbank, encoder), hidden=h)
+def _no_data(trained: TrainedModel, data_dir: Path | None) -> ValidData:
+    raise ValueError("nothing is tuned here")
 
 
-def _plain(frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, and ordinary: k2 takes no tensors of inference mode, but copies outside it."""
-    return {name: said.cpu().clone() for name, said in frames.items()}
+def _has_lattices() -> bool:
+    try:
+        import dualasr_lib.lattice.backend  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
-def _inference() -> AbstractContextManager[None]:
-    mode: AbstractContextManager[None] = torch.inference_mode()  # type: ignore[no-untyped-call,unused-ignore]
-    return mode
+def _usual_method() -> str:
+    if _has_lattices():
+        return DEFAULT
+    _LOG.warning("k2 is not installed: both passes search greedily")
+    return _GREEDY
+
+
+def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondPass | None:
+    """The second pass that is wanted, or that the model can have."""
+    if wanted is False:
+        return None
+    try:
+        setup.trained.model.encoders.check_second_pass()
+    except ValueError:
+        if wanted:
+            raise
+        return None
+    heads = setup.trained.model.heads_of("full")
+    if not _has_lattices() or set(setup.config.second.heads) - heads.keys():
+        return setup.second_pass(_GREEDY)
+    try:
+        return setup.second_pass()
+    except NoScalesError:
+        _LOG.warning("no scales came with the model: the second pass searches greedily")
+        return setup.second_pass(_GREEDY)
+
+
+def _ready(
+    setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None
+) -> Recogniser:
+    weights = f"weights: {setup.trained.source}"
+    if second is not None:
+        params = second.params
+        scales = f"{params['scales']} ({params['scales_from']})" if "scales" in params else _GREEDY
+        weights += f"; two-pass: {scales}"
+    config = from_dict(EndpointConfig, override(dict(setup.origin.endpoint), endpoint))
+    search = setup.online(setup.config.methods[0]).search
+    rules = Rules(
+        model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
+        search=search,
+        detokenise=setup.trained.detokenise,
+        config=LiveConfig(endpoint=config),
+        second_pass=None if second is None else second.run,
+    )
+    return Recogniser(rules, weights)

@@ -1,6 +1,7 @@
-"""Scales of a method: given by the user, or tuned on split `valid`, kept in a file of their own,
-and taken from there as long as model, options and language model are those they were made for.
-Where there is no split `valid`, kept scales are taken without asking what they were tuned on.
+"""Scales of a method: given by the user, brought by the model's file, or tuned on split `valid`,
+kept in a file of their own, and taken from there as long as model, options and language model are
+those they were made for. Where there is no split `valid`, kept scales are taken without asking what
+they were tuned on.
 """
 
 import json
@@ -15,9 +16,13 @@ from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
 from dualasr_lib.metrics.units import CHARACTER, Unit
 from dualasr_lib.recognition.methods.method import OfflineMethod
 
-__all__ = ["ChosenScales", "TuningData", "scales_for"]
+__all__ = ["ChosenScales", "NoScalesError", "TuningData", "scales_for"]
 
 _LOG = logging.getLogger(__name__)
+
+
+class NoScalesError(ValueError):
+    """Scales must be chosen, and nothing is there to choose them with."""
 
 
 class ChosenScales(NamedTuple):
@@ -42,39 +47,47 @@ class TuningData(NamedTuple):
 
 def scales_for(
     method: OfflineMethod,
-    path: Path,
+    path: Path | None,
     described: Mapping[str, Any],
     data: TuningData,
     given: Mapping[str, float] | None = None,
+    brought: Sequence[Mapping[str, Any]] = (),
 ) -> ChosenScales:
     """The scales to decode with.
 
     Args:
-        path: the file in which tuned ones are kept.
+        path: the file in which tuned ones are kept; None: they are not.
         described: model, chunk and whatever else they depend on beside the method.
         given: the user's, by name; they are taken as they are and not kept.
+        brought: those that came with the model for this method, as a bundle holds them.
 
     Raises:
-        ValueError: they must be tuned, but there is no split `valid`.
+        NoScalesError: they must be tuned, but there is no split `valid`.
+        ValueError: what is kept is damaged.
     """
     if given is not None:
         return ChosenScales(Scales(**given), "given")
     if method.propose is None:
         return ChosenScales(Scales(), "none to choose")
     made_for = {**described, **method.params, "valid": data.fingerprint}
-    kept = _read(path, made_for, method.grid)
-    if kept is not None:
+    found = _brought(brought, made_for, method.weighs)
+    if found is not None:
+        return ChosenScales(found, "of the bundle, tuned on valid")
+    kept = None if path is None else _read(path, made_for, method.grid)
+    if path is not None and kept is not None:
         return ChosenScales(kept, f"scales/{path.name}, tuned on valid")
     if data.fingerprint is None:
-        raise ValueError(
-            f"scales must be chosen, but {path} holds none for this model and these options, and "
+        where = "the bundle" if path is None else str(path)
+        raise NoScalesError(
+            f"scales must be chosen, but {where} holds none for this model and these options, and "
             "the data have no split valid to tune them on: give --scales (of a second pass "
             "--second-scales), or decode once where split valid is"
         )
     _LOG.info("tuning %d points of scales on valid", len(method.grid))
     tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise, data.unit)
-    _write(path, made_for, tuned, method.weighs)
-    _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path)
+    if path is not None:
+        _write(path, made_for, tuned, method.weighs)
+    _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path or "no file")
     for name in method.weighs:
         tried = sorted({point.weight(name) for point in method.grid})
         if tuned.scales.weight(name) in (tried[0], tried[-1]):
@@ -82,6 +95,24 @@ def scales_for(
                 "the scale %s=%g lies at the end of its grid", name, tuned.scales.weight(name)
             )
     return ChosenScales(tuned.scales, "tuned on valid")
+
+
+def _brought(
+    brought: Sequence[Mapping[str, Any]], made_for: Mapping[str, Any], weighs: Sequence[str]
+) -> Scales | None:
+    """Scales of these scores, in whose making all was the same of which both sides speak: a newer
+    version of the program may know more options. On which data they were tuned is not asked.
+    """
+    wanted = json.loads(json.dumps({**made_for, "valid": None}))
+    for kept in brought:
+        try:
+            scales, made = dict(kept["scales"]), dict(kept["made_for"])
+            both = (wanted.keys() & made.keys()) - {"model", "weights", "valid"}
+            if scales.keys() == set(weighs) and all(wanted[name] == made[name] for name in both):
+                return Scales(**scales)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"the scales that came with the model are damaged ({error})") from None
+    return None
 
 
 def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Scales | None:

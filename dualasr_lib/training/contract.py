@@ -19,6 +19,7 @@ from dualasr_lib.training.distributed import World
 __all__ = [
     "Batch",
     "Batches",
+    "Begin",
     "Cause",
     "FitResult",
     "NonFiniteError",
@@ -157,3 +158,11 @@ class Run:
     """Hashes of what the model cannot be used without; a resume with others is refused."""
     world: World = field(default_factory=World)
     """This process among its fellows."""
+    begin: "Begin | None" = None
+    """Called once before the first step."""
+
+
+Begin = Callable[[nn.Module, Mapping[str, Any] | None], Mapping[str, Any]]
+"""(model, config in the checkpoint that the run goes on from, None at its start) -> the config for
+its checkpoints. At the start it may change the weights; ValueError if config and checkpoint do not
+go together."""

@@ -23,7 +23,7 @@ def drawn(picture: Picture) -> Tensor:
         return (255.0 * picture.grey.cpu()).round().byte()[:, :, None].expand(-1, -1, 3)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(_figure(picture))
+    canvas: Any = FigureCanvasAgg(_figure(picture))
     canvas.draw()
     return torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8).reshape(
         *canvas.get_width_height()[::-1], 4
@@ -32,6 +32,7 @@ def drawn(picture: Picture) -> Tensor:
 
 def _figure(picture: Picture) -> Any:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.0, 4.8), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -43,7 +44,7 @@ def _figure(picture: Picture) -> Any:
     )  # fmt: skip
     axes.set(title=picture.title, xlabel=picture.x, ylabel=picture.y)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(shown, ax=axes, label=picture.colours)
     return figure
 

@@ -151,7 +151,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _open_board(directory: Path, step: int) -> Any:
-    return SummaryWriter(str(directory), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(directory), purge_step=step + 1)
 
 
 def _json_value(value: Any) -> Any:

@@ -76,6 +76,8 @@ def fit(
             ) as logbook,
             Progress("training", "steps", done=state.step, enabled=is_main) as progress,
         ):
+            if config.freeze:
+                progress.note(f"frozen: {state.frozen.describe()}")
             if resumed is not None:
                 progress.note(f"going on from {resumed} (step {state.step}, epoch {state.epoch})")
             desk = _Desk(state, logbook, progress, stop)
@@ -91,7 +93,7 @@ def _run(
     validate: Validate | None,
     on_step: Callable[[int], None] | None,
 ) -> None:
-    state.model.train()
+    state.frozen.train()
     desk.validate_if_due(validate)  # a stop may have cut it short
     while not state.finished and not desk.told_to_stop():
         start = time.monotonic()
@@ -152,7 +154,7 @@ class _Desk:
             except Interrupted:
                 return
             finally:
-                state.model.train()
+                state.frozen.train()
             scores = {f"valid/{name}": value for name, value in found.scores.items()}
             texts = {f"valid/{name}": text for name, text in found.texts.items()}
             images = {f"valid/{name}": image for name, image in found.images.items()}

@@ -2,7 +2,8 @@
 """Trains the joint model on a folder that prepare.sh made; run again, it goes on where it stopped.
 
     egs/csj/train.py --config egs/csj/conf/demo.toml --data-dir DATA --exp-dir EXP \\
-        [--base egs/csj/conf/small.toml] [--set training.max_steps=100 ...]
+        [--base egs/csj/conf/small.toml] [--set training.max_steps=100 ...] [--init-from FILE]
+    egs/csj/train.py ... --processes 2                       (several on this machine's CPU)
     torchrun --nproc_per_node 8 egs/csj/train.py ...         (one process per device)
 
 The steps of the paper (egs/csj/conf/multi_decoder.toml, sp_kd.toml ...) say only in what they
@@ -13,11 +14,14 @@ torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the
 """
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
 
 from dualasr_lib.core.config import load, read_toml
 from dualasr_lib.core.program import INTERRUPTED, run_program
+from dualasr_lib.training.launch import run_processes
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,23 +36,35 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--exp-dir", type=Path, required=True, help="checkpoints and logs go here")
     parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
                         help="changes to the configuration, e.g. training.seed=1")  # fmt: skip
+    parser.add_argument("--init-from", type=Path, metavar="FILE",
+                        help="begin with what fits of a bundle or checkpoint")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--processes", type=int, default=1, metavar="N",
+                        help="so many on this machine share each step, max_duration each;\n"
+                        "default: 1 (GPUs and several machines: torchrun)")  # fmt: skip
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
     read_toml(arguments.config, arguments.base)  # a file that is missing or damaged is said first
+    if arguments.processes != 1 and "WORLD_SIZE" not in os.environ:
+        command = [sys.executable, *sys.argv]
+        sys.exit(run_processes(command, arguments.processes, os.environ))
     # What is heavy, after the options are read:
     from dualasr_lib.configuration import ExperimentConfig
     from dualasr_lib.core.device import local_device
     from dualasr_lib.experiment import Experiment
+    from dualasr_lib.recognition.initial import read_trained
     from dualasr_lib.training.distributed import process_group
 
-    config = load(ExperimentConfig, arguments.config, arguments.set, arguments.base)
+    changes = list(arguments.set)
+    if arguments.init_from is not None:
+        changes.append(f"initial.path={json.dumps(str(arguments.init_from))}")
+    config = load(ExperimentConfig, arguments.config, changes, arguments.base)
     device = local_device(arguments.device)
     with process_group(device) as world:
-        experiment = Experiment(config, arguments.data_dir)
+        experiment = Experiment(config, arguments.data_dir, read_trained)
         result = experiment.fit(experiment.run(arguments.exp_dir, world), device)
     if not result.finished:
         print(f"stopped and saved at step {result.step}; the same command goes on", flush=True)

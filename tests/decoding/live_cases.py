@@ -13,7 +13,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Final, LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import Listener
+from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.pool import ListenerPool
 from dualasr_lib.decoding.streaming import ModelStep
@@ -88,7 +88,7 @@ def talk(seed: int) -> Tensor:
 
 
 def alone(samples: Tensor, detokenise: Text, config: LiveConfig) -> list[Any]:
-    listener = Listener(RowModel(), GREEDY, detokenise, config, second_pass)
+    listener = Listener(Rules(RowModel(), GREEDY, detokenise, config, second_pass))
     return [*listener.feed(samples), *listener.finish()]
 
 

@@ -18,7 +18,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig, cut_frame
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import listen
+from dualasr_lib.decoding.live import Rules, listen
 from dualasr_lib.decoding.streaming import ModelStep
 
 Record = Callable[..., Any]
@@ -71,7 +71,7 @@ def test_no_character_is_lost_or_doubled(
     hearing = Hearing(model)
     config = only_length(max_seconds)
     blocks = samples.split(block)
-    events = list(listen(blocks, hearing, GREEDY, detokenise, config, second_pass))
+    events = list(listen(blocks, Rules(hearing, GREEDY, detokenise, config, second_pass)))
     finals = [event for event in events if isinstance(event, Final)]
     assert len(finals) >= len(spelt) * 0.04 / max_seconds - 1
     assert "".join(final.first_pass_text for final in finals) == text
@@ -92,7 +92,7 @@ def test_what_was_heard_of_the_next_segment_is_shown_at_once(
     """Eight frames; the longest gap of the last four is before え."""
     samples = record("a", "あいあい__えう" + "いえいえ").samples
     config = only_length(0.32)
-    events = list(listen([samples], model, GREEDY, detokenise, config))
+    events = list(listen([samples], Rules(model, GREEDY, detokenise, config)))
     told = [(type(event).__name__, event.segment, event.text) for event in events]
     assert told[:6] == [
         ("Partial", 0, "あい"),
@@ -112,7 +112,7 @@ def test_what_was_heard_of_the_next_segment_is_shown_at_once(
 def test_the_model_is_not_started_anew(model: Any, record: Record, detokenise: Text) -> None:
     """Each sample is heard once, whatever is cut; the fake model checks that windows join."""
     samples = record("a", "あい_" * 100).samples
-    list(listen(samples.split(640), model, GREEDY, detokenise, only_length(0.8)))
+    list(listen(samples.split(640), Rules(model, GREEDY, detokenise, only_length(0.8))))
     assert len(model.batches) == 150
 
 

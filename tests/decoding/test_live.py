@@ -15,7 +15,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import Listener, listen
+from dualasr_lib.decoding.live import Listener, Rules, listen
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.streaming import ModelStep, StreamingConfig, decode_streams
 
@@ -63,7 +63,7 @@ def test_one_utterance_equals_decode_streams(
             [recording], model, GREEDY, detokenise, StreamingConfig()
         ).hypotheses[0]
         blocks = cut(recording.samples, size)
-        events = list(listen(blocks, model, GREEDY, detokenise, WHOLE))
+        events = list(listen(blocks, Rules(model, GREEDY, detokenise, WHOLE)))
         if not len(recording.samples):
             assert events == []
             continue
@@ -128,7 +128,7 @@ def test_windows_are_those_of_decode_streams(
         second_pass=second_pass,
     )
     once = decode_streams([recording], model, GREEDY, detokenise, StreamingConfig())
-    got = finals(listen(cut(samples, size), model, GREEDY, detokenise, WHOLE, second_pass))
+    got = finals(listen(cut(samples, size), Rules(model, GREEDY, detokenise, WHOLE, second_pass)))
     assert [final.first_pass_text for final in got] == [once.hypotheses[0].text]
     assert [final.text for final in got] == [run.hypotheses[0].text] == ["う"]
     assert len(heard[0]) == model.num_output_frames(num_samples)
@@ -139,7 +139,7 @@ def test_windows_are_those_of_decode_streams(
 def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int) -> None:
     """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is."""
     samples = speak(record, "_あ____" + "__い_う_____" + "え")
-    events = list(listen(cut(samples, size), model, GREEDY, detokenise, QUICK))
+    events = list(listen(cut(samples, size), Rules(model, GREEDY, detokenise, QUICK)))
     got = finals(iter(events))
     assert [(final.text, final.reason) for final in got] == [
         ("あ", "pause"),
@@ -163,7 +163,7 @@ def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int)
 
 def test_cuts_of_silence_and_of_length(model: Any, record: Record, detokenise: Text) -> None:
     samples = speak(record, "_" * 25 + "あい" * 15)
-    got = finals(listen(cut(samples, 640), model, GREEDY, detokenise, QUICK))
+    got = finals(listen(cut(samples, 640), Rules(model, GREEDY, detokenise, QUICK)))
     assert [(final.text, final.reason) for final in got] == [
         ("", "silence"),
         ("", "silence"),
@@ -176,11 +176,11 @@ def test_cuts_of_silence_and_of_length(model: Any, record: Record, detokenise: T
 
 def test_pure_silence_and_no_audio(model: Any, detokenise: Text) -> None:
     def run(samples: Tensor) -> list[Any]:
-        return list(listen([samples], model, GREEDY, detokenise, LiveConfig()))
+        return list(listen([samples], Rules(model, GREEDY, detokenise, LiveConfig())))
 
     assert run(torch.zeros(0)) == []
     assert [(e.text, e.end_seconds) for e in run(torch.zeros(1))] == [("", 1 / 16000)]
-    assert list(listen([], model, GREEDY, detokenise, LiveConfig())) == []
+    assert list(listen([], Rules(model, GREEDY, detokenise, LiveConfig()))) == []
     events = run(torch.zeros(5 * 16000))
     assert [event.reason for event in events] == ["silence", "silence", "end"]
     assert all(event.text == "" for event in events)
@@ -188,7 +188,7 @@ def test_pure_silence_and_no_audio(model: Any, detokenise: Text) -> None:
 
 def test_the_tail_stays_short(model: Any, record: Record, detokenise: Text) -> None:
     """Ten minutes: neither samples, nor hidden states, nor anything else piles up."""
-    listener = Listener(model, GREEDY, detokenise, QUICK)
+    listener = Listener(Rules(model, GREEDY, detokenise, QUICK))
     minute = speak(record, "_あい______" * 167)
     sizes: list[int] = []
     text = ""
@@ -212,7 +212,7 @@ def test_the_second_pass_writes_the_final_text(record: Record, detokenise: Text)
 
     model, noise = NoisyModel(), torch.randn(16000, generator=torch.Generator().manual_seed(1))
     config = LiveConfig(endpoint=EndpointConfig(max_seconds=0.4, pause_seconds=math.inf))
-    got = finals(listen(cut(noise, 999), model, GREEDY, detokenise, config, second_pass))
+    got = finals(listen(cut(noise, 999), Rules(model, GREEDY, detokenise, config, second_pass)))
     assert [final.fallbacks for final in got] == lengths == [9, 9, 7]  # cut where a token changes
     for final in got:
         assert final.text == "あいい"
@@ -240,17 +240,18 @@ def test_silence_is_spared_the_second_pass(model: Any, detokenise: Text) -> None
         return Rewritten(TokenPath((), (), 0.0))
 
     blocks = [torch.zeros(5 * 16000)]
-    events = finals(listen(blocks, Offering(), GREEDY, detokenise, LiveConfig(), second_pass))
+    rules = Rules(Offering(), GREEDY, detokenise, LiveConfig(), second_pass)
+    events = finals(listen(blocks, rules))
     assert [event.reason for event in events] == ["silence", "silence", "end"]
     assert calls == []
     short = [torch.zeros(1600)]  # nothing was cut: this may be a word that the first pass missed
-    finals(listen(short, Offering(), GREEDY, detokenise, LiveConfig(), second_pass))
+    finals(listen(short, rules))
     assert calls == [3]
 
 
 def test_what_is_refused(model: Any, detokenise: Text) -> None:
     def run(*blocks: Tensor, **options: Any) -> list[Any]:
-        return list(listen(blocks, model, GREEDY, detokenise, LiveConfig(), **options))
+        return list(listen(blocks, Rules(model, GREEDY, detokenise, LiveConfig(), **options)))
 
     bad = torch.zeros(16000)
     bad[8000] = math.nan

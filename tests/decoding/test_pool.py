@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dualasr_lib.core.tree import leaves
 from dualasr_lib.decoding.events import Final, LiveConfig
-from dualasr_lib.decoding.live import Listener
+from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.pool import Ended, Failed, ListenerPool
 from dualasr_lib.decoding.streaming import ModelStep
 
@@ -62,7 +62,7 @@ def test_a_stream_says_what_it_says_alone(
     """To the bit, for any order of joining, feeding, stepping and leaving."""
     config = LiveConfig(endpoint=QUICK, early_seconds=early)
     model = RowModel()
-    pool = ListenerPool(model, GREEDY, detokenise, config, second_pass, max_batch=max_batch)
+    pool = ListenerPool(Rules(model, GREEDY, detokenise, config, second_pass), max_batch=max_batch)
     talks: dict[Hashable, Tensor] = {n: talk(100 * seed + n) for n in range(8)}
     talks["silent"] = torch.zeros(9000)
     said = Scene(pool, talks, seed).play()
@@ -100,7 +100,7 @@ class Poisoned(RowModel):
 
 def test_a_stream_that_fails_touches_no_other(detokenise: Text) -> None:
     config = LiveConfig(endpoint=QUICK)
-    pool = ListenerPool(Poisoned(), GREEDY, detokenise, config, second_pass)
+    pool = ListenerPool(Rules(Poisoned(), GREEDY, detokenise, config, second_pass))
     talks: dict[Hashable, Tensor] = {name: talk(name) for name in (1, 3, 5)}
     talks["bad"] = torch.full((9000,), 0.125)
     said = Scene(pool, talks, 0).play()
@@ -110,7 +110,7 @@ def test_a_stream_that_fails_touches_no_other(detokenise: Text) -> None:
     for name in (1, 3, 5):
         expected = timeless(alone(talks[name], detokenise, config))
         assert timeless(said[name][:-1]) == expected
-    listener = Listener(Poisoned(), GREEDY, detokenise, config)
+    listener = Listener(Rules(Poisoned(), GREEDY, detokenise, config))
     with pytest.raises(ValueError, match="finite best token"):
         listener.feed(talks["bad"])
 
@@ -123,7 +123,7 @@ def test_a_model_that_runs_out_of_memory_with_all_goes_on_with_each(detokenise: 
             return super().step(window, *others)
 
     config = LiveConfig(endpoint=QUICK)
-    pool = ListenerPool(Small(), GREEDY, detokenise, config, second_pass)
+    pool = ListenerPool(Rules(Small(), GREEDY, detokenise, config, second_pass))
     said = Scene(pool, {name: talk(name) for name in range(5)}, 0).play()
     for name, events in said.items():
         expected = timeless(alone(talk(int(str(name))), detokenise, config))
@@ -133,7 +133,7 @@ def test_a_model_that_runs_out_of_memory_with_all_goes_on_with_each(detokenise: 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 12345.0])
 def test_bad_blocks_change_nothing(detokenise: Text, bad: float) -> None:
     config = LiveConfig(endpoint=QUICK)
-    pool = ListenerPool(RowModel(), GREEDY, detokenise, config, second_pass)
+    pool = ListenerPool(Rules(RowModel(), GREEDY, detokenise, config, second_pass))
     samples = torch.cat([talk(7), talk(5)])
     pool.open("a")
     events: list[Any] = []
@@ -151,7 +151,7 @@ def test_bad_blocks_change_nothing(detokenise: Text, bad: float) -> None:
 
 
 def test_a_stream_that_waits_keeps_its_own_state_only(detokenise: Text) -> None:
-    pool = ListenerPool(RowModel(), GREEDY, detokenise, LiveConfig())
+    pool = ListenerPool(Rules(RowModel(), GREEDY, detokenise, LiveConfig()))
     for name in range(4):
         pool.open(name)
         pool.feed(name, torch.ones(2120 + 1280 * (name > 0)))
@@ -162,7 +162,7 @@ def test_a_stream_that_waits_keeps_its_own_state_only(detokenise: Text) -> None:
 
 
 def test_backlog(detokenise: Text) -> None:
-    pool = ListenerPool(RowModel(), GREEDY, detokenise, LiveConfig())
+    pool = ListenerPool(Rules(RowModel(), GREEDY, detokenise, LiveConfig()))
     pool.open("a")
     pool.feed("a", torch.zeros(16000))
     assert pool.backlog_seconds("a") == 1.0
@@ -172,7 +172,7 @@ def test_backlog(detokenise: Text) -> None:
 
 def test_streams_take_turns(detokenise: Text) -> None:
     """A stream that brings hours at once does not keep the others waiting."""
-    pool = ListenerPool(RowModel(), GREEDY, detokenise, LiveConfig(), max_batch=1)
+    pool = ListenerPool(Rules(RowModel(), GREEDY, detokenise, LiveConfig()), max_batch=1)
     noise = torch.randn(16000, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
     for name in "ab":
         pool.open(name)
@@ -185,7 +185,7 @@ def test_streams_take_turns(detokenise: Text) -> None:
 
 
 def test_what_is_refused(detokenise: Text) -> None:
-    pool = ListenerPool(RowModel(), GREEDY, detokenise, LiveConfig())
+    pool = ListenerPool(Rules(RowModel(), GREEDY, detokenise, LiveConfig()))
     pool.open("a")
     with pytest.raises(ValueError, match="'a' is open already"):
         pool.open("a")
@@ -196,7 +196,7 @@ def test_what_is_refused(detokenise: Text) -> None:
     with pytest.raises(ValueError, match="has been finished"):
         pool.feed("a", np.zeros(10, np.float32))
     with pytest.raises(ValueError, match="max_batch"):
-        ListenerPool(RowModel(), GREEDY, detokenise, LiveConfig(), max_batch=0)
+        ListenerPool(Rules(RowModel(), GREEDY, detokenise, LiveConfig()), max_batch=0)
     for name in ("deadline_seconds", "early_seconds"):
         with pytest.raises(ValueError, match=name):
             LiveConfig(**{name: 0.0})

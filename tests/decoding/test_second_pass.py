@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
-from dualasr_lib.decoding.live import Listener
+from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.pool import Ended, ListenerPool
 
 
@@ -34,7 +34,7 @@ def test_a_second_pass_that_fails_leaves_the_first_text(detokenise: Text) -> Non
         LiveConfig(endpoint=QUICK),
         torch.cat([*map(talk, range(4)), torch.zeros(9000)]),
     )
-    listener = Listener(RowModel(), GREEDY, detokenise, config, out_of_memory)
+    listener = Listener(Rules(RowModel(), GREEDY, detokenise, config, out_of_memory))
     got = [e for e in (*listener.feed(samples), *listener.finish()) if isinstance(e, Final)]
     expected = [e for e in alone(samples, detokenise, config) if isinstance(e, Final)]
     assert len(got) == len(expected) > 2
@@ -51,7 +51,9 @@ def test_second_passes_elsewhere_come_in_order(
     """The second sentence is ready first; its text waits for that of the first one."""
     place = Elsewhere()
     config = LiveConfig(endpoint=QUICK)
-    pool = ListenerPool(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    pool = ListenerPool(
+        Rules(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    )
     pool.open("a")
     pool.feed("a", sentences(record, "_あい_____" + "うえ______" + "い_"))
     events = drain(pool)
@@ -80,8 +82,8 @@ def test_a_second_pass_that_is_late_is_left_behind(
     place, time = Elsewhere(), [0.0]
     config = LiveConfig(endpoint=QUICK, deadline_seconds=2.0)
     pool = ListenerPool(
-        Spelling(model), GREEDY, detokenise, config, second_pass, place.submit,
-        lambda: time[0],
+        Rules(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit,
+        lambda: time[0]),
     )  # fmt: skip
     pool.open("a")
     pool.feed("a", sentences(record, "_あい_____" + "うえ______"))
@@ -100,7 +102,9 @@ def test_a_listener_waits_at_its_end_until_the_deadline(
     model: Any, record: Record, detokenise: Text
 ) -> None:
     place, config = Elsewhere(), LiveConfig(endpoint=QUICK, deadline_seconds=0.02)
-    listener = Listener(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    listener = Listener(
+        Rules(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    )
     listener.feed(sentences(record, "_あい_____"))
     finals = [event for event in listener.finish() if isinstance(event, Final)]
     assert (finals[0].text, finals[0].second_pass) == ("あい", "late")
@@ -113,7 +117,7 @@ def test_a_place_that_takes_no_more_tasks_fails_the_sentence_only(
         raise RuntimeError("queue is full")
 
     config = LiveConfig(endpoint=QUICK)
-    listener = Listener(Spelling(model), GREEDY, detokenise, config, second_pass, full)
+    listener = Listener(Rules(Spelling(model), GREEDY, detokenise, config, second_pass, full))
     events = [*listener.feed(sentences(record, "_あい_____い_")), *listener.finish()]
     finals = [event for event in events if isinstance(event, Final)]
     assert [(f.text, f.failure) for f in finals] == [
@@ -128,7 +132,9 @@ def test_a_second_pass_begins_before_the_endpoint(
     """After two frames of silence; thrown away when speech goes on, used when it does not."""
     place = Elsewhere()
     config = LiveConfig(endpoint=QUICK, early_seconds=0.08)
-    pool = ListenerPool(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    pool = ListenerPool(
+        Rules(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    )
     pool.open("a")
     pool.feed("a", sentences(record, "_あ___い"))
     drain(pool)
@@ -148,7 +154,9 @@ def test_a_second_pass_begins_before_the_endpoint(
 
 def test_a_closed_stream_is_forgotten(model: Any, record: Record, detokenise: Text) -> None:
     place, config = Elsewhere(), LiveConfig(endpoint=QUICK)
-    pool = ListenerPool(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    pool = ListenerPool(
+        Rules(Spelling(model), GREEDY, detokenise, config, second_pass, place.submit)
+    )
     pool.open("a")
     pool.feed("a", sentences(record, "_あい_____う"))
     drain(pool)

@@ -285,7 +285,7 @@ def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Pat
     attention = results(exp, "full", "attention", "-attention_scale=0.6")
     whole = recogs_of(attention)
     # Lists drawn from flat lattices show that stored features are compressed; that the states are
-    # the same is the business of test_recogniser.
+    # the same is the business of test_trained_model.
     assert sum(a == b for a, b in zip(whole, recogs_of(folder))) >= 8
     expected = summary_of(attention)["cer"]
     assert summary["cer"] == pytest.approx(expected, rel=0.1)

@@ -24,9 +24,10 @@ from dualasr_lib.decoding.contract import ModelStep, Rewritten
 from dualasr_lib.decoding.events import LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
+from dualasr_lib.decoding.live import Rules
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.programs import transcribe
-from dualasr_lib.programs.transcribe import Engine
+from dualasr_lib.recognition.recogniser import Recogniser
 
 _TOKENS = "_あいうえお"
 _FRAME = 640
@@ -65,15 +66,9 @@ def exclaim(hidden: Tensor) -> Rewritten:
     return Rewritten(TokenPath((1,), (0,), 0.0), fallbacks=int(len(hidden) > 50))
 
 
-def engine(second_pass: Any = None) -> Engine:
-    return Engine(
-        SpellingModel(),
-        OneHead(OnlineGreedy()),
-        detokenise,
-        LiveConfig(),
-        second_pass,
-        "weights: of a test",
-    )
+def recogniser(second_pass: Any = None) -> Recogniser:
+    rules = Rules(SpellingModel(), OneHead(OnlineGreedy()), detokenise, LiveConfig(), second_pass)
+    return Recogniser(rules, "weights: of a test")
 
 
 class Outcome(NamedTuple):
@@ -91,8 +86,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """The console script with these arguments."""
 
     def call(*arguments: object) -> Outcome:
-        def load(options: Any) -> Engine:
-            return engine(exclaim if options.decode.two_pass else None)
+        def load(options: Any) -> Recogniser:
+            return recogniser(exclaim if options.decode.two_pass else None)
 
         argv = ["dualasr-transcribe", "--exp-dir", "E", "--data-dir", "D", *map(str, arguments)]
         monkeypatch.setattr(transcribe, "load_engine", load)

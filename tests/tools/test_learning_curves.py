@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
+from analysis.matrix.folder import Record, write_record
 from learning_curves import collect, read_curves, table, write_curves
-from matrix.folder import Record, write_record
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,23 +11,25 @@ texts are compared with the transcripts: characters lost and doubled within two 
 beside what the same number of characters has elsewhere.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.core.program import run_program
-from dualasr_lib.data.datamodule import DataConfig, DataModule, Utterance
-from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.live import listen
 from dualasr_lib.metrics.alignment import align
-from dualasr_lib.programs.transcribe import Engine, add_engine_arguments, engine_config, load_engine
+from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.data.datamodule import Utterance
+    from dualasr_lib.decoding.live import Rules
 
 _TALK_SECONDS = 300.0
 _NEAR = 2
@@ -40,7 +42,7 @@ class Damage(NamedTuple):
     doubled: int = 0
     changed: int = 0
 
-    def plus(self, other: "Damage") -> "Damage":
+    def plus(self, other: Damage) -> Damage:
         """Both together."""
         return Damage(*(a + b for a, b in zip(self, other)))
 
@@ -53,13 +55,14 @@ class NearCuts(NamedTuple):
     far: int = 0
     far_chars: int = 0
 
-    def plus(self, other: "NearCuts") -> "NearCuts":
+    def plus(self, other: NearCuts) -> NearCuts:
         """Both together."""
         return NearCuts(*(a + b for a, b in zip(self, other)))
 
 
 def damage(uncut: str, joined: str) -> Damage:
     """What the text of a stream with cuts has lost, doubled or changed."""
+
     pairs = [pair for pair in align(uncut, joined) if pair.ref != pair.hyp]
     lost = sum(pair.hyp is None for pair in pairs)
     doubled = sum(pair.ref is None for pair in pairs)
@@ -68,6 +71,7 @@ def damage(uncut: str, joined: str) -> Damage:
 
 def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
     """Deletions and insertions of joined `pieces` near their borders and elsewhere."""
+
     borders = list(itertools.accumulate(map(len, pieces)))[:-1]
     near = near_chars = far = far_chars = position = 0
     for pair in align(ref, "".join(pieces)):
@@ -81,6 +85,8 @@ def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
 
 def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Tensor, str]]:
     """Samples and transcript of each talk."""
+    import torch
+
     left = 60 * minutes
     endless = itertools.cycle(utterances)
     while left > 0:
@@ -92,19 +98,19 @@ def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Ten
         yield torch.cat([item.audio() for item in taken]), "".join(item.text for item in taken)
 
 
-def recognised(samples: Tensor, engine: Engine, endpoint: EndpointConfig) -> list[tuple[str, str]]:
+def recognised(samples: Tensor, rules: Rules, endpoint: EndpointConfig) -> list[tuple[str, str]]:
     """First and final text of each segment."""
-    config = replace(engine.config, endpoint=endpoint)
-    blocks = samples.split(engine.model.chunk_samples)
-    events = listen(
-        blocks, engine.model, engine.search, engine.detokenise, config, engine.second_pass
-    )
-    finals = [event for event in events if hasattr(event, "reason")]
+    from dualasr_lib.decoding.events import Final
+    from dualasr_lib.decoding.live import listen
+
+    rules = replace(rules, config=replace(rules.config, endpoint=endpoint))
+    events = listen(samples.split(rules.model.chunk_samples), rules)
+    finals = [event for event in events if isinstance(event, Final)]
     return [(final.first_pass_text, final.text) for final in finals if final.text]
 
 
 def measured(
-    joined: Sequence[tuple[Tensor, str]], engine: Engine, endpoint: EndpointConfig
+    joined: Sequence[tuple[Tensor, str]], rules: Rules, endpoint: EndpointConfig
 ) -> tuple[str, ...]:
     """A row: cuts, damage of the first pass per cut, errors of the final text near cuts."""
     never = EndpointConfig(**dict.fromkeys(
@@ -112,8 +118,8 @@ def measured(
     ))  # fmt: skip
     cuts, total, around = 0, Damage(), NearCuts()
     for samples, ref in joined:
-        uncut = recognised(samples, engine._replace(second_pass=None), never)
-        pieces = recognised(samples, engine, endpoint)
+        uncut = recognised(samples, replace(rules, second_pass=None), never)
+        pieces = recognised(samples, rules, endpoint)
         cuts += max(0, len(pieces) - 1)
         texts = "".join(first for first, _ in uncut), "".join(first for first, _ in pieces)
         total = total.plus(damage(*texts))
@@ -140,18 +146,24 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    engine = load_engine(engine_config(arguments))
+    if arguments.data_dir is None:
+        raise ValueError("--data-dir must be given: its utterances are heard")
+    from dualasr_lib.data.data_config import DataConfig  # what is heavy, after the options
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.data.tokenizer import Tokenizer
+
+    rules = load_engine(engine_config(arguments)).rules
     tokenizer = Tokenizer.load(arguments.data_dir / "lang")
     data = DataModule(DataConfig(), arguments.data_dir, tokenizer)
     utterances = [item for split in arguments.split for item in data.split_cuts(split)]
     joined = list(talks(utterances, arguments.minutes))
-    as_given = engine.config.endpoint
+    as_given = rules.config.endpoint
     by_length = replace(
         as_given, silence_seconds=math.inf, pause_seconds=math.inf, long_seconds=math.inf
     )
     print("rules       cuts  first pass, per cut: lost doubled changed  final: near  elsewhere")
     for name, endpoint in (("as given", as_given), ("by length", by_length)):
-        print(name, *measured(joined, engine, endpoint), sep="\t", flush=True)
+        print(name, *measured(joined, rules, endpoint), sep="\t", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,6 @@ class _Forgetful:
 def run(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     """function.apply(*arguments), or its forward alone where gradients are off."""
     if torch.is_grad_enabled():
-        return function.apply(*arguments)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
+        return function.apply(*arguments)  # type: ignore[no-any-return,unused-ignore]
     result: Tensor = function.forward(_Forgetful(), *arguments)
     return result

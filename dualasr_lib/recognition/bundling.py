@@ -1,0 +1,162 @@
+"""A bundle of an experiment: its weights, and all that belongs to just these weights.
+
+Nothing is mixed: tokens, features and n-grams must be those of the model; tuned scales and results
+that were made with other weights are left out, and counted.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dualasr_lib.core.config import from_dict, override, to_dict
+from dualasr_lib.data.folder import DataFolder
+from dualasr_lib.decoding.endpoint import EndpointConfig
+from dualasr_lib.recognition.bundle import Bundle
+from dualasr_lib.recognition.card import data_card, results_card
+from dualasr_lib.recognition.language import load_language
+from dualasr_lib.recognition.naming import without_model_parts
+from dualasr_lib.recognition.origin import arpa_order
+from dualasr_lib.recognition.trained_model import TrainedModel
+
+__all__ = ["BundleJob", "Precision", "make_bundle"]
+
+_LOG = logging.getLogger(__name__)
+
+Precision = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleJob:
+    """What goes into a bundle.
+
+    Raises:
+        ValueError: options that cannot be, or do not go together.
+    """
+
+    exp_dir: Path
+    data_dir: Path
+    epoch: int | None = None
+    avg: int = 0
+    dtype: Precision = "float32"
+    """Of the weights in the file."""
+    lms: tuple[Path, ...] = ()
+    """n-grams (ARPA): of words with a lexicon, else of tokens."""
+    lexicon: Path | None = None
+    endpoint: tuple[str, ...] = ()
+    """When a sentence ends: `key=value` of `EndpointConfig`."""
+    licence: str = ""
+    limits: str = ""
+    """What the model cannot do, for people."""
+
+    def __post_init__(self) -> None:
+        from_dict(EndpointConfig, override({}, self.endpoint))
+        if self.lexicon is not None and not self.lms:
+            raise ValueError("--lexicon is for n-grams of words: give them with --lm")
+        names = [path.name for path in self.lms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"n-grams must have different names, but are {', '.join(names)}")
+
+
+def make_bundle(job: BundleJob) -> Bundle:
+    """The bundle that a job asks for.
+
+    Raises:
+        ValueError: a file is missing or damaged, or does not belong to the model.
+    """
+    folder = DataFolder.read(job.data_dir)
+    trained = TrainedModel.from_checkpoint(
+        job.exp_dir, job.data_dir, torch.device("cpu"), job.epoch, job.avg
+    )
+    config = to_dict(trained.config)
+    if folder.features != config["features"]:
+        raise ValueError(
+            f"the features of the model must be those of {job.data_dir}, {dict(folder.features)}, "
+            f"but are {config['features']}"
+        )
+    source = trained.source if job.dtype == "float32" else f"{trained.source}, {job.dtype}"
+    return Bundle(
+        weights=_converted(trained.model.state_dict(), job.dtype),
+        config=config,
+        tokenizer=(job.data_dir / "lang" / "sentencepiece.model").read_bytes(),
+        tokens=trained.tokenizer.tokens_txt(),
+        source=source,
+        corpus=folder.corpus,
+        language=folder.language,
+        normaliser=folder.normaliser,
+        units=list(folder.units),
+        endpoint=override({}, job.endpoint),
+        scales=_scales(job.exp_dir, trained.fingerprint),
+        lms=_lms(job, trained),
+        lexicon=None if job.lexicon is None else (job.lexicon.name, job.lexicon.read_bytes()),
+        licence=job.licence,
+        card={
+            "data": data_card(folder),
+            "results": results_card(job.exp_dir, trained.fingerprint),
+            "limits": job.limits,
+        },
+    )
+
+
+def _converted(weights: Mapping[str, Tensor], dtype: Precision) -> dict[str, Tensor]:
+    """Copies, float32 as `dtype`; ValueError for a number that it cannot hold."""
+    found = {}
+    for name, value in weights.items():
+        new = value.to(getattr(torch, dtype)) if value.dtype == torch.float32 else value
+        if not bool((new.isfinite() | ~value.isfinite()).all()):
+            raise ValueError(f"weight {name} has numbers that {dtype} cannot hold: use float32")
+        found[name] = new.contiguous()
+    return found
+
+
+def _lms(job: BundleJob, trained: TrainedModel) -> dict[str, bytes]:
+    """n-grams by file name; ValueError for one that does not fit, or two of one order."""
+    found: dict[str, bytes] = {}
+    orders: dict[int, Path] = {}
+    for path in job.lms:
+        load_language(trained.tokenizer, path, job.lexicon)
+        found[path.name] = path.read_bytes()
+        other = orders.setdefault(arpa_order(found[path.name]), path)
+        if other is not path:
+            raise ValueError(f"n-grams must be of different orders, but {other} and {path} are of "
+                             "the same")  # fmt: skip
+    return found
+
+
+def _scales(exp_dir: Path, weights: str) -> dict[str, dict[str, Any]]:
+    """The tuned scales of these weights; others are counted."""
+    found: dict[str, dict[str, Any]] = {}
+    others = 0
+    for path, kept in _json_files(sorted((exp_dir / "scales").glob("*.json"))):
+        made_for = kept.get("made_for")
+        if not isinstance(made_for, dict) or not isinstance(kept.get("scales"), dict):
+            raise ValueError(f"{path} is damaged: it has no 'scales' and 'made_for'")
+        if made_for.get("weights") != weights:
+            others += 1
+            continue
+        name = without_model_parts(path.stem)
+        while name.text in found:
+            name = name._replace(variant=(*name.variant, "again"))
+        own = {key: value for key, value in made_for.items() if key not in ("model", "weights")}
+        found[name.text] = {
+            **kept, "made_for": own, "branch": name.branch, "method": name.method
+        }  # fmt: skip
+    if others:
+        _LOG.info("%d files of %s/scales are of other weights: left out", others, exp_dir)
+    return found
+
+
+def _json_files(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is damaged: it holds no object")
+        yield path, content
