@@ -22,7 +22,6 @@ from dualasr_lib.core.table import markdown
 
 if TYPE_CHECKING:
     from bench.parameters import EncoderCounts
-    from bench.workloads import Setting
 
 
 _VOCAB = 500

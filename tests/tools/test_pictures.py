@@ -14,12 +14,12 @@ pytest.importorskip("sentencepiece")
 
 import bench_long_stream
 import similarity
-from figure_faults import figure_faults
 from analysis.latency.drawing import draw as draw_latency
-from matplotlib.figure import Figure
 from analysis.matrix.drawing import draw as draw_matrix
 from analysis.matrix.results import read_results
 from analysis.matrix.statistics import Table
+from figure_faults import figure_faults
+from matplotlib.figure import Figure
 from test_latency_curve import points
 
 from dualasr_lib.core.picture import Picture
