@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 from document_commands import Command, commands, fault, python_blocks
 
-for library in ("k2", "kaldilm", "kaldingram", "lhotse", "matplotlib", "sentencepiece"):
-    pytest.importorskip(library)
-
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",

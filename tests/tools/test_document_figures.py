@@ -1,4 +1,4 @@
-"""Figures about models in README.md and egs/csj/README.md are those of tools/count_parameters.py."""
+"""Figures about models in README.md and egs/csj/README.md are those of count_parameters.py."""
 
 import re
 from functools import cache
