@@ -94,7 +94,7 @@ def draw(
     from analysis.pictures import write_picture
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2 * len(found) + 0.8), layout="constrained")
+    figure = Figure(figsize=(10, 3 * len(found) + 0.6), layout="constrained")
     axes = figure.subplots(len(found), 3, squeeze=False)
     item = "utterance (place in the batch)"
     pairs = [(item.encoder["streaming"], item.encoder["full"]) for item in found]
@@ -114,6 +114,7 @@ def draw(
             axis.set_xlabel(item, fontsize=8)
             axis.set_ylabel(item, fontsize=8)
             axis.tick_params(labelsize=8)
+            axis.locator_params(integer=True)
             bar = figure.colorbar(shown, ax=axis, fraction=0.046)
             bar.set_label(f"{name_of_colours} (no unit)", fontsize=8)
             bar.ax.tick_params(labelsize=8)

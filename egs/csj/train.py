@@ -6,8 +6,8 @@
     egs/csj/train.py ... --processes 2                       (several on this machine's CPU)
     torchrun --nproc_per_node 8 egs/csj/train.py ...         (one process per device)
 
-The steps of the paper (conf/multi_decoder.toml, sp_kd.toml ...) say only in what they differ from
-the file they include; --base puts another one in its place.
+The steps of the paper (egs/csj/conf/multi_decoder.toml, sp_kd.toml ...) say only in what they
+differ from the file they include; --base puts another one in its place.
 
 The exit code is 0 when training is finished, 130 when a signal stopped it and everything is saved.
 torchrun of torch 1.13.1 does not start on Python 3.11: several devices need the torch 2 lane.
@@ -27,9 +27,8 @@ from dualasr_lib.training.launch import run_processes
 
 def parse_arguments() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument(
-        "--config", type=Path, required=True, help="TOML file, e.g. conf/demo.toml"
-    )
+    options.add_argument("--config", type=Path, required=True,
+                         help="TOML file, e.g. egs/csj/conf/demo.toml")  # fmt: skip
     options.add_argument("--base", type=Path, metavar="FILE",
                         help="start from FILE, not from what the config file includes")  # fmt: skip
     options.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")

@@ -18,7 +18,7 @@ SIZES = Path(__file__).resolve().parents[2] / "egs" / "csj" / "conf" / "sizes"
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def start(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["count_parameters.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["count_parameters.py", "--config", *map(str, arguments)])
         count_parameters.main()
 
     return start

@@ -14,12 +14,12 @@ pytest.importorskip("sentencepiece")
 
 import bench_long_stream
 import similarity
+from analysis.latency.drawing import draw as draw_latency
+from analysis.matrix.drawing import draw as draw_matrix
+from analysis.matrix.results import read_results
+from analysis.matrix.statistics import Table
 from figure_faults import figure_faults
-from latency.drawing import draw as draw_latency
 from matplotlib.figure import Figure
-from matrix.drawing import draw as draw_matrix
-from matrix.results import read_results
-from matrix.statistics import Table
 from test_latency_curve import points
 
 from dualasr_lib.core.picture import Picture
@@ -64,8 +64,8 @@ def of_the_log(folder: Path) -> None:
 
 PICTURES: dict[str, Callable[[Path], None]] = {
     "tools/bench_long_stream.py": long_stream,
-    "tools/latency/drawing.py": lambda f: draw_latency(points(f), f / "latency.png"),
-    "tools/matrix/drawing.py": matrix,
+    "tools/analysis/latency/drawing.py": lambda f: draw_latency(points(f), f / "latency.png"),
+    "tools/analysis/matrix/drawing.py": matrix,
     "tools/similarity.py": similarities,
     "dualasr_lib/recipe/report.py": durations,
     "dualasr_lib/training/drawing.py": of_the_log,
@@ -104,7 +104,7 @@ def makes_figures(path: Path) -> bool:
 def test_no_other_file_draws() -> None:
     paths = [path for top in ("dualasr_lib", "egs", "tools") for path in (ROOT / top).rglob("*.py")]
     drawing = {str(path.relative_to(ROOT)) for path in paths if makes_figures(path)}
-    assert drawing - {"tools/check_setup.py"} == set(PICTURES)
+    assert drawing - {"tools/setup/check_setup.py"} == set(PICTURES)
 
 
 def bare() -> Figure:

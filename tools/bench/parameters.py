@@ -1,6 +1,7 @@
 """Parameter counts of encoders and joint models, by part, beside the published sizes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
@@ -9,16 +10,21 @@ from bench.joint import build_joint
 from bench.workloads import SMALL, Setting, build_encoder, encoder_config, model_values
 from dualasr_lib.model.heads.contract import HeadSizes
 from dualasr_lib.model.heads.ctc import CtcHead, CtcHeadConfig
+from dualasr_lib.model.joint import BRANCHES
 from dualasr_lib.model.zipformer.stacks import Zipformer
 
 __all__ = [
     "PUBLISHED",
+    "STEPS",
     "EncoderCounts",
     "encoder_counts",
     "encoder_lines",
+    "has_both_branches",
     "joint_counts",
     "joint_lines",
     "size",
+    "step_lines",
+    "total",
 ]
 
 PUBLISHED = {
@@ -27,6 +33,13 @@ PUBLISHED = {
     "large": {"ctc_symmetric": 147.0e6},
 }
 """Name of the file -> published parameters of what `EncoderCounts` calls so."""
+STEPS: dict[str, tuple[str, ...]] = {
+    "joint": (),
+    "streaming alone": ('model.branches=["streaming"]',),
+    "full alone": ('model.branches=["full"]',),
+    "shared decoder": ('model.heads.shared=["ctc", "attention"]',),
+}
+"""What standalone_streaming.toml, standalone_full.toml and shared_decoder.toml change."""
 _WHAT = {
     "encoder": "streaming encoder, no head",
     "ctc_causal": "with CTC head, V = {}",
@@ -97,6 +110,25 @@ def joint_lines(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]
         lines.append((part, *(f"{number / 1e6:.3f}" if number else "-" for number in found)))
     totals = (sum(count.values()) for count in counts.values())
     return [*lines, ("total", *(f"{number / 1e6:.3f}" for number in totals))]
+
+
+def has_both_branches(setting: Setting) -> bool:
+    """Whether a configuration has two branches, which steps take apart."""
+    return {"streaming", "full"} <= {*model_values(setting)["model"].get("branches", BRANCHES)}
+
+
+def total(setting: Setting, step: str) -> int:
+    """Parameters of all parts together, of a step of `STEPS`."""
+    changes = (*setting.overrides, *STEPS[step])
+    return sum(joint_counts(replace(setting, overrides=changes)).values())
+
+
+def step_lines(settings: Mapping[str, Setting]) -> list[tuple[str, ...]]:
+    """A line per configuration of two branches: parameters of the model of each step, millions."""
+    lines = [("configuration", *STEPS)]
+    for name, setting in settings.items():
+        lines.append((name, *(f"{total(setting, step) / 1e6:.1f}" for step in STEPS)))
+    return lines
 
 
 def _part(name: str) -> str:
