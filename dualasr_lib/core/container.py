@@ -153,7 +153,7 @@ def _checked(path: Path) -> tuple[bytearray, int]:
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError)
 
 
-def _foreign(path: Path, error: Exception) -> ContainerError:
+def _foreign(path: AnyPath, error: Exception) -> ContainerError:
     return ContainerError(f"{path} is damaged or was not written by this program: {error!r}")
 
 

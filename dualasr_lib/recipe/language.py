@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.recipe.corpus import Corpus, O, Split
+from dualasr_lib.recipe.given_words import take_arpas, take_vocabulary
 from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.process import run_program
 from dualasr_lib.recipe.stage import Folders, read_jsonl
@@ -40,7 +41,7 @@ def run_tokenizer(corpus: Corpus[O], options: O, folders: Folders) -> None:
 def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
     """Writes n-grams of tokens, `lang/G_<order>gram.arpa` and `lang/G_<rescoring order>gram.arpa`,
     and, if the corpus knows its words, of words, `lang/words_<order>gram.arpa` and
-    `lang/lexicon.txt`.
+    `lang/lexicon.txt`; those of words are taken from the corpus if it has some.
     """
     lang = options.data_dir / "lang"
     tokenizer = Tokenizer.load(lang)
@@ -51,6 +52,11 @@ def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
         _write_lines(pieces, (_spell(line.rstrip("\n"), tokenizer) for line in lines))
     for order in sorted({options.order, options.rescoring_order}):
         _train(pieces, order, target / f"G_{order}gram.arpa", options)
+    if (given := corpus.given_words(options)).arpas:
+        arpas = take_arpas(given, corpus.normaliser(options), target)
+        known = take_vocabulary(given, corpus.normaliser(options), next(iter(arpas.values())))
+        _write_lexicon(known, tokenizer, target / "lexicon.txt")
+        return
     text = folders.scratch / "words.txt"
     if vocabulary := _write_words_text(training_words(corpus, options), text):
         _write_lexicon(vocabulary, tokenizer, target / "lexicon.txt")

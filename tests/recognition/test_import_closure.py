@@ -38,7 +38,7 @@ LIGHT_FILES = [PACKAGE / name for name in LIGHT] + PROGRAMS
 LIGHT_FILES += [path for path in RECOGNITION if path.parent.name == "methods"]
 
 
-WITHOUT = ("lhotse", "lilcom", "tensorboard", "k2", "kaldilm", "kaldingram", "kaldialign")
+WITHOUT = ("lhotse", "lilcom", "tensorboard", "k2", "kaldingram", "kaldialign")
 WITHOUT += ("matplotlib", "scipy", "soundfile")
 _RECOGNISE = f"""
 import sys
