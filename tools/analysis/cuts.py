@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.metrics.alignment import align
 from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ class NearCuts(NamedTuple):
 
 def damage(uncut: str, joined: str) -> Damage:
     """What the text of a stream with cuts has lost, doubled or changed."""
+    from dualasr_lib.metrics.alignment import align
 
     pairs = [pair for pair in align(uncut, joined) if pair.ref != pair.hyp]
     lost = sum(pair.hyp is None for pair in pairs)
@@ -71,6 +71,7 @@ def damage(uncut: str, joined: str) -> Damage:
 
 def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
     """Deletions and insertions of joined `pieces` near their borders and elsewhere."""
+    from dualasr_lib.metrics.alignment import align
 
     borders = list(itertools.accumulate(map(len, pieces)))[:-1]
     near = near_chars = far = far_chars = position = 0
