@@ -80,7 +80,7 @@ def scales_for(
         where = "the bundle" if path is None else str(path)
         raise NoScalesError(
             f"scales must be chosen, but {where} holds none for this model and these options, and "
-            "the data have no split valid to tune them on: give --scales (of a second pass "
+            "there is no split valid to tune them on: give --scales (of a second pass "
             "--second-scales), or decode once where split valid is"
         )
     _LOG.info("tuning %d points of scales on valid", len(method.grid))
