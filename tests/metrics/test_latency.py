@@ -58,6 +58,13 @@ def test_emission_delay_counts_correct_words_only() -> None:
     assert emission_delays(HISTORY, WORDS) == pytest.approx([0.2, 0.4])
 
 
+def test_wrong_words_of_the_right_length_have_no_delay() -> None:
+    history = [Shown("今日", 0.9), Shown("今日雨だ", 1.5)]
+    assert emission_delays(history, [WORDS[0], WORDS[2]]) == pytest.approx([0.2])
+    history.append(Shown("今日晴だ", 1.8))
+    assert emission_delays(history, [WORDS[0], WORDS[2]]) == pytest.approx([0.2])
+
+
 def test_emission_delay_counts_the_last_character_of_a_word() -> None:
     """今 is shown at 0.4, long before 日; 雨降り grows character by character and ends at 1.5."""
     history = [Shown("今", 0.4), Shown("今日", 0.9), Shown("今日雨", 1.2), Shown("今日雨降", 1.6)]
