@@ -13,8 +13,7 @@ from dualasr_lib.model.heads.ctc import CtcLossConfig
 from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.training.fit_config import FitConfig
-from dualasr_lib.training.initial import InitialConfig
+from dualasr_lib.training.fit_config import FitConfig, InitialConfig
 
 __all__ = ["ChunkConfig", "ExperimentConfig", "build_model"]
 

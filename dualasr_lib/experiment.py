@@ -45,7 +45,8 @@ from dualasr_lib.model.log_names import DESCRIPTIONS
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
-from dualasr_lib.training.initial import InitialConfig, resumed, take, with_hash
+from dualasr_lib.training.fit_config import InitialConfig
+from dualasr_lib.training.initial import resumed, take, with_hash
 from dualasr_lib.training.loop import fit
 
 __all__ = ["Experiment", "draw_chunk"]

@@ -6,7 +6,7 @@ from typing import Literal
 from dualasr_lib.training.optim import OptimConfig
 from dualasr_lib.training.schedule import ScheduleConfig
 
-__all__ = ["FitConfig"]
+__all__ = ["FitConfig", "InitialConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +62,28 @@ class FitConfig:
         for name in (*counts, "max_oom_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialConfig:
+    """What a run begins with, and how far its warm-up is over then."""
+
+    path: str = ""
+    """A bundle or a checkpoint whose weights are taken where they fit; empty: all are drawn.
+    `train.py --init-from` sets it. A run that goes on from its own checkpoint does not read it."""
+    hash: str = ""
+    """Of that file (the first 12 digits of its sha256). The run fills it in; if it is given, it
+    must be the file's."""
+    anew: tuple[str, ...] = ()
+    """Names of parts that are drawn although they would fit. The run adds those that did not."""
+    warm_up_done: float = 1.0
+    """How much of `model.warm_up` counts as over for what is taken: 1 keeps the training aids as
+    gentle as they are at the end of a warm-up, 0 begins as with random weights. What starts anew,
+    and distillation if anything does, begins with its warm-up in any case; so does the learning
+    rate (`training.schedule`), as the optimiser is a new one."""
+
+    def __post_init__(self) -> None:
+        if not self.warm_up_done >= 0.0:
+            raise ValueError(f"`warm_up_done` must be 0 or more, but is {self.warm_up_done}")
+        if self.hash and not self.path:
+            raise ValueError(f"`hash` is that of the file `path`, but is {self.hash!r} without one")

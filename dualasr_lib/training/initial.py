@@ -6,7 +6,7 @@ out: reading files, and what makes two vocabularies the same.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,35 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from dualasr_lib.core.files import file_hash
+from dualasr_lib.training.fit_config import InitialConfig
 from dualasr_lib.training.folding import fold
 from dualasr_lib.training.freezing import check_prefixes, is_under
 
-__all__ = ["InitialConfig", "Taken", "resumed", "take", "with_hash"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitialConfig:
-    """What a run begins with, and how far its warm-up is over then."""
-
-    path: str = ""
-    """A bundle or a checkpoint whose weights are taken where they fit; empty: all are drawn.
-    `train.py --init-from` sets it. A run that goes on from its own checkpoint does not read it."""
-    hash: str = ""
-    """Of that file (the first 12 digits of its sha256). The run fills it in; if it is given, it
-    must be the file's."""
-    anew: tuple[str, ...] = ()
-    """Names of parts that are drawn although they would fit. The run adds those that did not."""
-    warm_up_done: float = 1.0
-    """How much of `model.warm_up` counts as over for what is taken: 1 keeps the training aids as
-    gentle as they are at the end of a warm-up, 0 begins as with random weights. What starts anew,
-    and distillation if anything does, begins with its warm-up in any case; so does the learning
-    rate (`training.schedule`), as the optimiser is a new one."""
-
-    def __post_init__(self) -> None:
-        if not self.warm_up_done >= 0.0:
-            raise ValueError(f"`warm_up_done` must be 0 or more, but is {self.warm_up_done}")
-        if self.hash and not self.path:
-            raise ValueError(f"`hash` is that of the file `path`, but is {self.hash!r} without one")
+__all__ = ["Taken", "resumed", "take", "with_hash"]
 
 
 class Taken(NamedTuple):

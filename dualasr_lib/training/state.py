@@ -22,8 +22,9 @@ from dualasr_lib.training.optim import build_optimizer
 from dualasr_lib.training.precision import LossScale
 from dualasr_lib.training.schedule import learning_rate
 
-__all__ = ["TrainState"]
+__all__ = ["TrainState", "check_same_configs"]
 
+_OF_A_MACHINE = ("initial.path",)  # its hash is not
 _COUNTERS = ("steps_in_epoch", "bad_steps", "oom_steps", "steps_per_epoch", "validation_due")
 
 
@@ -105,11 +106,12 @@ class TrainState:
         Raises:
             CheckpointError: it is damaged, or belongs to another model.
             ValueError: its fingerprints differ from those of this run, or other ranks found
-                another one.
+                another one, or have another configuration.
         """
         path = self._resume()
         found = (self.step, self.epoch, path.name if path else "no checkpoint")
         _check_ranks(self.run.directory, gather(found, self.run.world))
+        check_same_configs(gather(dict(self.run.config), self.run.world))
         return path
 
     def _resume(self) -> Path | None:
@@ -231,6 +233,20 @@ def _check_ranks(directory: Path, found: Sequence[tuple[int, int, str]]) -> None
             f"all ranks must see the same checkpoint folder, but in {directory} they found {each}: "
             "put it on storage that all machines share"
         )
+
+
+def check_same_configs(configs: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError unless all ranks, in their order, train the same parameters from the same start
+    in the same way.
+    """
+    first, *others = map(flatten, configs)
+    for rank, other in enumerate(others, start=1):
+        for name in sorted((first.keys() | other.keys()) - set(_OF_A_MACHINE)):
+            if first.get(name) != other.get(name):
+                raise ValueError(
+                    f"all ranks must have the same configuration, but {name} is "
+                    f"{first.get(name)!r} on rank 0 and {other.get(name)!r} on rank {rank}"
+                )
 
 
 def _tell_redealt(before: int, now: int, epoch: int) -> None:

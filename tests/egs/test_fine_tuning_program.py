@@ -17,7 +17,7 @@ for library in ("lhotse", "_kaldifeat", "kaldingram", "matplotlib", "sentencepie
     pytest.importorskip(library)
 
 FRONT = "encoders.streaming.subsampling"
-SHORT = ["training.log_every=1", "training.save_every=1"]
+SHORT = ["training.log_every=1", "training.save_every=1", "training.schedule.decay_fraction=0"]
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from dualasr_lib.core.files import file_hash
+from dualasr_lib.training.fit_config import InitialConfig
 from dualasr_lib.training.folding import Fold, fold
-from dualasr_lib.training.initial import InitialConfig, resumed, take, with_hash
+from dualasr_lib.training.initial import resumed, take, with_hash
+from dualasr_lib.training.state import check_same_configs
 
 
 def model(width: int = 3, seed: int = 0) -> nn.ModuleDict:
@@ -111,3 +113,16 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
 def test_settings_that_cannot_be(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         InitialConfig(**values)  # type: ignore[arg-type]
+
+
+def test_ranks_that_begin_in_another_way_are_told() -> None:
+    one = {"initial": {"path": "/a/x.pt", "hash": "12"}, "training": {"freeze": ("a",)}}
+    same = {"initial": {"path": "/b/x.pt", "hash": "12"}, "training": {"freeze": ["a"]}}
+    check_same_configs([one])
+    check_same_configs([one, same])
+    with pytest.raises(ValueError, match=r"initial.hash is '12' on rank 0 and '34' on rank 2"):
+        check_same_configs([one, same, {**same, "initial": {"path": "/b/x.pt", "hash": "34"}}])
+    with pytest.raises(
+        ValueError, match=r"training.freeze is \['a'\] on rank 0 and None on rank 1"
+    ):
+        check_same_configs([one, {**same, "training": {}}])
