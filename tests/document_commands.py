@@ -163,6 +163,8 @@ def _try(start: Any, words: list[str], is_open: bool) -> str | None:
             raise _Refused(f"unrecognized arguments: {' '.join(others)}")
         raise _Parsed
 
+    lenient = partialmethod(stop, strict=False)  # for programs that pass options on
+
     def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
         raise _Refused(message)
 
