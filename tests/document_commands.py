@@ -170,9 +170,7 @@ def _try(start: Any, words: list[str], is_open: bool) -> str | None:
 
     with (
         patch.object(argparse.ArgumentParser, "parse_args", stop),
-        patch.object(
-            argparse.ArgumentParser, "parse_known_args", partialmethod(stop, strict=False)
-        ),
+        patch.object(argparse.ArgumentParser, "parse_known_args", lenient),
         patch.object(argparse.ArgumentParser, "error", refuse),
         patch.object(sys, "argv", words),
     ):
