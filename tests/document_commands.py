@@ -10,6 +10,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from unittest.mock import patch
@@ -94,6 +95,10 @@ class _Parsed(Exception):
     """A parser took its options."""
 
 
+class _Refused(Exception):
+    """A parser did not."""
+
+
 def fault(command: Command, root: Path = ROOT) -> str | None:
     """What is wrong with a command, or None."""
     words = list(command.words)
@@ -127,7 +132,7 @@ def _is_path(word: str) -> bool:
 
 def _try_shell(path: Path, given: list[str], is_open: bool) -> str | None:
     text = path.read_text(encoding="utf-8")
-    module = re.search(r"python\" -m ([\w.]+) ", text)
+    module = re.search(r"^exec \"\$python\" -m ([\w.]+) ", text, re.MULTILINE)
     if module:
         return _try_module(module[1], given, is_open)
     for word in given:
@@ -142,23 +147,30 @@ def _try_module(name: str, given: list[str], is_open: bool) -> str | None:
 
 def _try(start: Any, words: list[str], is_open: bool) -> str | None:
     """Starts a program as far as its parser."""
-    parse = argparse.ArgumentParser.parse_args
+    parse = argparse.ArgumentParser.parse_known_args
 
-    def stop(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> NoReturn:
+    def stop(
+        self: argparse.ArgumentParser, args: Any = None, namespace: Any = None, strict: bool = True
+    ) -> NoReturn:
         if is_open:
             for action in self._actions:
                 action.required = False
             for group in self._mutually_exclusive_groups:
                 group.required = False
         given = [_filled(self, words, place) for place in range(1, len(words))]
-        parse(self, given, namespace)
+        _, others = parse(self, given, namespace)
+        if strict and others:
+            raise _Refused(f"unrecognized arguments: {' '.join(others)}")
         raise _Parsed
 
+    lenient = partialmethod(stop, strict=False)  # for programs that pass options on
+
     def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise _Refused(message)
 
     with (
         patch.object(argparse.ArgumentParser, "parse_args", stop),
+        patch.object(argparse.ArgumentParser, "parse_known_args", lenient),
         patch.object(argparse.ArgumentParser, "error", refuse),
         patch.object(sys, "argv", words),
     ):
@@ -168,7 +180,7 @@ def _try(start: Any, words: list[str], is_open: bool) -> str | None:
             return None
         except (ImportError, OSError, SystemExit) as error:
             return f"{words[0]} does not start: {error!r}"
-        except ValueError as error:
+        except _Refused as error:
             return f"{words[0]}: {error}"
     return f"{words[0]} reads no options"
 
