@@ -18,9 +18,14 @@ def main(corpus: "Corpus[O]", arguments: Sequence[str] | None = None) -> int:
 
     try:
         wanted = read_options(corpus.options, corpus.description, arguments)
-        from dualasr_lib.recipe.prepare import prepare  # heavy, so after the options
+        # What is heavy, after the options are read:
+        from dualasr_lib.recipe.dry_run import dry_run
+        from dualasr_lib.recipe.prepare import prepare
 
-        prepare(corpus, *wanted)
+        if wanted.options.dry_run:
+            dry_run(corpus, wanted.options)
+        else:
+            prepare(corpus, *wanted)
     except Exception as error:
         if not is_users_error(error):
             raise

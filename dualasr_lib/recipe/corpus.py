@@ -100,6 +100,8 @@ class Corpus(Generic[O]):
     """The words of an utterance, for a lexicon and an n-gram of words; default: what spaces part,
     if errors are counted in words, else there is no lexicon."""
 
+    adapt: "Callable[[Corpus[O], O], Corpus[O]] | None" = None
+    """The corpus as its options describe it, for one whose language they say; default: as it is."""
     given_words: Callable[[O], GivenWords] = lambda _: GivenWords()
     """N-grams of words and a lexicon that somebody else made; default: none. Their words are
     lower-cased if the normaliser is `lower`."""
@@ -108,6 +110,10 @@ class Corpus(Generic[O]):
     def has_spaces(self) -> bool:
         """Whether spaces part the words of the language."""
         return "word" in self.units
+
+    def adapted(self, options: O) -> "Corpus[O]":
+        """The corpus as its options describe it."""
+        return self if self.adapt is None else self.adapt(self, options)
 
     def parts(self, options: O) -> tuple[str, ...]:
         """The parts that splits are made of, each once."""

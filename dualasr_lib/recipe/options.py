@@ -40,6 +40,9 @@ class Options:
     """What every prepare.sh is called with."""
 
     data_dir: Path = option(what="where everything is written")
+    dry_run: bool = option(
+        False, what="report what training would see, with all doubts, and write nothing else"
+    )
     allow_bad: int = option(0, metavar="N", what="leave out up to N defective recordings")
     jobs: int = option(2, metavar="N", what="processes (default 2)")
     noise_dir: Path | None = option(

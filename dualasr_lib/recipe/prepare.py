@@ -63,6 +63,7 @@ def prepare(corpus: Corpus[O], options: O, first: int = 1, last: int = 7) -> Non
     Raises:
         PrepareError: what the user has to put right.
     """
+    corpus = corpus.adapted(options)
     stages: list[Stage] = []
     with lock(options.data_dir):
         manifests.follow_source(options.data_dir, options.source)
