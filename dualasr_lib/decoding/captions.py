@@ -12,6 +12,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from dualasr_lib.decoding.events import Final, TimedToken
+from dualasr_lib.metrics.calibration import Calibration, judge
 
 __all__ = [
     "FORMATS",
@@ -47,6 +48,8 @@ class Transcript(NamedTuple):
     duration: float
     """Seconds."""
     finals: Sequence[Final]
+    calibration: Calibration | None = None
+    """Of the confidences in `finals`; None: they are bare posteriors."""
 
 
 class Caption(NamedTuple):
@@ -142,18 +145,33 @@ def _json(transcript: Transcript) -> str:
             "text": final.text,
             "first_pass_text": final.first_pass_text,
             "reason": final.reason,
+            "confidence": _share(judge(final.confidences, transcript.calibration).confidence),
             "tokens": [
-                {"text": token.text, "start": round(token.seconds, 3)} for token in final.tokens
+                {
+                    "text": token.text,
+                    "start": round(token.seconds, 3),
+                    "confidence": _share(token.confidence),
+                }
+                for token in final.tokens
             ],
         }
         for final in _spoken(transcript.finals)
     ]
+    sure = [value for final in transcript.finals for value in final.confidences]
+    verdict = judge(sure, transcript.calibration)
     document = {
         "file": transcript.source,
         "duration": round(transcript.duration, 3),
+        "confidence": _share(verdict.confidence),
+        "calibrated": verdict.is_calibrated,
+        "out_of_domain": verdict.out_of_domain,
         "segments": segments,
     }
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _srt(lines: Sequence[Caption]) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
     from dualasr_lib.decoding.events import Event, Final, LiveConfig
     from dualasr_lib.decoding.offline import Detokenise
+    from dualasr_lib.metrics.calibration import Calibration
     from dualasr_lib.programs.screen import Screen
 
 __all__ = [
@@ -80,6 +81,8 @@ class Engine(NamedTuple):
     second_pass: "SecondPass | None"
     weights: str = ""
     """Which weights these are, for the reader."""
+    calibration: "Calibration | None" = None
+    """Of the confidence of final texts."""
 
 
 def transcribe(path: str | Path, engine: Engine, screen: "Screen | None" = None) -> "Transcript":
@@ -120,12 +123,19 @@ def transcribe(path: str | Path, engine: Engine, screen: "Screen | None" = None)
     seconds = time.monotonic() - begun
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
         progress.close(f"RTF {seconds / duration:.3f}" if duration else "no audio")
-    _warn(audio.path, finals)
-    return Transcript(str(audio.path), duration, finals)
+    _warn(audio.path, finals, engine.calibration)
+    return Transcript(str(audio.path), duration, finals, engine.calibration)
 
 
-def _warn(path: Path, finals: "Sequence[Final]") -> None:
-    """Says where the second pass was not what was asked for."""
+def _warn(path: Path, finals: "Sequence[Final]", calibration: "Calibration | None") -> None:
+    """Says where the second pass was not what was asked for, and that the speech is not what the
+    model has learnt.
+    """
+    from dualasr_lib.decoding.confidence_files import far_from_valid
+
+    warning = far_from_valid(str(path), [final.confidences for final in finals], calibration)
+    if warning:
+        _LOG.warning("%s", warning)
     fallbacks = sum(final.fallbacks for final in finals)
     if fallbacks:
         _LOG.warning("%s: memory ran out %d times in the second pass; it searched less there",
@@ -157,14 +167,16 @@ def load_engine(config: EngineConfig) -> Engine:
             rewriting = setup.second_pass()
             second_pass, params = rewriting.run, rewriting.params
             weights += f"; two-pass: {params['scales']} ({params['scales_from']})"
-        search = setup.online(config.decode.methods[0]).search
+        first = setup.online(config.decode.methods[0])
+        calibrator = rewriting.calibrator if config.decode.two_pass else first.calibrator
         return Engine(
             model=setup.recogniser.streaming(setup.chunk),  # last: tuning hears whole utterances
-            search=search,
+            search=first.search,
             detokenise=setup.recogniser.detokenise,
             config=LiveConfig(endpoint=config.endpoint),
             second_pass=second_pass,
             weights=weights,
+            calibration=calibrator.kept(),
         )
 
 

@@ -3,6 +3,7 @@ chunks, options, language models and scales do not overwrite each other.
 
     EXP/decode/<branch>-<method>[-<variant>]/summary-<split>.json
     EXP/scales/<branch>-<method>[-<variant>].json
+    EXP/calibration/<branch>-<method>[-<variant>].json
 
 Method and variant are fields of each summary: nobody has to take a name apart.
 """
@@ -44,6 +45,11 @@ class ResultName(NamedTuple):
     def scales_file(self, exp_dir: Path) -> Path:
         """Where tuned scales are kept."""
         return exp_dir / "scales" / f"{self.text}.json"
+
+    def calibration_file(self, exp_dir: Path) -> Path:
+        """Where the calibration of confidence is kept; streams have that of whole utterances."""
+        whole = self._replace(method=self.method.removeprefix("online-"))
+        return exp_dir / "calibration" / f"{whole.text}.json"
 
 
 def option_parts(config: Any, default: Any, prefix: str = "") -> tuple[str, ...]:
