@@ -120,7 +120,7 @@ def test_streams_have_those_of_whole_utterances(step: int) -> None:
     assert search.finish(state) == whole.paths[0]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_events_carry_confidences_over_cuts(seed: int, detokenise: Callable[[Any], str]) -> None:
     search, bare = ConfidentSearch(OneHead(OnlineGreedy()), KNOWN), OneHead(OnlineGreedy())
     blocks, config = [talk(seed)], LiveConfig(endpoint=QUICK)

@@ -158,7 +158,8 @@ def test_write_nbest(tmp_path: Path) -> None:
     first, second = lists["a"]
     assert first == {
         "text": "x", "tokens": [1], "total": -2.0,
-        "posterior": pytest.approx(1 / (1 + math.exp(-2))), "ctc": -1.0, "lm": -3.0, "attention": -2.0,
+        "posterior": pytest.approx(1 / (1 + math.exp(-2))),
+        "ctc": -1.0, "lm": -3.0, "attention": -2.0,
     }  # fmt: skip
     assert first["posterior"] + second["posterior"] == pytest.approx(1.0)
     assert (second["text"], second["lm"], "attention" in second) == ("xx", None, False)
