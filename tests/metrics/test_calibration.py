@@ -140,9 +140,12 @@ def test_no_utterance_of_valid_is_out_of_domain_and_worse_ones_are() -> None:
     found = fit_calibration(utterances)
     verdicts = [judge(found.confidences(values), found) for values, _ in utterances]
     assert not any(verdict.out_of_domain for verdict in verdicts)
-    low = found.confidences([0.2] * 40)
-    assert judge(low, found).out_of_domain
-    assert judge(low, found).confidence == pytest.approx(low[0])
+    scores = [found.score(found.confidences(values)) for values, _ in utterances]
+    low = np.quantile(scores, 0.005)
+    assert found.floor == pytest.approx(found.mean - 1.5 * (found.mean - low))
+    low_texts = found.confidences([0.2] * 40)
+    assert judge(low_texts, found).out_of_domain
+    assert judge(low_texts, found).confidence == pytest.approx(low_texts[0])
 
 
 def test_a_short_text_needs_stronger_evidence_than_a_long_one() -> None:

@@ -12,6 +12,7 @@ recordings, such as speech that the model must not know.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -120,7 +121,7 @@ def draw(splits: Sequence[Split], path: Path) -> None:
     """Reliability before and after calibration, a row for each folder of results."""
     from matplotlib.figure import Figure
 
-    from tools.pictures import write_picture
+    from pictures import write_picture
 
     folders = list(dict.fromkeys(split.folder for split in splits))
     figure = Figure(figsize=(9, 4.2 * len(folders)))
@@ -204,4 +205,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parent.parent))  # for pictures
     run_program(main)
