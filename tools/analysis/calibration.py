@@ -120,7 +120,6 @@ def transcripts_row(name: str, folder: Path) -> tuple[str, ...]:
 def draw(splits: Sequence[Split], path: Path) -> None:
     """Reliability before and after calibration, a row for each folder of results."""
     from matplotlib.figure import Figure
-
     from pictures import write_picture
 
     folders = list(dict.fromkeys(split.folder for split in splits))
