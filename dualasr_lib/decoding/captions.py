@@ -12,6 +12,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from dualasr_lib.decoding.events import Final, TimedToken
+from dualasr_lib.metrics.calibration import Calibration, judge
 
 __all__ = [
     "FORMATS",
@@ -48,6 +49,8 @@ class Transcript(NamedTuple):
     """Seconds."""
     segments: Sequence[Final]
     """In order, those without text included."""
+    calibration: Calibration | None = None
+    """Of the confidences in `segments`; None: they are bare posteriors."""
 
     @property
     def text(self) -> str:
@@ -148,18 +151,33 @@ def _json(transcript: Transcript) -> str:
             "text": final.text,
             "first_pass_text": final.first_pass_text,
             "reason": final.reason,
+            "confidence": _share(judge(final.confidences, transcript.calibration).confidence),
             "tokens": [
-                {"text": token.text, "start": round(token.seconds, 3)} for token in final.tokens
+                {
+                    "text": token.text,
+                    "start": round(token.seconds, 3),
+                    "confidence": _share(token.confidence),
+                }
+                for token in final.tokens
             ],
         }
         for final in _spoken(transcript.segments)
     ]
+    sure = [value for final in transcript.segments for value in final.confidences]
+    verdict = judge(sure, transcript.calibration)
     document = {
         "file": transcript.source,
         "duration": round(transcript.duration, 3),
+        "confidence": _share(verdict.confidence),
+        "calibrated": verdict.is_calibrated,
+        "out_of_domain": verdict.out_of_domain,
         "segments": segments,
     }
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _srt(lines: Sequence[Caption]) -> str:

@@ -30,6 +30,10 @@ class Partial(NamedTuple):
     audio_seconds: float
     """Audio that had to be there for it."""
     segment: int = 0
+    confidences: tuple[float, ...] = ()
+    """Of each token of `committed_text`, as in `TimedToken`; that of the last one may still rise
+    while it is being said. Empty if the search tells none.
+    """
 
 
 class TimedToken(NamedTuple):
@@ -38,6 +42,10 @@ class TimedToken(NamedTuple):
     text: str
     seconds: float
     """When it was emitted: start of its encoder frame, from the start of the stream."""
+    confidence: float | None = None
+    """Probability that it is right, by the branch that wrote it, as far as it is calibrated
+    (`confidence`); None if the search tells none.
+    """
 
 
 class Final(NamedTuple):
@@ -58,6 +66,11 @@ class Final(NamedTuple):
     second_pass: SecondPassOutcome = "none"
     failure: str = ""
     """The error of a second pass that failed."""
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        """Of its tokens, as far as they are known."""
+        return tuple(token.confidence for token in self.tokens if token.confidence is not None)
 
 
 Event = Partial | Final

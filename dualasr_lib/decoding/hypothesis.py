@@ -23,6 +23,14 @@ class PathLike(Protocol):
     def score(self) -> float:
         """Natural log."""
 
+    @property
+    def posteriors(self) -> tuple[float, ...]:
+        """Of each token, by CTC; empty where `confidence` has not looked."""
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        """Of each token, the calibrated posterior; likewise."""
+
 
 class TokenPath(NamedTuple):
     """Tokens, when they were said, and their score: see `PathLike`."""
@@ -30,6 +38,8 @@ class TokenPath(NamedTuple):
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     score: float
+    posteriors: tuple[float, ...] = ()
+    confidences: tuple[float, ...] = ()
 
 
 class ScoredText(NamedTuple):

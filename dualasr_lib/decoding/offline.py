@@ -9,6 +9,7 @@ N utterances, S encoder frames, V tokens.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -26,10 +27,18 @@ __all__ = [
     "ScoreTexts",
     "Searched",
     "decode_batches",
+    "token_texts",
 ]
 
 Detokenise = Callable[[Sequence[int]], str]
 """Vocabulary ids -> text."""
+
+
+def token_texts(detokenise: Detokenise, tokens: Sequence[int]) -> list[str]:
+    """Of each token what it adds to the text of those before; joined they are the whole text."""
+    texts = [detokenise(tokens[:count]) for count in range(len(tokens) + 1)]
+    return [after[len(before) :] for before, after in pairwise(texts)]
+
 
 ScoreTexts = Callable[[Sequence[Sequence[Sequence[int]]]], list[list[float]]]
 """Texts (token ids) of each utterance of a batch -> natural log-probability of each."""

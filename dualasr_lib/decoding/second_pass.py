@@ -16,7 +16,7 @@ import torch
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.events import Final, SecondPassOutcome, TimedToken
 from dualasr_lib.decoding.hypothesis import PathLike
-from dualasr_lib.decoding.offline import Detokenise
+from dualasr_lib.decoding.offline import Detokenise, token_texts
 from dualasr_lib.decoding.stream import Closed, Parts
 
 __all__ = [
@@ -173,10 +173,10 @@ def _final(
 def _timed(
     detokenise: Detokenise, path: PathLike, start: float, frame_seconds: float
 ) -> tuple[TimedToken, ...]:
-    """Each token's text is what it adds to the text of those before."""
-    timed, before = [], ""
-    for count, frame in enumerate(path.frames, start=1):
-        text = detokenise(path.tokens[:count])
-        timed.append(TimedToken(text[len(before) :], start + frame * frame_seconds))
-        before = text
-    return tuple(timed)
+    """The tokens of a segment that starts at `start`, in seconds."""
+    texts = token_texts(detokenise, path.tokens)
+    sure = path.confidences or [None] * len(texts)
+    return tuple(
+        TimedToken(text, start + frame * frame_seconds, confidence)
+        for text, frame, confidence in zip(texts, path.frames, sure)
+    )

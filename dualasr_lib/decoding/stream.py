@@ -310,7 +310,8 @@ def _shown(
         token_frames=tuple(path.frames),
     )
     start = segment.start / parts.model.sample_rate
-    partial = Partial(start, text, committed, seconds, segment.number)
+    sure = tuple(path.confidences[: step.num_committed])
+    partial = Partial(start, text, committed, seconds, segment.number, sure)
     return segment, partial if is_news else None
 
 
@@ -360,7 +361,13 @@ def _first_part(parts: Parts, segment: Segment, cut: int) -> Closed:
     """The segment up to frame `cut`."""
     path = parts.search.finish(segment.search_state)
     count = sum(frame < cut for frame in path.frames)
-    kept = TokenPath(path.tokens[:count], path.frames[:count], path.score)
+    kept = TokenPath(
+        path.tokens[:count],
+        path.frames[:count],
+        path.score,
+        path.posteriors[:count],
+        path.confidences[:count],
+    )
     hidden = (torch.cat(segment.hidden)[:cut],) if segment.hidden else ()
     end = segment.start + cut * _frame_samples(parts)
     return Closed(segment.number, segment.start, end, kept, "length", hidden)

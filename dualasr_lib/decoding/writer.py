@@ -1,5 +1,5 @@
 """Writes what a decoding run found: `recogs-<split>.txt`, `errs-<split>.txt`,
-`summary-<split>.json`.
+`summary-<split>.json`, and `confidence-<split>.json` where the search tells it.
 
 Each file appears whole or not at all (temporary name in the same folder, then renamed), the
 summary last: where it exists, the others do too. Utterances are written in the order of their ids.
@@ -17,6 +17,7 @@ from dualasr_lib.decoding.errs import format_errs
 from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.recogs import Recognised, format_recogs
+from dualasr_lib.metrics.calibration import judge
 from dualasr_lib.metrics.units import UNITS
 
 __all__ = ["ResultFiles", "result_files", "write_nbest", "write_results"]
@@ -30,6 +31,8 @@ class ResultFiles(NamedTuple):
     summary: Path
     nbest: Path
     """Only with `write_nbest`, after the others."""
+    confidence: Path
+    """Only of searches that tell confidence."""
 
 
 def result_files(directory: AnyPath, split: str) -> ResultFiles:
@@ -40,14 +43,21 @@ def result_files(directory: AnyPath, split: str) -> ResultFiles:
         directory / f"errs-{split}.txt",
         directory / f"summary-{split}.json",
         directory / f"nbest-{split}.json",
+        directory / f"confidence-{split}.json",
     )
 
 
 def write_results(
-    directory: AnyPath, hypotheses: Sequence[Hypothesis], summary: Mapping[str, Any]
+    directory: AnyPath,
+    hypotheses: Sequence[Hypothesis],
+    summary: Mapping[str, Any],
+    confidence: str = "",
 ) -> ResultFiles:
-    """Writes the three files of the summary's split, texts in units of the summary's `unit`; NaN
-    and infinities become null.
+    """Writes the files of the summary's split, texts in units of the summary's `unit`; NaN and
+    infinities become null.
+
+    Args:
+        confidence: content of the file of that name (`confidence_files`); empty: there is none.
 
     Raises:
         ValueError: two hypotheses of the same id.
@@ -60,10 +70,16 @@ def write_results(
         twice = next(a for a, b in pairwise(ids) if a == b)
         raise ValueError(f"each utterance must be decoded once, but {twice!r} came twice")
     files = result_files(directory, summary["split"])
-    for old in (files.summary, files.nbest):  # of an earlier run: they would not fit the new files
+    for old in (
+        files.summary,
+        files.nbest,
+        files.confidence,
+    ):  # of an earlier run: they would not fit the new files
         old.unlink(missing_ok=True)
     write_atomically(files.recogs, format_recogs(items).encode())
     write_atomically(files.errs, format_errs(items).encode())
+    if confidence:
+        write_atomically(files.confidence, confidence.encode())
     text = json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False, indent=2)
     write_atomically(files.summary, f"{text}\n".encode())
     return files
@@ -76,7 +92,9 @@ def write_nbest(
     detokenise: Detokenise,
     total: Callable[[ScoredText], float],
 ) -> Path:
-    """Writes `nbest-<split>.json`: per utterance its texts, the best first, with all scores.
+    """Writes `nbest-<split>.json`: per utterance its texts, the best first, with all scores, and
+    the share that each has of the list's probability (`posterior`, by the weighted sums). The best
+    one has the confidences of its tokens, too, if they are known.
 
     Args:
         total: the weighted sum by which they are ranked.
@@ -87,7 +105,7 @@ def write_nbest(
     if hypotheses and not any(hypothesis.nbest for hypothesis in hypotheses):
         raise ValueError("this search makes no n-best lists, so there is none to write")
     lists = {
-        item.id: [_entry(text, detokenise, total) for text in item.nbest]
+        item.id: _entries(item, detokenise, total)
         for item in sorted(hypotheses, key=lambda item: item.id)
     }
     path = result_files(directory, split).nbest
@@ -96,11 +114,25 @@ def write_nbest(
     return path
 
 
-def _entry(
-    text: ScoredText, detokenise: Detokenise, total: Callable[[ScoredText], float]
-) -> dict[str, Any]:
-    summed = {"text": detokenise(text.tokens), "tokens": text.tokens, "total": total(text)}
-    return {**summed, **text.scores}
+def _entries(
+    item: Hypothesis, detokenise: Detokenise, total: Callable[[ScoredText], float]
+) -> list[dict[str, Any]]:
+    totals = [total(text) for text in item.nbest]
+    weights = [math.exp(value - max(totals)) for value in totals]
+    entries: list[dict[str, Any]] = [
+        {
+            "text": detokenise(text.tokens),
+            "tokens": text.tokens,
+            "total": value,
+            "posterior": weight / sum(weights),
+            **text.scores,
+        }
+        for text, value, weight in zip(item.nbest, totals, weights)
+    ]
+    if entries and item.path.confidences:
+        entries[0]["confidence"] = judge(item.path.confidences, None).confidence
+        entries[0]["confidences"] = item.path.confidences
+    return entries
 
 
 def _plain(value: Any) -> Any:

@@ -42,6 +42,9 @@ class Path(NamedTuple):
     """Encoder frame, from the start of the utterance, at which each token is first emitted."""
     score: float
     """Natural log: the sum along the path, or what a search that says so puts here."""
+    posteriors: tuple[float, ...] = ()
+    confidences: tuple[float, ...] = ()
+    """Of each token, where somebody has looked; no search of this package does."""
 
 
 class SearchResult(NamedTuple):

@@ -8,6 +8,9 @@ Writes EXP/decode/<branch>-<method>/{recogs,errs,summary}-<split>; what is not d
 average, chunk, options, language model, scales) stands in the folder's name, too. The model comes
 from the newest checkpoint, of the end of an epoch or of mid-epoch; --epoch E takes the end of
 another one, --avg K the mean over the K whole epochs up to it and the steps after them.
+
+Decoding split valid also calibrates the confidence of that branch and method (EXP/calibration),
+which confidence-<split>.json has of each token; it is decoded first.
 """
 
 import argparse
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.programs.options import add_options, decode_config, parser
+from dualasr_lib.programs.results import deliver, is_valid, valid_first
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.methods import registry
 
@@ -85,7 +89,7 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
     """One branch and one method, all splits."""
     from dualasr_lib.decoding.offline import decode_batches
     from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
-    from dualasr_lib.decoding.writer import write_nbest, write_results
+    from dualasr_lib.decoding.writer import write_nbest
     from dualasr_lib.programs.data import open_data
     from dualasr_lib.recognition.scoring import scoring_of
 
@@ -93,7 +97,7 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
     name, detokenise = ready.name, setup.trained.detokenise
     directory = name.directory(job.config.results_dir)
     data = open_data(setup.trained, job.config.data_dir)
-    for split in job.splits:
+    for split in valid_first(data.folder, job.splits):
         progress = Progress(f"{split} {branch} {name.method}", "utterances", data.size(split))
         decoded = decode_batches(
             data.split_batches(split),
@@ -104,11 +108,11 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
         )
         scoring = scoring_of(data.folder, split)
         info = RunInfo(split, branch, name.method, ready.params, name.variant, scoring)
-        summary = offline_summary(info, decoded)
-        files = write_results(directory, decoded.hypotheses, summary)
+        summary, fit = offline_summary(info, decoded), is_valid(data.folder, split)
+        done = deliver(directory, decoded.hypotheses, summary, ready.calibrator, detokenise, fit)
         if job.write_nbest:
-            write_nbest(directory, split, decoded.hypotheses, detokenise, ready.scales.total)
-        progress.close(f"{describe(summary)}, {files.summary}")
+            write_nbest(directory, split, done.hypotheses, detokenise, ready.scales.total)
+        progress.close(f"{describe(summary)}, {done.files.summary}")
 
 
 def _count(progress: Progress, done: "Sequence[Hypothesis]") -> None:

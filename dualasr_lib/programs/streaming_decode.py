@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.programs.options import add_options, decode_config, parser
+from dualasr_lib.programs.results import deliver, is_valid, valid_first
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.methods import registry
 from dualasr_lib.recognition.naming import ResultName
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.offline import Detokenise
     from dualasr_lib.decoding.streaming import Watcher
     from dualasr_lib.programs.screen import Screen
+    from dualasr_lib.recognition.calibration import Calibrator
     from dualasr_lib.recognition.decode_setup import DecodeSetup
     from dualasr_lib.recognition.trained_model import StreamingPath
 
@@ -73,6 +75,8 @@ class _Ready(NamedTuple):
     second: "SecondPass | None"
     params: dict[str, Any]
     name: ResultName
+    calibrator: "Calibrator"
+    """Of the pass that writes the final text."""
 
 
 def read_job(arguments: Sequence[str] | None = None) -> StreamJob:
@@ -108,7 +112,7 @@ def run(job: StreamJob) -> None:
     ready = [_ready(setup, job, method) for method in setup.methods("streaming")]
     path = setup.trained.streaming(setup.chunk)  # last: tuning hears whole utterances
     data = open_data(setup.trained, job.config.data_dir)
-    for searches, split in product(ready, job.splits):
+    for searches, split in product(ready, valid_first(data.folder, job.splits)):
         _decode(job, searches, path, setup.trained.detokenise, split, data)
 
 
@@ -123,7 +127,6 @@ def _decode(
     """One method and one split."""
     from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
     from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
-    from dualasr_lib.decoding.writer import write_results
     from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.scoring import scoring_of
 
@@ -138,19 +141,21 @@ def _decode(
     found = decode_streams(utterances, path, ready.first, detokenise, config, ready.second, watcher)
     scoring = scoring_of(data.folder, split)
     info = RunInfo(split, name.branch, name.method, ready.params, name.variant, scoring)
-    summary = streaming_summary(info, found, path)
-    files = write_results(name.directory(job.config.results_dir), found.hypotheses, summary)
-    progress.close(f"{describe(summary)}, {files.summary}")
+    summary, fit = streaming_summary(info, found, path), is_valid(data.folder, split)
+    directory = name.directory(job.config.results_dir)
+    done = deliver(directory, found.hypotheses, summary, ready.calibrator, detokenise, fit)
+    progress.close(f"{describe(summary)}, {done.files.summary}")
 
 
 def _ready(setup: "DecodeSetup", job: StreamJob, method: str) -> _Ready:
     first = setup.online(method)
-    second, params, name = None, first.params, first.name
+    second, params, name, calibrator = None, first.params, first.name, first.calibrator
     if job.config.two_pass:
         rewriting = setup.second_pass()
         second, params = rewriting.run, {**params, "second_pass": rewriting.params}
-        name = setup.two_pass_name(rewriting)
-    return _Ready(first.search, second, params, name._replace(variant=name.variant + job.variant))
+        name, calibrator = setup.two_pass_name(rewriting), rewriting.calibrator
+    name = name._replace(variant=name.variant + job.variant)
+    return _Ready(first.search, second, params, name, calibrator)
 
 
 def _shown_on(screen: "Screen", progress: Progress) -> "Watcher":

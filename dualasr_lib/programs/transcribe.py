@@ -37,6 +37,7 @@ from dualasr_lib.recognition.methods import registry
 if TYPE_CHECKING:
     from dualasr_lib.decoding.captions import Transcript
     from dualasr_lib.decoding.events import Event, Final
+    from dualasr_lib.metrics.calibration import Calibration
     from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.recogniser import Recogniser
 
@@ -103,12 +104,19 @@ def transcribe(
     seconds = time.monotonic() - begun
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
         progress.close(f"RTF {seconds / duration:.3f}" if duration else "no audio")
-    _warn(audio.path, finals)
-    return Transcript(str(audio.path), duration, finals)
+    _warn(audio.path, finals, recogniser.calibration)
+    return Transcript(str(audio.path), duration, finals, recogniser.calibration)
 
 
-def _warn(path: Path, finals: "Sequence[Final]") -> None:
-    """Says where the second pass was not what was asked for."""
+def _warn(path: Path, finals: "Sequence[Final]", calibration: "Calibration | None") -> None:
+    """Says where the second pass was not what was asked for, and that the speech is not what the
+    model has learnt.
+    """
+    from dualasr_lib.decoding.confidence_files import far_from_valid
+
+    warning = far_from_valid(str(path), [final.confidences for final in finals], calibration)
+    if warning:
+        _LOG.warning("%s", warning)
     fallbacks = sum(final.fallbacks for final in finals)
     if fallbacks:
         _LOG.warning("%s: memory ran out %d times in the second pass; it searched less there",

@@ -67,11 +67,11 @@ def _names(folder: Path, files: list[Path]) -> dict[str, Path]:
         inner = path.relative_to(folder)
         names[str(inner)] = path
         names.setdefault(str(inner.with_suffix("")), path)
-    for bare in (lambda path: path.name, lambda path: path.stem):
-        count = Counter(map(bare, files))
+    for part in ("name", "stem"):
+        count = Counter(getattr(path, part) for path in files)
         for path in files:
-            if count[bare(path)] == 1:
-                names.setdefault(bare(path), path)
+            if count[getattr(path, part)] == 1:
+                names.setdefault(getattr(path, part), path)
     return names
 
 

@@ -101,7 +101,8 @@ def _rates(utterances: Sequence[Utterance]) -> Iterator[Defect]:
 
 def _against_training(utterances: Iterable[Utterance], train: str) -> Iterator[Defect]:
     """What other splits share with training, and what they have that training lacks."""
-    trained, others = [], []
+    trained: list[Utterance] = []
+    others: list[Utterance] = []
     for utterance in utterances:
         (trained if utterance.split == train else others).append(utterance)
     known = {char for utterance in trained for char in utterance.text}

@@ -57,6 +57,8 @@ class Bundle:
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Tuned scales by the name of the results they are for: as `tuning` keeps them, with the
     `branch` and `method` of these results."""
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Calibrations of confidence, as `calibration` keeps them, likewise."""
     lms: Mapping[str, bytes] = field(default_factory=dict)
     """n-grams (ARPA) by file name; of words if there is a lexicon, else of tokens."""
     lexicon: tuple[str, bytes] | None = None
@@ -77,6 +79,7 @@ _PLAIN: dict[str, type] = {
     "units": list,
     "endpoint": dict,
     "scales": dict,
+    "calibration": dict,
     "licence": str,
     "card": dict,
 }

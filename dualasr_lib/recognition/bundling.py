@@ -91,7 +91,8 @@ def make_bundle(job: BundleJob) -> Bundle:
         normaliser=folder.normaliser,
         units=list(folder.units),
         endpoint=override({}, job.endpoint),
-        scales=_scales(job.exp_dir, trained.fingerprint),
+        scales=_kept(job.exp_dir / "scales", "scales", trained.fingerprint),
+        calibration=_kept(job.exp_dir / "calibration", "calibration", trained.fingerprint),
         lms=_lms(job, trained),
         lexicon=None if job.lexicon is None else (job.lexicon.name, job.lexicon.read_bytes()),
         licence=job.licence,
@@ -128,14 +129,14 @@ def _lms(job: BundleJob, trained: TrainedModel) -> dict[str, bytes]:
     return found
 
 
-def _scales(exp_dir: Path, weights: str) -> dict[str, dict[str, Any]]:
-    """The tuned scales of these weights; others are counted."""
+def _kept(folder: Path, what: str, weights: str) -> dict[str, dict[str, Any]]:
+    """What was tuned or fitted for these weights; that of others is counted."""
     found: dict[str, dict[str, Any]] = {}
     others = 0
-    for path, kept in _json_files(sorted((exp_dir / "scales").glob("*.json"))):
+    for path, kept in _json_files(sorted(folder.glob("*.json"))):
         made_for = kept.get("made_for")
-        if not isinstance(made_for, dict) or not isinstance(kept.get("scales"), dict):
-            raise ValueError(f"{path} is damaged: it has no 'scales' and 'made_for'")
+        if not isinstance(made_for, dict) or not isinstance(kept.get(what), dict):
+            raise ValueError(f"{path} is damaged: it has no {what!r} and 'made_for'")
         if made_for.get("weights") != weights:
             others += 1
             continue
@@ -147,7 +148,7 @@ def _scales(exp_dir: Path, weights: str) -> dict[str, dict[str, Any]]:
             **kept, "made_for": own, "branch": name.branch, "method": name.method
         }  # fmt: skip
     if others:
-        _LOG.info("%d files of %s/scales are of other weights: left out", others, exp_dir)
+        _LOG.info("%d files of %s are of other weights: left out", others, folder)
     return found
 
 

@@ -13,11 +13,13 @@ from dualasr_lib.core.device import local_device
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.folder import DATA_FILE, DataFolder
+from dualasr_lib.decoding.confidence import ConfidentSearch, confident
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.metrics.units import CHARACTER, UNITS, Unit
 from dualasr_lib.model.joint import Branch
+from dualasr_lib.recognition.calibration import Calibrator
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, SearchMethod
@@ -59,6 +61,8 @@ class ReadySearch(NamedTuple):
     params: dict[str, Any]
     """For the summary: model, options, scales and where these come from."""
     name: ResultName
+    calibrator: Calibrator
+    """Of the confidence that its paths carry."""
 
 
 class ReadySecondPass(NamedTuple):
@@ -68,6 +72,7 @@ class ReadySecondPass(NamedTuple):
     params: dict[str, Any]
     name: ResultName
     """Of its results, the first pass not counted."""
+    calibrator: Calibrator
 
 
 class ReadyOnline(NamedTuple):
@@ -76,6 +81,7 @@ class ReadyOnline(NamedTuple):
     search: OnlineSearch
     params: dict[str, Any]
     name: ResultName
+    calibrator: Calibrator
 
 
 class _Wanted(NamedTuple):
@@ -156,7 +162,7 @@ class DecodeSetup:
             wanted = _Wanted("full", find(method), (), (), None, "two-pass")
         ready = self._offline(wanted)
         run = self.trained.second_pass(ready.search)
-        return ReadySecondPass(run, ready.params, ready.name)
+        return ReadySecondPass(run, ready.params, ready.name, ready.calibrator)
 
     def online(self, method: str) -> ReadyOnline:
         """The search of running streams called `method`. Its scales are those of the same search
@@ -181,7 +187,9 @@ class DecodeSetup:
             ),
         )
         described = self.trained.describe("streaming", self.chunk)
-        return ReadyOnline(made.search, {**described, **made.params, **params}, name)
+        calibrator = self._calibrator(name, described, language, scales)
+        search = ConfidentSearch(made.search, calibrator.kept())
+        return ReadyOnline(search, {**described, **made.params, **params}, name, calibrator)
 
     def two_pass_name(self, second: ReadySecondPass) -> ResultName:
         """The name of what the first pass and `second` give."""
@@ -222,7 +230,17 @@ class DecodeSetup:
             params["scales"] = {name: chosen.scales.weight(name) for name in made.weighs}
             params["scales_from"] = chosen.source
         name = name._replace(variant=(*name.variant, *scale_parts(wanted.scales)))
-        return ReadySearch(made.search(chosen.scales), chosen.scales, params, name)
+        calibrator = self._calibrator(name, described, language, chosen.scales)
+        search = confident(made.search(chosen.scales), calibrator.kept())
+        return ReadySearch(search, chosen.scales, params, name, calibrator)
+
+    def _calibrator(
+        self, name: ResultName, described: dict[str, Any], language: Language, scales: Scales
+    ) -> Calibrator:
+        made_for = {**described, **language.params, "scales": dict(scales)}
+        home = self.config.out_dir or self.config.exp_dir
+        path = None if home is None else name.calibration_file(home)
+        return Calibrator(path, made_for, self.origin.calibrations(name))
 
     def _ingredients(self, language: Language) -> Ingredients:
         trained = self.trained

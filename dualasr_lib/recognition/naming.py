@@ -3,6 +3,7 @@ chunks, options, language models and scales do not overwrite each other.
 
     EXP/decode/<branch>-<method>[-<variant>]/summary-<split>.json
     EXP/scales/<branch>-<method>[-<variant>].json
+    EXP/calibration/<branch>-<method>[-<variant>].json
 
 Method and variant are fields of each summary: nobody has to take a name apart.
 """
@@ -50,6 +51,15 @@ class ResultName(NamedTuple):
     def scales_file(self, exp_dir: Path) -> Path:
         """Where tuned scales are kept."""
         return exp_dir / "scales" / f"{self.text}.json"
+
+    def calibration_file(self, exp_dir: Path) -> Path:
+        """Where the calibration of confidence is kept; streams have that of whole utterances."""
+        return exp_dir / "calibration" / f"{self.of_whole_utterances.text}.json"
+
+    @property
+    def of_whole_utterances(self) -> "ResultName":
+        """The name of the same search that does not run in a stream."""
+        return self._replace(method=self.method.removeprefix("online-"))
 
 
 def without_model_parts(text: str) -> ResultName:

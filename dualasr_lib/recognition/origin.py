@@ -40,6 +40,9 @@ class Origin(Protocol):
     def scales(self, name: ResultName) -> Sequence[Mapping[str, Any]]:
         """Tuned scales that came with it, for searches like that one."""
 
+    def calibrations(self, name: ResultName) -> Sequence[Mapping[str, Any]]:
+        """Calibrations of confidence that came with it, for searches like that one."""
+
     def language(self, method: SearchMethod) -> Language:
         """The language model that the user names, or else the one that came with the model;
         ValueError if there is none, or it does not fit.
@@ -69,6 +72,11 @@ class FromExperiment:
 
     def scales(self, name: ResultName) -> Sequence[Mapping[str, Any]]:
         """None: they are in EXP/scales."""
+        del name
+        return ()
+
+    def calibrations(self, name: ResultName) -> Sequence[Mapping[str, Any]]:
+        """None: they are in EXP/calibration."""
         del name
         return ()
 
@@ -118,9 +126,11 @@ class FromBundle:
 
     def scales(self, name: ResultName) -> Sequence[Mapping[str, Any]]:
         """As `Origin` says."""
-        kept = self._bundle.scales.values()
-        wanted = (name.branch, name.method)
-        return [each for each in kept if (each.get("branch"), each.get("method")) == wanted]
+        return _alike(self._bundle.scales, name)
+
+    def calibrations(self, name: ResultName) -> Sequence[Mapping[str, Any]]:
+        """As `Origin` says; streams have those of whole utterances."""
+        return _alike(self._bundle.calibration, name.of_whole_utterances)
 
     def language(self, method: SearchMethod) -> Language:
         """As `Origin` says; files of the bundle are there only while they are read."""
@@ -154,6 +164,11 @@ class FromBundle:
             raise ValueError(f"--lexicon needs an n-gram of words, but {path} has none: give --lm")
         by_order = sorted(bundle.lms, key=lambda name: arpa_order(bundle.lms[name]))
         return by_order[-1 if method.lm_order == "highest" else 0]
+
+
+def _alike(kept: Mapping[str, Mapping[str, Any]], name: ResultName) -> Sequence[Mapping[str, Any]]:
+    wanted = (name.branch, name.method)
+    return [each for each in kept.values() if (each.get("branch"), each.get("method")) == wanted]
 
 
 def open_origin(config: DecodeConfig, device: torch.device) -> Origin:

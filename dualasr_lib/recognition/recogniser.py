@@ -20,6 +20,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Event, Final, LiveConfig
 from dualasr_lib.decoding.live import Listener, Rules, listen
 from dualasr_lib.decoding.samples import as_mono
+from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.recognition.bundle import is_bundle
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.decode_setup import DecodeSetup, OpenData, ReadySecondPass, ValidData
@@ -42,10 +43,13 @@ class Recogniser:
     Attributes:
         rules: how it hears, for a `Listener` or `ListenerPool` of one's own.
         weights: which weights it has, and how sentences are rewritten, for the reader.
+        calibration: of the confidence of final texts; None: it is a bare posterior.
     """
 
-    def __init__(self, rules: Rules, weights: str = "") -> None:
-        self.rules, self.weights = rules, weights
+    def __init__(
+        self, rules: Rules, weights: str = "", calibration: Calibration | None = None
+    ) -> None:
+        self.rules, self.weights, self.calibration = rules, weights, calibration
 
     @staticmethod
     def load(
@@ -134,7 +138,7 @@ class Recogniser:
         for start in range(0, len(samples), size):
             finals += _finals(stream.feed(samples[start : start + size]))
         finals += _finals(stream.finish())
-        return Transcript("", len(samples) / rate, finals)
+        return Transcript("", len(samples) / rate, finals, self.calibration)
 
     def stream(self, rate: float | None = None) -> "AudioStream":
         """A stream that has heard nothing.
@@ -153,7 +157,7 @@ class Recogniser:
         audio = open_audio(path, self.sample_rate)
         finals = _finals(listen(audio.blocks(self.rules.model.chunk_samples), self.rules))
         duration = audio.duration or (finals[-1].end_seconds if finals else 0.0)
-        return Transcript(str(audio.path), duration, finals)
+        return Transcript(str(audio.path), duration, finals, self.calibration)
 
 
 class AudioStream:
@@ -245,12 +249,13 @@ def _ready(
         scales = f"{params['scales']} ({params['scales_from']})" if "scales" in params else _GREEDY
         weights += f"; two-pass: {scales}"
     config = from_dict(EndpointConfig, override(dict(setup.origin.endpoint), endpoint))
-    search = setup.online(setup.config.methods[0]).search
+    first = setup.online(setup.config.methods[0])
     rules = Rules(
         model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
-        search=search,
+        search=first.search,
         detokenise=setup.trained.detokenise,
         config=LiveConfig(endpoint=config),
         second_pass=None if second is None else second.run,
     )
-    return Recogniser(rules, weights)
+    calibrator = first.calibrator if second is None else second.calibrator
+    return Recogniser(rules, weights, calibrator.kept())

@@ -3,8 +3,8 @@
 #
 #   egs/csj/decode_all.sh --exp-dir EXP --data-dir DATA [--split "eval1 eval2 eval3"] [--lexicon]
 #
-# Scales are tuned on valid by the first run of each method and kept. Split valid is decoded too: there
-# the order oracle <= attention <= 1best can be read without looking at the evaluation data.
+# Scales are tuned on valid by the first run of each method and kept. Split valid is decoded too:
+# confidence is calibrated on it, and there the order oracle <= attention <= 1best can be read without looking at the evaluation data.
 # --lexicon also decodes with the lexicon and word n-gram of DATA/lang.
 set -euo pipefail
 

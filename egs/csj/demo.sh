@@ -36,16 +36,16 @@ stage() { # name command...: runs it and remembers how long it took
   times+=("$(printf '%-24s %5d s' "$name" $((SECONDS - start)))")
 }
 
-decode() { # the attention scales are tuned on valid first
+decode() { # the attention scales are tuned on valid first, and confidence is calibrated on it
   python "$root/egs/csj/decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
-    --split eval1 eval2 eval3 --branch streaming full --method 1best attention
+    --split valid eval1 eval2 eval3 --branch streaming full --method 1best attention
 }
 
 stream() { # words now, and rewritten at the end of the sentence
   local option
   for option in "" --two-pass; do
     python "$root/egs/csj/streaming_decode.py" --exp-dir "$work/exp" --data-dir "$work/data" \
-      --split eval1 eval2 eval3 --chunk-ms 320 --num-streams 8 $option
+      --split valid eval1 eval2 eval3 --chunk-ms 320 --num-streams 8 $option
   done
 }
 

@@ -8,6 +8,7 @@ import pytest
 
 from dualasr_lib.decoding.captions import FORMATS, Transcript, captions, render
 from dualasr_lib.decoding.events import Final, TimedToken
+from dualasr_lib.metrics.calibration import Calibration
 
 
 def final(text: str, start: float, step: float = 0.2, end: float | None = None) -> Final:
@@ -35,8 +36,21 @@ def test_json() -> None:
     first, last = read["segments"]
     assert first["text"] == "今日は"
     assert (first["start"], first["end"], first["reason"]) == (0.0, 1.7, "pause")
-    assert first["tokens"][1] == {"text": "日", "start": 0.3}
+    assert first["tokens"][1] == {"text": "日", "start": 0.3, "confidence": None}
     assert last["start"] == 3661.5
+    assert (read["confidence"], read["calibrated"], read["out_of_domain"]) == (None, False, None)
+
+
+def test_json_says_how_sure_it_is() -> None:
+    doubted = [
+        item._replace(tokens=tuple(token._replace(confidence=0.25) for token in item.tokens))
+        for item in TALK.finals
+    ]
+    floor = Calibration(slope=1.0, offset=0.0, mean=0.9, floor=0.8)
+    read = json.loads(render(TALK._replace(finals=doubted, calibration=floor), "json"))
+    assert (read["confidence"], read["calibrated"], read["out_of_domain"]) == (0.25, True, True)
+    assert read["segments"][0]["confidence"] == 0.25
+    assert read["segments"][0]["tokens"][0]["confidence"] == 0.25
 
 
 def test_srt() -> None:

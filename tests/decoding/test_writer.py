@@ -157,10 +157,23 @@ def test_write_nbest(tmp_path: Path) -> None:
     assert lists["c"] == []
     first, second = lists["a"]
     assert first == {
-        "text": "x", "tokens": [1], "total": -2.0, "ctc": -1.0, "lm": -3.0, "attention": -2.0,
+        "text": "x", "tokens": [1], "total": -2.0,
+        "posterior": pytest.approx(1 / (1 + math.exp(-2))),
+        "ctc": -1.0, "lm": -3.0, "attention": -2.0,
     }  # fmt: skip
+    assert first["posterior"] + second["posterior"] == pytest.approx(1.0)
     assert (second["text"], second["lm"], "attention" in second) == ("xx", None, False)
     assert [item.name for item in path.parent.iterdir()] == ["nbest-eval1.json"]
+
+
+def test_the_best_of_a_list_has_its_confidences(tmp_path: Path) -> None:
+    item = hypothesis("a", "あ", "あ")._replace(
+        nbest=LISTED, path=TokenPath((1,), (0,), -1.0, (0.5,), (0.75,))
+    )
+    path = write_nbest(tmp_path, "x", [item], str, lambda text: text.scores["ctc"])
+    first, second = json.loads(path.read_text(encoding="utf-8"))["a"]
+    assert (first["confidence"], first["confidences"]) == (0.75, [0.75])
+    assert "confidence" not in second
 
 
 def test_no_lists_to_write(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from dualasr_lib.core.program import run_program
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.confidence_files import read_confidence
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.heads.ctc import CtcHead
@@ -274,6 +275,33 @@ def test_nbest_lists_are_written(program: Program, exp: Path) -> None:
         for text in texts:
             assert text["total"] == pytest.approx(text["ctc"] + 0.7 * text["attention"])
     assert max(map(len, lists.values())) > 1
+
+
+def test_valid_calibrates_the_confidence_of_what_comes_after(program: Program, exp: Path) -> None:
+    """By decode.py for its own splits, for streams of the same search, and for two passes."""
+    folder, online = exp / "decode" / "streaming-1best", exp / "decode" / "streaming-online-1best"
+    program(streaming_decode)
+    assert summary_of(online)["confidence"]["calibrated"] is False
+    program(decode, "--branch", "streaming", "--split", "valid")
+    kept = json.loads((exp / "calibration" / "streaming-1best.json").read_text(encoding="utf-8"))
+    told = {split: summary_of(folder, split)["confidence"] for split in ("valid", "eval1")}
+    assert told["valid"]["calibrated"] and told["eval1"]["calibrated"]
+    assert told["valid"]["num_tokens"] == kept["fitted_on"]["tokens"] > 100
+    assert told["valid"]["out_of_domain"] == 0
+    # of a random model nothing is right, and that is what it says
+    assert told["valid"]["mean"] == pytest.approx(told["valid"]["accuracy"], abs=0.02)
+    bare = read_confidence(folder / "confidence-eval1.json")
+    assert max(value for text in bare for value in text.posteriors) > 0.5
+
+    program(streaming_decode)
+    assert summary_of(online)["confidence"]["calibrated"] is True
+    streamed = summary_of(online)["confidence"]["mean"]
+    assert streamed == pytest.approx(told["eval1"]["mean"], rel=0.05)
+    second = ("--second-scales", "attention=0.6", "--second-beam", *NARROW["attention"])
+    program(streaming_decode, "--two-pass", *second, "--split", "valid")
+    parts = "num_texts=4-num_paths=10-attention_scale=0.6"
+    assert (exp / "calibration" / f"full-two-pass-{parts}.json").is_file()
+    assert summary_of(exp / "decode" / f"full-two-pass-{parts}")["confidence"]["calibrated"] is True
 
 
 def test_a_lexicon_makes_results_of_its_own(program: Program, data: Path, exp: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,14 @@ pytest.importorskip("sentencepiece")
 
 import soundfile
 
+from dualasr_lib.decoding.confidence import ConfidentSearch
 from dualasr_lib.decoding.contract import ModelStep, Rewritten
 from dualasr_lib.decoding.events import LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import Rules
 from dualasr_lib.decoding.one_head import OneHead
+from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.programs import transcribe
 from dualasr_lib.recognition.recogniser import Recogniser
 
@@ -67,8 +70,12 @@ def exclaim(hidden: Tensor) -> Rewritten:
 
 
 def recogniser(second_pass: Any = None) -> Recogniser:
-    rules = Rules(SpellingModel(), OneHead(OnlineGreedy()), detokenise, LiveConfig(), second_pass)
-    return Recogniser(rules, "weights: of a test")
+    search = ConfidentSearch(OneHead(OnlineGreedy()), KNOWN)
+    rules = Rules(SpellingModel(), search, detokenise, LiveConfig(), second_pass)
+    return Recogniser(rules, "weights: of a test", KNOWN)
+
+
+KNOWN = Calibration(slope=1.0, offset=0.0, mean=0.9, floor=0.8)
 
 
 class Outcome(NamedTuple):
@@ -179,6 +186,23 @@ def test_two_pass(run: Run, write: Write) -> None:
     outcome = run(write("a.wav", f"い_う{PAUSE}え"), "--two-pass")
     assert outcome.out == "あ\nあ\n"
     assert "memory" not in outcome.err
+
+
+def test_speech_that_the_model_has_not_learnt_is_told(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("a.wav", f"い_う{PAUSE}え_あ")
+    outcome = run(path, "--format", "json")
+    assert "far from" not in outcome.err
+    document = json.loads(outcome.out)
+    assert (document["calibrated"], document["out_of_domain"]) == (True, False)
+    assert document["segments"][1]["tokens"][0]["confidence"] > 0.95
+    monkeypatch.setattr(sys.modules[__name__], "KNOWN", replace(KNOWN, floor=0.99))
+    outcome = run(path, "--format", "json")
+    (warning,) = [line for line in outcome.err.splitlines() if "far from" in line]
+    assert f"{path}: this is far from the speech that the model has learnt" in warning
+    assert json.loads(outcome.out)["out_of_domain"] is True
+    assert outcome.code == 0
 
 
 def test_fall_backs_of_the_second_pass_are_told(run: Run, write: Write) -> None:

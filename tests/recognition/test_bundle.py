@@ -21,6 +21,7 @@ FULL = Bundle(
     units=["character", "word"],
     endpoint={"pause_seconds": 0.6, "max_seconds": float("inf")},
     scales={"full-attention": {"scales": {"attention": 1.0}, "grid": [], "made_for": {}}},
+    calibration={"full-1best": {"calibration": {"slope": 1.0}, "made_for": {}}},
     lms={"G_2gram.arpa": b"two", "G_3gram.arpa": b"three"},
     lexicon=("lexicon.txt", "あ あ\n".encode()),
     licence="Apache-2.0",

@@ -19,6 +19,7 @@ from dualasr_lib.core.checkpoint import file_name, load, save
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.programs import bundle as program
 from dualasr_lib.recognition.bundle import Bundle, read_bundle, write_bundle
 from dualasr_lib.recognition.bundling import BundleJob, make_bundle
@@ -26,6 +27,7 @@ from dualasr_lib.recognition.card import describe_bundle
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.decode_setup import DecodeSetup
 from dualasr_lib.recognition.methods.registry import METHODS, find
+from dualasr_lib.recognition.recogniser import Recogniser
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import NoScalesError
 
@@ -91,6 +93,26 @@ def texts(setup: DecodeSetup, branch: Any, method: str) -> list[str]:
     return [
         setup.trained.detokenise(path.tokens) for path in search(setup.hear(branch)(batch(3))).paths
     ]
+
+
+def test_calibrations_of_confidence_travel(home: Home) -> None:
+    exp = DecodeSetup(from_exp(home), open_valid)
+    heard = [
+        Hypothesis(f"u{n}", "あい", "あう", TokenPath((3, 4), (0, 2), 0.0, (0.9, 0.4)), 1.0)
+        for n in range(9)
+    ]
+    calibrator = exp.offline("streaming", "greedy").calibrator
+    made = calibrator.settle(heard, exp.trained.detokenise, is_valid=True).calibration
+    path = written(make_bundle(job(home)), home.exp / "x.dualasr")
+    setup = DecodeSetup(from_bundle(path), nothing_to_tune_on)
+    assert made is not None
+    assert setup.offline("streaming", "greedy").calibrator.kept() == made
+    assert setup.online("greedy").calibrator.kept() == made
+    assert setup.offline("full", "greedy").calibrator.kept() is None
+    assert Recogniser.load(path, method="greedy", two_pass=False).calibration == made
+    (calibrator.path or home.exp).write_text(json.dumps({"made_for": {}, "calibration": None}))
+    with pytest.raises(ValueError, match="is damaged: it has no 'calibration'"):
+        make_bundle(job(home))
 
 
 def test_every_method_gives_the_texts_of_the_experiment(home: Home) -> None:

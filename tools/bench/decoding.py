@@ -18,9 +18,11 @@ from bench.posteriors import log_probs, write_bigram
 from bench.report import Row
 from bench.timing import measure, median
 from bench.workloads import Setting, features_of
+from dualasr_lib.decoding.confidence import ConfidentSearch
+from dualasr_lib.decoding.contract import OnlineSearch
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.offline import Heard
-from dualasr_lib.decoding.one_head import OneHeadSearch
+from dualasr_lib.decoding.one_head import OneHead, OneHeadSearch
 from dualasr_lib.decoding.rescoring import Scales, rescored
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
@@ -32,6 +34,7 @@ from dualasr_lib.lattice.options import GraphConfig, LmLatticeConfig, NbestConfi
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.lattice.search import one_best
 from dualasr_lib.lattice.topology import dense, full_topology
+from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import JointModel, NbestTexts
@@ -43,6 +46,7 @@ __all__ = ["hour_rows", "lattice_rows", "online_rows", "random_lm", "second_pass
 _CHUNK = 8  # encoder frames of 320 ms
 _CPU = torch.device("cpu")
 _WHOLE = GraphConfig()
+_KNOWN = Calibration(slope=0.7, offset=-0.5, mean=0.99, floor=0.94)
 
 
 def lattice_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
@@ -129,6 +133,10 @@ def online_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
         "1best in chunks": lambda: _stream(OnlineGreedy(), frames),
         "hlg at once": lambda: graph.whole(frames),
         "hlg in chunks": lambda: _stream(graph, frames),
+        "1best in chunks, each read": lambda: _read_stream(OneHead(OnlineGreedy()), frames),
+        "the same with confidence": lambda: _read_stream(
+            ConfidentSearch(OneHead(OnlineGreedy()), _KNOWN), frames
+        ),
     }
     case = f"V={vocab_size}, 10 s"
     found = _in_turns(works, rounds)
@@ -137,6 +145,18 @@ def online_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
     for name in ("1best", "hlg"):
         ratio = found[f"{name} in chunks"] / found[f"{name} at once"]
         yield Row(case, f"{name}, chunks / at once", ratio, at_most=1.5)
+    more = found["the same with confidence"] - found["1best in chunks, each read"]
+    yield Row(case, "confidence, a chunk", more * _CHUNK / len(frames), "ms", at_most=0.5)
+
+
+def _read_stream(search: OnlineSearch, frames: Tensor) -> object:
+    """A stream of which somebody reads the path after each chunk, as users do."""
+    state = search.open()
+    for chunk in frames.split(_CHUNK):
+        step = search.step([{"ctc": chunk}], [state])[0]
+        assert step.partial is not None
+        state = step.state
+    return search.finish(state)
 
 
 def _stream(search: OneHeadSearch, frames: Tensor) -> object:
