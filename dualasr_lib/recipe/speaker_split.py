@@ -38,7 +38,7 @@ def split_units(
             f"{len(seconds)} {by}s do not make {len(shares) + 1} splits; use --split-by recording"
             " or utterance, or say where each goes with --split-file"
         )
-    place = {}
+    place: dict[str, str] = {}
     left = dict(sorted(seconds.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()))
     for split, share in shares.items():
         for group in _pick(left, share * sum(seconds.values()), keep=len(shares) - len(place)):
