@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.results import Result
 
 HEADER = (
-    *("branch", "method", "split", "utts", "units", "rate %", "95 %", "RTF"),
+    *("branch", "method", "split", "utts", "units", "error", "rate %", "95 %", "also %", "RTF"),
     *("fall-backs", "algo ms", "first ms", "emission ms", "chunk ms", "2nd pass ms"),
 )
-FOOTER = """rate: {rates};
+FOOTER = """rate: {rates}; also: in other units, of the same texts;
 algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
 emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99;
 2nd pass: its duration, p50/p90"""
@@ -34,8 +34,10 @@ def row(result: "Result") -> tuple[str, ...]:
         summary["split"],
         str(summary["num_utterances"]),
         str(summary[f"num_ref_{unit.plural}"]),
+        unit.label,
         _percent(summary[unit.rate]),
         "-".join(map(_percent, summary[f"{unit.rate}_ci95"] or (None, None))),
+        _also(summary),
         _number(summary["rtf"], 3),
         str(summary["fallbacks"]),
         _number({**summary.get("params", {}), **latency}.get("algorithmic_ms"), 1),
@@ -89,8 +91,10 @@ def _pool(group: "Sequence[Result]") -> tuple[str, ...]:
         "+".join(result.summary["split"] for result in group),
         str(len(counts)),
         str(sum(chars)),
+        group[0].unit.label,
         _percent(interval.value),
         f"{_percent(interval.low)}-{_percent(interval.high)}",
+        "",
         _number(compute / seconds if seconds else None, 3),
         str(sum(result.summary["fallbacks"] for result in group)),
         *("", "", "", "", ""),
@@ -100,6 +104,14 @@ def _pool(group: "Sequence[Result]") -> tuple[str, ...]:
 def _system(summary: dict[str, Any]) -> tuple[str, str]:
     """Branch, and method with what is not default."""
     return summary["branch"], f"{summary['method']} {summary.get('variant', '')}".rstrip()
+
+
+def _also(summary: dict[str, Any]) -> str:
+    """Error rates in the other units of the data folder."""
+    from dualasr_lib.decoding.summary import main_unit
+
+    units = [(main_unit(values), values) for values in summary.get("also", ())]
+    return ", ".join(f"{u.label} {_percent(values[u.rate])}" for u, values in units) or "-"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -26,6 +26,7 @@ from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.manifest import Entry, read_entries
 from dualasr_lib.data.sampling import BatchKey, Dealt, TrainBatches, balanced_sampler
+from dualasr_lib.data.sphere import reading
 from dualasr_lib.data.tokenizer import Tokenizer
 
 __all__ = ["DataModule", "Refused", "Utterance", "Word"]
@@ -297,7 +298,8 @@ def _utterance(cut: Cut) -> Utterance:
 
 def _load_audio(cut: Cut) -> Tensor:
     try:
-        samples = cut.load_audio()
+        with reading(cut.recording):
+            samples = cut.load_audio()
     except Exception as error:  # whatever lhotse's audio back end raises
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(

@@ -67,11 +67,11 @@ def _names(folder: Path, files: list[Path]) -> dict[str, Path]:
         inner = path.relative_to(folder)
         names[str(inner)] = path
         names.setdefault(str(inner.with_suffix("")), path)
-    for part in ("name", "stem"):
-        count = Counter(getattr(path, part) for path in files)
-        for path in files:
-            if count[getattr(path, part)] == 1:
-                names.setdefault(getattr(path, part), path)
+    for bare in ([path.name for path in files], [path.stem for path in files]):
+        count = Counter(bare)
+        for name, path in zip(bare, files):
+            if count[name] == 1:
+                names.setdefault(name, path)
     return names
 
 

@@ -56,6 +56,7 @@ def by_lhotse(
         PrepareError: lhotse failed, or more units than --allow-bad are missing.
     """
     work = folders.scratch / "manifests"
+    work.mkdir(exist_ok=True)
     command = ("prepare", arguments[0], arguments[1], str(work), *arguments[2:])
     run_lhotse(*command, "-j", str(options.jobs), data_dir=options.data_dir)
     kept: list[str] = []

@@ -15,6 +15,7 @@ from lhotse.features.kaldifeat import (
 )
 from lhotse.utils import fastcopy
 
+from dualasr_lib.data.sphere import reading
 from dualasr_lib.features.fbank import FbankConfig
 
 __all__ = ["WriteError", "compute_features", "make_extractor"]
@@ -50,7 +51,7 @@ def compute_features(
     Raises:
         OSError: the features cannot be written. Whatever else is raised is about the audio.
     """
-    with torch.no_grad():
+    with torch.no_grad(), reading(cut.recording):
         cut = cut.compute_and_store_features(extractor, _Writer(writer))
     if cut.features.num_frames != cut.num_frames:
         raise ValueError(f"{cut.features.num_frames} frames, but {cut.num_frames} were expected")

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dualasr_lib.recipe.stage import PrepareError
 
 __all__ = ["die_with_parent", "told_by", "run_lhotse", "run_program", "worker_pool"]
 
+_BACKEND = "LHOTSE_AUDIO_BACKEND"
 _HEARTBEAT = 10.0
 """Seconds between two lines that say that a program is still at work."""
 _LONGEST = 300
@@ -63,18 +65,19 @@ def told_by(message: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
-def run_program(arguments: Sequence[str], log: Path) -> str:
+def run_program(arguments: Sequence[str], log: Path, **settings: str) -> str:
     """Runs a program to its end and returns what it printed.
 
     Args:
         log: where all that it printed to stderr is written if it fails.
+        settings: further environment variables.
 
     Raises:
         PrepareError: it failed; the message is one line and names the log.
     """
     process = subprocess.Popen(
         arguments,
-        env=os.environ | {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},  # same sets, same locale
+        env=os.environ | settings | {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},  # same sets, locale
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -100,10 +103,14 @@ def run_program(arguments: Sequence[str], log: Path) -> str:
 
 
 def run_lhotse(*arguments: str, data_dir: Path) -> None:
-    """Runs the program `lhotse`, unmodified.
+    """Runs the program `lhotse`, unmodified; where sph2pipe is not installed, libsndfile reads all
+    audio, if the user's LHOTSE_AUDIO_BACKEND does not say otherwise.
 
     Raises:
         PrepareError: as `run_program`; the log is in `DATA/report`.
     """
     program = str(Path(sys.executable).with_name("lhotse"))
-    run_program([program, *arguments], data_dir / "report" / "lhotse.log")
+    settings = {}
+    if shutil.which("sph2pipe") is None and _BACKEND not in os.environ:
+        settings[_BACKEND] = "LibsndfileBackend"
+    run_program([program, *arguments], data_dir / "report" / "lhotse.log", **settings)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from lhotse import Recording
 
+from dualasr_lib.data.sphere import reading
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe.process import die_with_parent, told_by, worker_pool
 from dualasr_lib.recipe.source import Defect
@@ -63,9 +64,10 @@ def _hear(work: tuple[Utterance, dict[str, Any]]) -> Sound:
         detail = f"{recording.num_channels} channels, {utterance.channel} is used"
         found.append(doubt("several-channels", detail=detail))
     try:
-        samples = recording.load_audio(
-            channels=utterance.channel, offset=utterance.start, duration=utterance.seconds
-        )[0]
+        with reading(recording):
+            samples = recording.load_audio(
+                channels=utterance.channel, offset=utterance.start, duration=utterance.seconds
+            )[0]
     except Exception as error:  # of whatever reads audio
         found.append(doubt("unreadable-audio", detail=told_by(str(error))))
         return Sound(utterance.id, -np.inf, "", tuple(found))

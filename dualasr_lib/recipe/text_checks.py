@@ -101,10 +101,9 @@ def _rates(utterances: Sequence[Utterance]) -> Iterator[Defect]:
 
 def _against_training(utterances: Iterable[Utterance], train: str) -> Iterator[Defect]:
     """What other splits share with training, and what they have that training lacks."""
-    trained: list[Utterance] = []
-    others: list[Utterance] = []
-    for utterance in utterances:
-        (trained if utterance.split == train else others).append(utterance)
+    given = list(utterances)
+    trained = [utterance for utterance in given if utterance.split == train]
+    others = [utterance for utterance in given if utterance.split != train]
     known = {char for utterance in trained for char in utterance.text}
     texts = {utterance.text: utterance.id for utterance in trained}
     speakers = {utterance.speaker for utterance in trained}

@@ -41,15 +41,32 @@ def test_rows_and_pooled_rate(tmp_path: Path) -> None:
     write_result(tmp_path, "eval2", "あいうえおかきくけこさしすせそ", "あいうえおかきくけこさし")
     write_result(tmp_path, "valid", "あい", "あ")
     rows = [line.split() for line in show(tmp_path).stdout.splitlines()]
-    assert rows[1][:9] == [
-        *("full", "1best", "eval1", "2", "10", "20.00", "0.00-50.00", "0.250", "2")
+    assert rows[1][:11] == [
+        *("full", "1best", "eval1", "2", "10", "CER", "20.00", "0.00-50.00", "-", "0.250", "2")
     ]
-    assert rows[4][:9] == [
-        *("full", "1best", "eval1+eval2", "4", "40", "20.00", "20.00-20.00", "0.250", "4")
+    assert rows[4][:10] == [
+        *("full", "1best", "eval1+eval2", "4", "40", "CER", "20.00", "20.00-20.00", "0.250", "4")
     ]
     markdown = show(tmp_path, "--markdown").stdout.splitlines()
     assert markdown[0].startswith("| branch")
     assert set(markdown[1]) <= set("|- ")
+
+
+def test_both_units_are_said(tmp_path: Path) -> None:
+    also = [{"unit": "character", "normalisation": "no white space", "cer": 0.125}]
+    words = {"unit": "word", "num_ref_words": 10, "wer": 0.2, "wer_ci95": [0.0, 0.5], "also": also}
+    write_result(tmp_path, "eval1", "abcde", "abcd", **words)
+    shown = show(tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    cells = [cell for cell in shown.stdout.splitlines()[1].split("  ") if cell.strip()]
+    assert [cell.strip() for cell in cells[4:9]] == [
+        "10",
+        "WER",
+        "20.00",
+        "0.00-50.00",
+        "CER 12.50",
+    ]
+    assert "rate: WER (as it is)" in shown.stdout
 
 
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
