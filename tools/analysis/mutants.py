@@ -10,28 +10,38 @@ survives: if one of its tests passes, or cannot be run.
 """
 
 import argparse
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import from_dict, read_toml
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
-__all__ = ["Fault", "Outcome", "copy_tree", "plant", "read_faults", "try_fault", "unmet"]
+__all__ = [
+    "Fault",
+    "Outcome",
+    "Ran",
+    "copy_tree",
+    "plant",
+    "read_faults",
+    "run_tests",
+    "try_fault",
+    "unmet",
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("dualasr_lib", "egs", "tests", "tools", "README.md", "pyproject.toml")
 _TIMEOUT = 900
-_FAILED = 1  # pytest's exit code for "tests ran and some failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,15 @@ class Fault:
 @dataclass(frozen=True, kw_only=True)
 class _List:
     fault: tuple[Fault, ...] = field(default=())
+
+
+class Ran(NamedTuple):
+    """What came of some tests."""
+
+    state: str
+    """passed, failed, could not be run, died, took too long."""
+    failed: tuple[str, ...]
+    """Those that ran and failed, with their parameters."""
 
 
 class Outcome(NamedTuple):
@@ -117,8 +136,8 @@ def try_fault(fault: Fault, root: Path) -> Outcome:
     """Plants it in the copy under `root` and runs its tests."""
     begun = time.monotonic()
     with plant(fault, root):
-        failed = _failed(fault.tests, root)
-    missed = tuple(test for test in fault.tests if not any(_is_of(test, f) for f in failed))
+        ran = run_tests(fault.tests, root)
+    missed = tuple(test for test in fault.tests if not any(_is_of(test, f) for f in ran.failed))
     return Outcome(fault, missed, time.monotonic() - begun)
 
 
@@ -127,37 +146,61 @@ def _is_of(test: str, found: str) -> bool:
     return found == test or found.startswith(f"{test}[")
 
 
-def _failed(tests: Sequence[str], root: Path) -> list[str]:
-    """Those of the tests that ran and failed; none if they could not be run."""
+def run_tests(tests: Sequence[str], root: Path) -> Ran:
+    """Runs them in a fork, with the package and the tests of the tree under `root`.
+
+    What is heavy (torch) is imported here, once for all forks; the package is not.
+    """
+    import pytest  # noqa: F401
+    import torch  # noqa: F401
+
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_in_fork, args=(tests, root, sender))
+    child.start()
+    sender.close()
     try:
-        result = _pytest(tests, root, "--tb=no")
-    except subprocess.TimeoutExpired:
-        return []
-    if result.returncode not in (0, _FAILED):
-        print(result.stdout + result.stderr, file=sys.stderr)
-        return []
-    lines = [line for line in result.stdout.splitlines() if line.startswith("FAILED ")]
-    return [line.removeprefix("FAILED ").split(" - ")[0].strip() for line in lines]
+        ran = Ran(*receiver.recv()) if receiver.poll(_TIMEOUT) else Ran("took too long", ())
+    except EOFError:
+        ran = Ran("died", ())
+    child.kill()
+    child.join()
+    return ran
 
 
-def _check_clean(faults: Sequence[Fault], root: Path) -> None:
-    """ValueError unless all their tests pass as long as there is no fault."""
-    tests = list(dict.fromkeys(test for fault in faults for test in fault.tests))
-    result = _pytest(tests, root, "--tb=short")
-    if result.returncode:
-        print(result.stdout + result.stderr, file=sys.stderr)
-        raise ValueError("all named tests must pass without a fault, but see above")
+def _in_fork(tests: Sequence[str], root: Path, sender: Connection) -> None:
+    import pytest
+
+    sys.dont_write_bytecode = True  # a fault of the same length may be planted within a second
+    for name, module in list(sys.modules.items()):
+        if _is_copied(getattr(module, "__file__", None)):
+            del sys.modules[name]
+    sys.path.insert(0, str(root))
+    os.environ["PYTHONPATH"] = str(root)
+    os.chdir(root)
+    listener = _Listener()
+    options = ("-q", "--tb=short", "-p", "no:cacheprovider")
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        code = pytest.main([*options, *tests], plugins=[listener])
+    state = "passed" if code == 0 else "failed" if code == 1 else "could not be run"
+    sender.send((state, tuple(listener.failed)))
 
 
-def _pytest(tests: Sequence[str], root: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    options = ("-q", "-rf", "-p", "no:cacheprovider", *more)
-    # No byte code: a fault of the same length, planted within a second, would run the old one.
-    own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *tests],
-        cwd=root, env={**os.environ, **own}, capture_output=True, text=True, check=False,
-        timeout=_TIMEOUT,
-    )  # fmt: skip
+def _is_copied(file: str | None) -> bool:
+    """Whether a module is of the checkout, so that the tests must import the one of the copy."""
+    return file is not None and any(file.startswith(f"{_ROOT / name}/") for name in _COPIED)
+
+
+class _Listener:
+    """Hears from pytest which tests fail."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Called for set-up, call and tear-down of each test; only a call that fails counts."""
+        if report.when == "call" and report.failed:
+            self.failed.append(report.nodeid)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -184,7 +227,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         copy_tree(root)
-        _check_clean(faults, root)
+        for tests in dict.fromkeys(fault.tests for fault in faults):
+            if (state := run_tests(tests, root).state) != "passed":
+                raise ValueError(f"without a fault all must pass, but {', '.join(tests)} {state}")
         for number, fault in enumerate(faults, start=1):
             outcome = try_fault(fault, root)
             survived += bool(outcome.missed)
