@@ -29,6 +29,9 @@ HEADER = ("results", "split", "tokens", "right %", "posterior %", "confidence %"
           "ECE after", "NCE before", "NCE after", "texts", "out of domain")  # fmt: skip
 
 
+_FEW = 10  # tokens
+
+
 class Tokens(NamedTuple):
     """All tokens of a split whose truth is known, U."""
 
@@ -118,7 +121,9 @@ def transcripts_row(name: str, folder: Path) -> tuple[str, ...]:
 
 
 def draw(splits: Sequence[Split], path: Path) -> None:
-    """Reliability before and after calibration, a row for each folder of results."""
+    """Reliability before and after calibration, a row for each folder of results: split valid, on
+    which it was made, and all others together.
+    """
     from matplotlib.figure import Figure
 
     from analysis.pictures import write_picture
@@ -127,24 +132,28 @@ def draw(splits: Sequence[Split], path: Path) -> None:
     figure = Figure(figsize=(9, 4.2 * len(folders)))
     panels = figure.subplots(len(folders), 2, squeeze=False, sharex=True, sharey=True)
     for folder, (left, right) in zip(folders, panels):
-        for split in (split for split in splits if split.folder == folder):
-            _curve(left, split.name, split.tokens.posteriors, split.tokens.correct)
-            _curve(right, split.name, split.tokens.confidences, split.tokens.correct)
+        own = [split for split in splits if split.folder == folder]
+        for group in ([s for s in own if s.name == "valid"], [s for s in own if s.name != "valid"]):
+            if group:
+                name = "+".join(split.name for split in group)
+                tokens = Tokens(*([v for s in group for v in s.tokens[i]] for i in range(3)))
+                _curve(left, name, tokens.posteriors, tokens.correct)
+                _curve(right, name, tokens.confidences, tokens.correct)
         left.set_title(f"{folder}: posterior")
         right.set_title(f"{folder}: calibrated confidence")
         for axes in (left, right):
             axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-            axes.set_xlabel("mean of the tokens in a bin")
+            axes.set_xlabel(f"mean of the tokens in a bin of at least {_FEW}")
             axes.set_ylabel("share of them that is right")
-            axes.legend(fontsize="small", loc="upper left")
+            axes.legend(fontsize="small", loc="lower right")
     write_picture(figure, path, dpi=110)
 
 
 def _curve(axes: "Axes", name: str, values: Sequence[float], correct: Sequence[bool]) -> None:
-    """Bins of a split with 95 % intervals (Wilson)."""
+    """Bins of some tokens with 95 % intervals (Wilson); those of a few tokens say nothing."""
     from dualasr_lib.metrics.calibration import calibration_error, reliability
 
-    bins = reliability(values, correct)
+    bins = [each for each in reliability(values, correct) if each.size >= _FEW]
     bounds = [wilson(each.accuracy, each.size) for each in bins]
     below = [each.accuracy - low for each, (low, _) in zip(bins, bounds)]
     above = [high - each.accuracy for each, (_, high) in zip(bins, bounds)]
