@@ -163,7 +163,7 @@ class DecodeSetup:
             whole = self.offline("streaming", method)
             scales = whole.scales
             params = {name: whole.params[name] for name in ("scales", "scales_from")}
-        made = found.online(config.beam, self._ingredients(language), scales)
+        made = found.online(config.beam, self._ingredients(language, "streaming"), scales)
         name = ResultName(
             "streaming",
             f"online-{self._label(found, method, language)}",
@@ -197,7 +197,7 @@ class DecodeSetup:
         branch, method = wanted.branch, wanted.method
         hear = self._hear(branch, method)
         language = self._language(method)
-        made = method.offline(wanted.options, self._ingredients(language))
+        made = method.offline(wanted.options, self._ingredients(language, branch))
         name = ResultName(
             branch,
             self._label(method, wanted.label, language),
@@ -218,10 +218,15 @@ class DecodeSetup:
         name = name._replace(variant=(*name.variant, *scale_parts(wanted.scales)))
         return ReadySearch(made.search(chosen.scales), chosen.scales, params, name)
 
-    def _ingredients(self, language: Language) -> Ingredients:
+    def _ingredients(self, language: Language, branch: Branch) -> Ingredients:
         recogniser = self.recogniser
-        vocab_size = recogniser.tokenizer.vocab_size
-        return Ingredients(language, recogniser.detokenise, vocab_size, self._unit)
+        return Ingredients(
+            language,
+            recogniser.detokenise,
+            recogniser.tokenizer.vocab_size,
+            self._unit,
+            lambda head: recogniser.tables(head, branch),
+        )
 
     def _language(self, method: SearchMethod) -> Language:
         config = self.config

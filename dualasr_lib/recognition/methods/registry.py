@@ -17,6 +17,7 @@ _FILES = (
     "nbest_lm",
     "lattice_lm",
     "attention",
+    "transducer_greedy",
 )
 
 
