@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from transducer_searches import draw, in_chunks, log_probs, slow_greedy
 
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.transducer.greedy import TransducerGreedy
 from dualasr_lib.decoding.transducer.joiner import BLOCK, Joiner
 from dualasr_lib.decoding.transducer.options import GreedyConfig, OutcomeConfig
 from dualasr_lib.model.encoder import Encoded
-from tests.decoding.transducer_searches import draw, in_chunks, log_probs, slow_greedy
 
 CONFIGS = (
     GreedyConfig(),

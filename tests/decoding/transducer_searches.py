@@ -8,12 +8,23 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.transducer.options import OutcomeConfig
+from dualasr_lib.decoding.transducer.beams import Language
+from dualasr_lib.decoding.transducer.options import BeamConfig, OutcomeConfig
 from dualasr_lib.model.heads.contract import HeadSizes
 from dualasr_lib.model.heads.transducer import TransducerHead, TransducerHeadConfig
 from dualasr_lib.model.transducer.settings import TransducerConfig
 
-__all__ = ["Case", "draw", "in_chunks", "log_probs", "slow_greedy"]
+__all__ = [
+    "Case",
+    "all_texts",
+    "bigram",
+    "draw",
+    "in_chunks",
+    "lm_score",
+    "log_probs",
+    "slow_beam",
+    "slow_greedy",
+]
 
 
 class Case(NamedTuple):
@@ -95,3 +106,90 @@ def in_chunks(
             place[i] += len(rows)
             watch(i, step)
     return states
+
+
+Text = tuple[int, ...]
+
+
+def bigram(vocab_size: int, seed: int, scale: float) -> Language:
+    """Random; the state is the last token, 0 at the start."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(vocab_size, vocab_size, generator=generator).double()
+    table = table.log_softmax(dim=1)  # column 0: the end
+    return Language(0, lambda s, t: (t, table[s, t]), lambda s: table[s, 0], scale)
+
+
+def lm_score(lm: Language | None, text: Text) -> float:
+    """Without its weight and without the end."""
+    if lm is None:
+        return 0.0
+    before = torch.tensor([lm.start, *text[:-1]])[: len(text)]
+    return float(lm.advance(before, torch.tensor(text, dtype=torch.int64))[1].sum())
+
+
+def all_texts(
+    head: TransducerHead, frames: Tensor, config: OutcomeConfig, max_symbols: int
+) -> dict[Text, float]:
+    """The score of each text there is: every alignment, one after the other."""
+    texts: dict[Text, float] = {(): 0.0}
+    for frame in frames:
+        following: dict[Text, float] = {}
+        here = texts
+        for count in range(max_symbols):
+            more: dict[Text, float] = {}
+            for text, score in here.items():
+                outcomes = (score + log_probs(head, frame, text, config)).tolist()
+                _add(following, text, outcomes[0])
+                for token, total in enumerate(outcomes[1:], start=1):
+                    _add(following if count + 1 == max_symbols else more, (*text, token), total)
+            here = more
+        texts = following
+    return texts
+
+
+def slow_beam(
+    head: TransducerHead, frames: Tensor, config: BeamConfig, lm: Language | None
+) -> list[tuple[Text, float]]:
+    """The search by its definition, hypothesis by hypothesis; the end of a text not counted."""
+    kept: list[tuple[Text, float]] = [((), 0.0)]
+    scale = 0.0 if lm is None else lm.scale
+    for frame in frames:
+        done: list[tuple[Text, float]] = []
+        here = kept
+        for count in range(config.max_symbols):
+            spoken = []
+            for text, score in here:
+                outcomes = (score + log_probs(head, frame, text, config)).tolist()
+                done.append((text, outcomes[0]))
+                for token, total in enumerate(outcomes[1:], start=1):
+                    longer = (*text, token)
+                    more = scale * (lm_score(lm, longer) - lm_score(lm, text))
+                    spoken.append((longer, total + more))
+            spoken = sorted(spoken, key=lambda item: -item[1])[: 2 * config.beam]
+            if count + 1 == config.max_symbols:
+                done += spoken
+            here = _near(spoken, config)
+            floor = max(score for _, score in done) - config.score_beam
+            here = [item for item in here if item[1] >= floor]
+        added: dict[Text, float] = {}
+        for text, score in done:
+            _add(added, text, score)
+        best = sorted(added.items(), key=lambda item: -item[1])
+        if config.recombine == "context":
+            futures: dict[Text, tuple[Text, float]] = {}
+            for item in best:
+                last = (0, 0, *item[0])[-2:]  # also the state of a bigram
+                futures.setdefault(last, item)
+            best = list(futures.values())
+        kept = _near(best, config)
+    return kept
+
+
+def _near(items: list[tuple[Text, float]], config: BeamConfig) -> list[tuple[Text, float]]:
+    """The best ones, within the beam; `items` are sorted."""
+    return [item for item in items[: config.beam] if item[1] >= items[0][1] - config.score_beam]
+
+
+def _add(scores: dict[Text, float], text: Text, score: float) -> None:
+    before = torch.tensor(scores.get(text, -torch.inf), dtype=torch.float64)
+    scores[text] = float(torch.logaddexp(before, torch.tensor(score, dtype=torch.float64)))

@@ -1,4 +1,4 @@
-"""Options of the transducer's searches. Imports nothing heavy: programs check what users write first."""
+"""Options of the transducer's searches; imports nothing heavy, because they are checked first."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ __all__ = ["BeamConfig", "GreedyConfig", "OutcomeConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeConfig:
-    """How the joiner's logits become log-probabilities: log-softmax((logits - penalty) / temperature).
-    Tune both on valid only.
+    """How the joiner's logits become log-probabilities: log-softmax of (logits - penalty) /
+    temperature. Tune both on valid only.
     """
 
     blank_penalty: float = 0.0

@@ -18,6 +18,7 @@ _FILES = (
     "lattice_lm",
     "attention",
     "transducer_greedy",
+    "transducer_beam",
 )
 
 
