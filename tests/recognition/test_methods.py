@@ -2,20 +2,30 @@
 
 import math
 from collections.abc import Sequence
-from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 pytest.importorskip("sentencepiece")  # `language` knows tokenizers
 pytest.importorskip("k2")
 
-from dualasr_lib.data.tokenizer import Tokenizer
+from short_cases import (
+    ARPA,
+    LABELS,
+    TOKENIZER,
+    A,
+    C,
+    V,
+    frames,
+    given,
+    heard,
+    merged,
+    transducer_frames,
+)
+
 from dualasr_lib.decoding.greedy import OnlineGreedy
-from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.transducer.beam import TransducerBeam
@@ -27,34 +37,13 @@ from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.recognition.language import Language, default_lm, load_language
 from dualasr_lib.recognition.methods import registry
-from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, OnlineMethod
+from dualasr_lib.recognition.methods.method import OfflineMethod, OnlineMethod
 from dualasr_lib.recognition.methods.registry import METHODS, find, listing, names
 
 LM_METHODS = {"hlg", "nbest-lm", "lattice-lm"}
 WEIGHTED = LM_METHODS | {"attention", "transducer-beam"}
 ONLINE_METHODS = names(lambda method: method.stream is not None)
 FOLDER = Path(registry.__file__).parent
-TOKENIZER = Tokenizer.train(["あいう"])
-V = TOKENIZER.vocab_size
-A, B, C = (TOKENIZER.tokens.index(token) for token in "あいう")
-
-ARPA = """\\data\\
-ngram 1=5
-ngram 2=2
-
-\\1-grams:
--99\t<s>\t0
--1.0\t</s>
--0.5\tあ\t0
--0.5\tい\t0
--0.5\tう\t0
-
-\\2-grams:
--0.1\tあ う
--2.0\tあ い
-
-\\end\\
-"""
 
 
 @pytest.fixture
@@ -69,10 +58,6 @@ def language(arpa: Path) -> Language:
     return load_language(TOKENIZER, arpa)
 
 
-def detokenise(tokens: Sequence[int]) -> str:
-    return TOKENIZER.decode(list(tokens))
-
-
 def offline_method(method: str, options: Sequence[str], language: Language) -> OfflineMethod:
     return find(method).offline(options, given(language))
 
@@ -81,59 +66,6 @@ def online_method(
     method: str, options: Sequence[str], vocab_size: int, language: Language, scales: Scales
 ) -> OnlineMethod:
     return find(method).online(options, given(language, vocab_size), scales)
-
-
-def given(language: Language, vocab_size: int = V) -> Ingredients:
-    return Ingredients(language, detokenise, vocab_size, tables=tables)
-
-
-def tables(head: str) -> dict[str, Tensor]:
-    """A transducer whose outcomes are the frames' own, see `transducer_frames`."""
-    assert head == "transducer"
-    return {
-        "contexts": torch.zeros(2, V, 4),
-        "prediction": torch.zeros(V, 4),
-        "prediction_bias": torch.zeros(V),
-        "output": 60.0 * torch.eye(V),
-        "output_bias": torch.zeros(V),
-    }
-
-
-def transducer_frames(labels: Sequence[int]) -> Tensor:
-    """(S, V): as `frames`, with a token where it is said first and a blank where it goes on."""
-    starts = [b if a != b else 0 for a, b in pairwise([0, *labels])]
-    return torch.atanh(frames(starts) / 60.0)
-
-
-def frames(labels: Sequence[int]) -> Tensor:
-    """(S, V): one label per frame, surely; the last one is い or, a little less likely, う."""
-    log_probs = torch.full((len(labels), V), -30.0)
-    log_probs[range(len(labels)), list(labels)] = 0.0
-    log_probs[-1, C] = -0.5
-    return log_probs
-
-
-LABELS = ((A, A, 0, B), (0, A, 0, A, B))
-
-
-def heard() -> Heard:
-    """Two utterances whose words are あい and ああい by CTC; their reference ends in う."""
-    rows = torch.full((2, 5, V), torch.nan)
-    heard_too = rows.clone()
-    for row, other, labels in zip(rows, heard_too, LABELS):
-        row[: len(labels)] = frames(labels)
-        other[: len(labels)] = transducer_frames(labels)
-
-    def score(texts: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-        """An attention decoder that likes う."""
-        return [[2.0 * (text[-1:] == (C,)) for text in own] for own in texts]
-
-    said = {"ctc": rows, "transducer": heard_too}
-    return Heard(said, torch.tensor([4, 5]), {"attention": score}, ("あう", "ああう"))
-
-
-def merged(labels: Sequence[int]) -> tuple[int, ...]:
-    return tuple(label for label, _ in groupby(labels) if label)
 
 
 BY_CTC = [merged(labels) for labels in LABELS]
@@ -323,17 +255,6 @@ def test_online_methods(
     for option in options:
         name, value = option.split("=")
         assert str(made.params[name]).removesuffix(".0") == value
-
-
-def test_weights_of_a_head_are_asked_for_by_its_name(language: Language) -> None:
-    """Without a model there are none; what needs none builds all the same."""
-    bare = Ingredients(language, detokenise, V)
-    for method in METHODS:
-        if find(method).heads[0] == "transducer":
-            with pytest.raises(ValueError, match="needs the weights of the transducer head, but h"):
-                find(method).offline([], bare)
-        else:
-            find(method).offline([], bare)
 
 
 def test_online_refusals(language: Language) -> None:

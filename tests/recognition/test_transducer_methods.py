@@ -1,0 +1,67 @@
+"""What only searches of a transducer do: weights of the head, lists of their own, no lexicon."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sentencepiece")  # `language` knows tokenizers
+
+from short_cases import ARPA, TOKENIZER, V, detokenise, given, heard
+
+from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.lattice.lm import text_score
+from dualasr_lib.recognition.language import Language, load_language
+from dualasr_lib.recognition.methods.method import Ingredients
+from dualasr_lib.recognition.methods.registry import METHODS, find
+
+
+@pytest.fixture
+def arpa(tmp_path: Path) -> Path:
+    path = tmp_path / "lm.arpa"
+    path.write_text(ARPA, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def language(arpa: Path) -> Language:
+    return load_language(TOKENIZER, arpa)
+
+
+def test_the_beam_of_a_transducer_takes_no_lexicon(arpa: Path, tmp_path: Path) -> None:
+    (tmp_path / "lexicon.txt").write_text("う う\n", encoding="utf-8")
+    words = load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt")
+    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens, but a lexic"):
+        find("transducer-beam").offline([], given(words))
+    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens, but a lexic"):
+        find("transducer-beam").online([], given(words), Scales())
+
+
+def test_the_beam_of_a_transducer_lists_texts(language: Language) -> None:
+    """With scores that add up to the rank, and with those of an n-gram if it has one."""
+    for known, scales in ((Language(), Scales()), (language, Scales(lm=1.0))):
+        found = (
+            find("transducer-beam")
+            .offline(["recombine=text"], given(known))
+            .search(scales)(heard())
+        )
+        assert all(len(texts) > 1 for texts in found.nbest)
+        for path, texts in zip(found.paths, found.nbest):
+            totals = [scales.total(text) for text in texts]
+            assert totals == sorted(totals, reverse=True)
+            assert texts[0].tokens == path.tokens
+            assert totals[0] == pytest.approx(path.score)
+            for text in texts:
+                assert text.scores.keys() == {"transducer", *(["lm"] if known.lm else [])}
+                if known.lm is not None:
+                    assert text.scores["lm"] == pytest.approx(text_score(known.lm, text.tokens))
+
+
+def test_weights_of_a_head_are_asked_for_by_its_name(language: Language) -> None:
+    """Without a model there are none; what needs none builds all the same."""
+    bare = Ingredients(language, detokenise, V)
+    for method in METHODS:
+        if find(method).heads[0] == "transducer":
+            with pytest.raises(ValueError, match="needs the weights of the transducer head, but h"):
+                find(method).offline([], bare)
+        else:
+            find(method).offline([], bare)
