@@ -162,7 +162,8 @@ class DecodeSetup:
         if found.grid:
             whole = self.offline("streaming", method)
             scales = whole.scales
-            params = {name: whole.params[name] for name in ("scales", "scales_from")}
+            chosen = ("scales", "scales_from")  # an optional language model may be missing
+            params = {name: whole.params[name] for name in chosen if name in whole.params}
         made = found.online(config.beam, self._ingredients(language, "streaming"), scales)
         name = ResultName(
             "streaming",

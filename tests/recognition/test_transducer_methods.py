@@ -36,6 +36,20 @@ def test_the_beam_of_a_transducer_takes_no_lexicon(arpa: Path, tmp_path: Path) -
         find("transducer-beam").online([], given(words), Scales())
 
 
+def test_an_n_gram_of_a_beam_is_tuned(language: Language) -> None:
+    """What is proposed says at each scale what the search with that scale says."""
+    made = find("transducer-beam").offline([], given(language))
+    assert made.propose is not None
+    candidates = made.propose(heard()).candidates
+    for scales in made.grid:
+        found = made.search(scales)(heard())
+        assert [item.best(scales) for item in candidates] == list(found.paths)
+        assert [item.ranked(scales) for item in candidates] == list(found.nbest)
+    said = {tuple(item.best(scales).tokens for item in candidates) for scales in made.grid}
+    assert len(said) > 1
+    assert find("transducer-beam").offline([], given(Language())).propose is None
+
+
 def test_the_beam_of_a_transducer_lists_texts(language: Language) -> None:
     """With scores that add up to the rank, and with those of an n-gram if it has one."""
     for known, scales in ((Language(), Scales()), (language, Scales(lm=1.0))):

@@ -54,8 +54,13 @@ class Beams(NamedTuple):
     def at(self, place: Tensor) -> "Beams":
         """The hypotheses at place (N, C)."""
         wide = place[:, :, None].expand(-1, -1, self.context.shape[2])
-        flat = (x.gather(1, place) for x in (self.score, self.lm_score, self.lm))
-        return Beams(*flat, self.context.gather(1, wide), self.text.gather(1, place))
+        return Beams(
+            score=self.score.gather(1, place),
+            lm_score=self.lm_score.gather(1, place),
+            lm=self.lm.gather(1, place),
+            context=self.context.gather(1, wide),
+            text=self.text.gather(1, place),
+        )
 
 
 class Moves(NamedTuple):
