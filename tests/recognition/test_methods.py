@@ -41,7 +41,7 @@ from dualasr_lib.recognition.methods.method import OfflineMethod, OnlineMethod
 from dualasr_lib.recognition.methods.registry import METHODS, find, listing, names
 
 LM_METHODS = {"hlg", "nbest-lm", "lattice-lm"}
-WEIGHTED = LM_METHODS | {"attention", "transducer-beam"}
+WEIGHTED = LM_METHODS | {"attention", "transducer-beam", "fast-beam"}
 ONLINE_METHODS = names(lambda method: method.stream is not None)
 FOLDER = Path(registry.__file__).parent
 
@@ -89,7 +89,7 @@ def test_every_method_searches(method: str, language: Language) -> None:
     assert Scales() in made.grid or method not in WEIGHTED
 
 
-@pytest.mark.parametrize("method", sorted(WEIGHTED - {"transducer-beam"}))
+@pytest.mark.parametrize("method", sorted(WEIGHTED - {"transducer-beam", "fast-beam"}))
 @pytest.mark.parametrize("words", ["う う\n", "い い\nあい あ い\n", "ああ あ あ\n"])
 def test_only_words_of_the_lexicon_are_said(
     method: str, words: str, arpa: Path, tmp_path: Path
@@ -130,7 +130,9 @@ def test_the_registry() -> None:
         assert set(method.grid) <= {"lm", *method.heads}
         assert ("lm" in method.grid) == (method.lm != "none")
         assert method.heads and set(method.heads) <= HEADS.keys()
-        assert (method.heads[0] == "transducer") == name.startswith("transducer")
+        assert (method.heads[0] == "transducer") == (
+            name.startswith("transducer") or name == "fast-beam"
+        )
     assert [line.split()[0] for line in listing().splitlines()] == list(METHODS)
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("sentencepiece")  # `language` knows tokenizers
+pytest.importorskip("k2")
 
 from short_cases import ARPA, TOKENIZER, V, detokenise, given, heard
 
@@ -13,6 +15,8 @@ from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.recognition.language import Language, load_language
 from dualasr_lib.recognition.methods.method import Ingredients
 from dualasr_lib.recognition.methods.registry import METHODS, find
+
+BEAMS = ("transducer-beam", "fast-beam")
 
 
 @pytest.fixture
@@ -27,27 +31,43 @@ def language(arpa: Path) -> Language:
     return load_language(TOKENIZER, arpa)
 
 
-def test_the_beam_of_a_transducer_takes_no_lexicon(arpa: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", BEAMS)
+def test_the_beam_of_a_transducer_takes_no_lexicon(method: str, arpa: Path, tmp_path: Path) -> None:
     (tmp_path / "lexicon.txt").write_text("う う\n", encoding="utf-8")
-    words = load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt")
-    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens, but a lexic"):
-        find("transducer-beam").offline([], given(words))
-    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens, but a lexic"):
-        find("transducer-beam").online([], given(words), Scales())
+    words = given(load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt"))
+    with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
+        find(method).offline([], words)
+    if find(method).stream is not None:
+        with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
+            find(method).online([], words, Scales())
 
 
-def test_an_n_gram_of_a_beam_is_tuned(language: Language) -> None:
+@pytest.mark.parametrize("method", [name for name in METHODS if "transducer" in find(name).heads])
+def test_frames_that_are_not_finite_are_refused(method: str) -> None:
+    """Those behind an utterance's end are not read."""
+    search = find(method).offline([], given(Language())).search(Scales())
+    assert len(search(heard()).paths) == 2
+    broken = heard()
+    broken.frames["transducer"][1, 2, 0] = torch.nan
+    with pytest.raises(ValueError, match="must be finite at each frame, but frame 2 has NaN"):
+        search(broken)
+    nothing = heard()._replace(lens=torch.tensor([0, 5]))
+    assert search(nothing).paths[0].tokens == ()
+
+
+@pytest.mark.parametrize("method", BEAMS)
+def test_an_n_gram_of_a_beam_is_tuned(method: str, language: Language) -> None:
     """What is proposed says at each scale what the search with that scale says."""
-    made = find("transducer-beam").offline([], given(language))
+    made = find(method).offline([], given(language))
     assert made.propose is not None
     candidates = made.propose(heard()).candidates
     for scales in made.grid:
         found = made.search(scales)(heard())
         assert [item.best(scales) for item in candidates] == list(found.paths)
-        assert [item.ranked(scales) for item in candidates] == list(found.nbest)
+        assert [item.ranked(scales) for item in candidates] == list(found.nbest or [(), ()])
     said = {tuple(item.best(scales).tokens for item in candidates) for scales in made.grid}
     assert len(said) > 1
-    assert find("transducer-beam").offline([], given(Language())).propose is None
+    assert find(method).offline([], given(Language())).propose is None
 
 
 def test_the_beam_of_a_transducer_lists_texts(language: Language) -> None:

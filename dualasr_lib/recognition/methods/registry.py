@@ -19,6 +19,7 @@ _FILES = (
     "attention",
     "transducer_greedy",
     "transducer_beam",
+    "fast_beam",
 )
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.contract import OnlineSearch
     from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
     from dualasr_lib.decoding.offline import Heard, OfflineSearch, Searched
-    from dualasr_lib.decoding.rescoring import Proposals, Scales
+    from dualasr_lib.decoding.rescoring import Proposals, Propose, Scales
     from dualasr_lib.decoding.transducer.beam import TransducerBeam
     from dualasr_lib.decoding.transducer.beams import Language
 
-__all__ = ["METHOD"]
+__all__ = ["METHOD", "tuned_by_searching"]
 
 
 def _search(config: BeamConfig, given: Ingredients, scales: "Scales") -> "TransducerBeam":
@@ -85,21 +85,29 @@ class _Utterance:
         return self.batch.with_scales(scales).paths[self.index]
 
     def ranked(self, scales: "Scales") -> "tuple[ScoredText, ...]":
-        return self.batch.with_scales(scales).nbest[self.index]
+        nbest = self.batch.with_scales(scales).nbest
+        return nbest[self.index] if nbest else ()
 
 
-def _whole(config: BeamConfig, given: Ingredients) -> Searcher:
-    from dualasr_lib.decoding.rescoring import Proposals, Scales
-
-    def search(scales: "Scales") -> "OfflineSearch":
-        return partial(_all_at_once, _search(config, given, scales))
+def tuned_by_searching(search: "Callable[[Scales], OfflineSearch]") -> "Propose":
+    """What tuning needs of a search that takes the language model's weight as an option."""
+    from dualasr_lib.decoding.rescoring import Proposals
 
     def propose(heard: "Heard") -> "Proposals":
         batch = _Batch(heard, search)
         return Proposals([_Utterance(batch, i) for i in range(len(heard.lens))], 0)
 
+    return propose
+
+
+def _whole(config: BeamConfig, given: Ingredients) -> Searcher:
+    from dualasr_lib.decoding.rescoring import Scales
+
+    def search(scales: "Scales") -> "OfflineSearch":
+        return partial(_all_at_once, _search(config, given, scales))
+
     search(Scales())  # what is wrong with weights or language is said at once
-    return Searcher(search, propose)
+    return Searcher(search, tuned_by_searching(search))
 
 
 def _all_at_once(search: "TransducerBeam", heard: "Heard") -> "Searched":
