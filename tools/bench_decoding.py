@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Speed of decoding, beside its targets: lattices, streams, rescoring and the second pass.
+"""Speed of decoding, beside its targets: lattices, streams, rescoring, second pass, transducers.
 
     source tools/env.sh; tools/bench_decoding.py [--vocab 500 3000] [--rounds 7] [--minutes 60]
-        [--config egs/csj/conf/small.toml] [--only lattice online hour second-pass] [--json FILE]
+        [--config egs/csj/conf/small.toml] [--json FILE]
+        [--only lattice online hour second-pass transducer]
 
 CPU time of one thread, medians; compared things take turns in one run. Posteriors are made up
 (tools/benchmarks/posteriors.py) and described first. flashlight-text is measured beside ours if it
@@ -17,12 +18,13 @@ import torch
 from benchmarks.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
 from benchmarks.posteriors import describe, log_probs
 from benchmarks.report import HEADER, Row, announce, cells, write_json
+from benchmarks.transducer_search import transducer_hour_rows, transducer_rows
 from benchmarks.workloads import Setting
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
-_PARTS = ("lattice", "online", "hour", "second-pass")
+_PARTS = ("lattice", "online", "hour", "second-pass", "transducer")
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
 
 
@@ -58,8 +60,11 @@ def measured(arguments: argparse.Namespace) -> Iterator[Row]:
             yield from lattice_rows(vocab_size, arguments.rounds)
         if "online" in arguments.only:
             yield from online_rows(vocab_size, arguments.rounds)
+        if "transducer" in arguments.only:
+            yield from transducer_rows(vocab_size, arguments.rounds)
     if "hour" in arguments.only:
         yield from hour_rows(min(arguments.vocab), arguments.minutes)
+        yield from transducer_hour_rows(min(arguments.vocab), arguments.minutes)
     if "second-pass" in arguments.only:
         setting = Setting(
             config=arguments.config,
