@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Speed of decoding, beside its targets: lattices, streams, rescoring and the second pass.
+"""Speed of decoding, beside its targets: lattices, streams, rescoring, second pass, transducers.
 
     source tools/env.sh; tools/bench_decoding.py [--vocab 500 3000] [--rounds 7] [--minutes 60]
-        [--config egs/csj/conf/small.toml] [--only lattice online hour second-pass] [--json FILE]
+        [--config egs/csj/conf/small.toml] [--json FILE]
+        [--only lattice online hour second-pass transducer]
 
 CPU time of one thread, medians; compared things take turns in one run. Posteriors are made up
 (tools/bench/posteriors.py) and described first. flashlight-text is measured beside ours if it
@@ -20,7 +21,7 @@ from dualasr_lib.core.table import markdown
 if TYPE_CHECKING:
     from bench.report import Row
 
-_PARTS = ("lattice", "online", "hour", "second-pass")
+_PARTS = ("lattice", "online", "hour", "second-pass", "transducer")
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
 
 
@@ -52,6 +53,7 @@ def check(arguments: argparse.Namespace) -> None:
 def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
     """All rows that were asked for, as they are ready."""
     from bench.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
+    from bench.transducer_search import transducer_hour_rows, transducer_rows
     from bench.workloads import Setting
 
     for vocab_size in arguments.vocab:
@@ -59,8 +61,11 @@ def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
             yield from lattice_rows(vocab_size, arguments.rounds)
         if "online" in arguments.only:
             yield from online_rows(vocab_size, arguments.rounds)
+        if "transducer" in arguments.only:
+            yield from transducer_rows(vocab_size, arguments.rounds)
     if "hour" in arguments.only:
         yield from hour_rows(min(arguments.vocab), arguments.minutes)
+        yield from transducer_hour_rows(min(arguments.vocab), arguments.minutes)
     if "second-pass" in arguments.only:
         setting = Setting(
             config=arguments.config,

@@ -5,10 +5,11 @@ they were. Cost per token does not depend on how long the stream has run, and ch
 hypothesis holds any more are freed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
-__all__ = ["Emitted", "Trace", "common_depth", "emitted", "extended"]
+__all__ = ["Emitted", "Trace", "common_depth", "common_tokens", "emitted", "extended"]
 
 
 class Trace(NamedTuple):
@@ -60,3 +61,21 @@ def common_depth(traces: Iterable[Trace | None]) -> int:
         }
     only = next(iter(ends.values()), None)
     return 0 if only is None else only.depth
+
+
+def common_tokens(traces: Sequence[Trace | None]) -> int:
+    """Tokens that all chains begin with, whoever made them; time grows with what they do not
+    share.
+    """
+    shared = common_depth(traces)
+    tails = [_tail(trace, shared) for trace in traces]
+    return shared + sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*tails)))
+
+
+def _tail(trace: Trace | None, depth: int) -> list[int]:
+    """The tokens of a chain beyond its first `depth`."""
+    tokens = []
+    while trace is not None and trace.depth > depth:
+        tokens.append(trace.token)
+        trace = trace.parent
+    return tokens[::-1]

@@ -81,6 +81,15 @@ class Heard(NamedTuple):
         """
         return frames_of(self.frames, "ctc")
 
+    def rows(self, head: str) -> list[Tensor]:
+        """What one head says of each utterance, (S_i, ...) without padding.
+
+        Raises:
+            ValueError: the branch has no such head.
+        """
+        said = frames_of(self.frames, head)
+        return [rows[:size] for rows, size in zip(said, self.lens.tolist())]
+
     def scorer(self, head: str) -> ScoreTexts:
         """What one head thinks of given texts.
 

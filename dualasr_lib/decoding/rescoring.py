@@ -38,7 +38,8 @@ class Scales(Mapping[str, float]):
     """Weights of scores by name, see `ScoredText.scores`: `Scales(lm=0.3, attention=1.0)`.
 
     A score that is not named has weight 0; that of CTC, the unit in which the others are given, has
-    1. A weight that equals this default is the same as none, and is not listed.
+    1. A weight that equals this default is the same as none, and is not listed. Of texts without a
+    score of CTC the first score is the unit.
     """
 
     def __init__(self, **weights: float) -> None:
@@ -75,9 +76,11 @@ class Scales(Mapping[str, float]):
         """The weighted sum; a score that is not there counts 0, as does one of weight 0, be it
         minus infinity.
         """
-        total = 0.0
+        total, unit = 0.0, next(iter(text.scores), _UNIT)
         for name, score in text.scores.items():
             weight = self.weight(name)
+            if name == unit and _UNIT not in text.scores:
+                weight = self._weights.get(name, 1.0)
             total += weight * score if weight else 0.0
         return total
 

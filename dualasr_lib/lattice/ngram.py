@@ -29,7 +29,7 @@ from dualasr_lib.core.text import fields as split_fields
 from dualasr_lib.core.text import read_lines, same_text
 from dualasr_lib.lattice.lm import Floats, Integers, LmArcs
 
-__all__ = ["NgramLm"]
+__all__ = ["Listed", "NgramLm"]
 
 _Flags = npt.NDArray[np.bool_]
 
@@ -56,6 +56,19 @@ class _Arpa(NamedTuple):
     sections: list[_Section]  # order 1 first
 
 
+class Listed(NamedTuple):
+    """n-grams as arcs between states."""
+
+    history: Integers
+    """(G,) states."""
+    word: Integers
+    """(G,) numbers of the model's own; see `NgramLm.word_of` and `NgramLm.end`."""
+    target: Integers
+    """(G,) states after it."""
+    score: Floats
+    """(G,) natural log."""
+
+
 class NgramLm:
     """An n-gram as a `LanguageModel`: a state is the longest end of the text that the model knows.
 
@@ -68,6 +81,7 @@ class NgramLm:
         num_states: states are below it; not each number below it is a state.
         start: the state behind `<s>`.
         known: those of the symbols that have a 1-gram.
+        end: the number of the word that ends a text.
     """
 
     def __init__(self, arpa: _Arpa, symbols: Mapping[str, int]) -> None:
@@ -77,7 +91,7 @@ class NgramLm:
         self.order = len(arpa.sections)
         self._num_words = len(arpa.names)
         self.known = frozenset(symbols.keys() & index.keys())
-        self._end = index[_END]
+        self.end = index[_END]
         self._words = np.full(max(symbols.values(), default=0) + 1, index[_UNKNOWN], np.int64)
         for name, symbol in symbols.items():
             if name not in (_START, _END):
@@ -117,8 +131,26 @@ class NgramLm:
 
     def final(self, states: Integers) -> Floats:
         """(M,) natural log-probability that the text ends here."""
-        at, penalty = self._look_up(states, np.full(len(states), self._end))
+        at, penalty = self._look_up(states, np.full(len(states), self.end))
         return self._scores[at] + penalty
+
+    def listed(self) -> Listed:
+        """All n-grams that the model lists behind histories that are states; what backs off from a
+        state goes on in `shorter`.
+        """
+        history, word = np.divmod(self._keys[:-1], self._num_words)
+        kept = np.flatnonzero(self._is_state[history])
+        return Listed(history[kept], word[kept], self._targets[kept], self._scores[kept])
+
+    def shorter(self, states: Integers) -> tuple[Integers, Floats]:
+        """The states (M,) to which these back off, and the weights of that; that of the empty text
+        is itself.
+        """
+        return self._shorter[states], self._backoffs[states]
+
+    def word_of(self, symbol: int) -> int:
+        """The model's number of the word as which a symbol is read."""
+        return int(self._words[symbol])
 
     def _look_up(self, states: Integers, words: Integers) -> tuple[Integers, Floats]:
         """For each question, the longest n-gram (M,) that answers it, and the weights (M,) of
@@ -158,6 +190,7 @@ class NgramLm:
         is_state[: self.num_states] = self._backoffs != 0
         is_state[keys // self._num_words] = True
         self._keys = np.append(keys, _LARGEST)  # so that every search ends on a key
+        self._is_state = is_state
         targets, shorter = _links(self._keys, ends, self._num_words, is_state)
         self._targets, self._shorter = targets[1:], shorter[: self.num_states]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dualasr_lib.lattice.path import SearchConfig
 
-__all__ = ["GraphConfig", "IntersecterConfig", "LmLatticeConfig", "NbestConfig"]
+__all__ = ["FastBeamConfig", "GraphConfig", "IntersecterConfig", "LmLatticeConfig", "NbestConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +104,23 @@ class IntersecterConfig:
             )
         if self.segment_frames < 1:
             raise ValueError(f"`segment_frames` must be at least 1, but is {self.segment_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastBeamConfig:
+    """Options of k2's search of a transducer."""
+
+    beam: float | None = None
+    """States further below the best one are dropped (natural log). None: 4, and 12 with a graph,
+    whose costs count here, too."""
+    max_states: int = 32
+    """States kept at most at each frame of an utterance."""
+    max_contexts: int = 4
+    """Different contexts kept at most at each frame of an utterance."""
+
+    def __post_init__(self) -> None:
+        if self.beam is not None and not self.beam > 0:
+            raise ValueError(f"`beam` must be positive, but is {self.beam}")
+        for name in ("max_states", "max_contexts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")

@@ -174,8 +174,9 @@ class DecodeSetup:
         if found.grid:
             whole = self.offline("streaming", method)
             scales = whole.scales
-            params = {name: whole.params[name] for name in ("scales", "scales_from")}
-        made = found.online(config.beam, self._ingredients(language), scales)
+            chosen = ("scales", "scales_from")  # an optional language model may be missing
+            params = {name: whole.params[name] for name in chosen if name in whole.params}
+        made = found.online(config.beam, self._ingredients(language, "streaming"), scales)
         name = ResultName(
             "streaming",
             f"online-{self._label(found, method, language)}",
@@ -211,7 +212,7 @@ class DecodeSetup:
         branch, method = wanted.branch, wanted.method
         hear = self._hear(branch, method)
         language = self._language(method)
-        made = method.offline(wanted.options, self._ingredients(language))
+        made = method.offline(wanted.options, self._ingredients(language, branch))
         name = ResultName(
             branch,
             self._label(method, wanted.label, language),
@@ -242,10 +243,15 @@ class DecodeSetup:
         path = None if home is None else name.calibration_file(home)
         return Calibrator(path, made_for, self.origin.calibrations(name))
 
-    def _ingredients(self, language: Language) -> Ingredients:
+    def _ingredients(self, language: Language, branch: Branch) -> Ingredients:
         trained = self.trained
-        vocab_size = trained.tokenizer.vocab_size
-        return Ingredients(language, trained.detokenise, vocab_size, self._unit)
+        return Ingredients(
+            language,
+            trained.detokenise,
+            trained.tokenizer.vocab_size,
+            self._unit,
+            lambda head: trained.tables(head, branch),
+        )
 
     def _language(self, method: SearchMethod) -> Language:
         return self.origin.language(method) if self.config.uses_lm(method) else Language()

@@ -128,6 +128,18 @@ class TrainedModel:
             encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
         return self._heard(encoded, branch, batch.texts)
 
+    def tables(self, head: str, branch: Branch) -> Mapping[str, Tensor]:
+        """The weights that searches need of a head beside its frames.
+
+        Raises:
+            ValueError: no such branch or head, or a head whose frames say everything.
+        """
+        with _inference():
+            found = self.model.head(head, branch).tables()
+        if found is None:
+            raise ValueError(f"a head {head} gives searches its frames only, and no weights")
+        return _plain(found)
+
     def second_pass(self, search: OfflineSearch) -> SecondPass:
         """Full-context stacks on a stream's hidden states, then `search` on the full branch.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dualasr_lib.core.trace import Trace, common_depth, emitted, extended
+from dualasr_lib.core.trace import Trace, common_depth, common_tokens, emitted, extended
 
 
 def slow_common(texts: list[tuple[int, ...]]) -> int:
@@ -51,6 +51,21 @@ def test_equal_tokens_of_different_making_do_not_count() -> None:
     assert first == second
     assert common_depth([first, second]) == 0
     assert common_depth([first, first]) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_tokens_whoever_made_them(seed: int) -> None:
+    """Of few different tokens, so that many beginnings are alike by chance."""
+    rng = random.Random(seed)
+    beam: list[tuple[Trace | None, tuple[int, ...]]] = [(None, ())]
+    for frame in range(60):
+        parents, beam = rng.choices(beam, k=rng.randrange(1, 4)), []
+        for trace, text in parents:
+            token = rng.choice((1, 1, 1, 2))
+            beam.append((extended(trace, token, frame), (*text, token)))
+        texts = [text for _, text in beam]
+        assert common_tokens([trace for trace, _ in beam]) == slow_common(texts)
+    assert common_tokens([None, *(trace for trace, _ in beam)]) == 0
 
 
 def test_common_depth_of_few() -> None:

@@ -113,6 +113,10 @@ def test_any_head_has_a_score_and_a_weight() -> None:
     assert Scales(transducer=0.5).total(text) == -3.5
     assert Scales(ctc=0.0, transducer=1.0).total(text) == -4.0
     assert Scales(ctc=2.0).total(text.scored("attention", -9.0)) == -3.0
+    without = ScoredText((1,), {"transducer": -4.0, "lm": -2.0})
+    assert Scales().total(without) == -4.0
+    assert Scales(lm=0.5).total(without) == -5.0
+    assert Scales(transducer=0.5, lm=0.5).total(without) == -3.0
     assert Scales(attention=1.0).total(text.scored("attention", -9.0)) == -10.5
     assert Scales(transducer=1.0).total(ScoredText((1,), {"transducer": -4.0})) == -4.0
 

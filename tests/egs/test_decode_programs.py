@@ -10,12 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
@@ -23,30 +23,17 @@ pytest.importorskip("k2")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
-from dualasr_lib.configuration import ExperimentConfig, build_model
-from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
-from dualasr_lib.core.config import to_dict
+from random_experiment import experiment
+
 from dualasr_lib.core.program import run_program
-from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataModule
-from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.confidence_files import read_confidence
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
-from dualasr_lib.model.attention_decoder import DecoderConfig
-from dualasr_lib.model.heads.ctc import CtcHead
-from dualasr_lib.model.heads.registry import HeadsConfig
-from dualasr_lib.model.joint import JointModel
-from dualasr_lib.model.model_config import ModelConfig
-from dualasr_lib.model.zipformer.attention import AttentionConfig
-from dualasr_lib.model.zipformer.layer import LayerConfig
-from dualasr_lib.model.zipformer.stacks import StackConfig
-from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.programs import bundle
 from dualasr_lib.recognition.methods.registry import METHODS
-from dualasr_lib.training.fit_config import FitConfig
 from egs.csj import decode, streaming_decode
 
+TRANSDUCER = [name for name, method in METHODS.items() if "transducer" in method.heads]
+PLAIN = [name for name in METHODS if name not in TRANSDUCER]
 WEIGHTED = ("hlg", "nbest-lm", "lattice-lm", "attention")
 
 NARROW = {
@@ -71,62 +58,32 @@ Program = Callable[..., None]
 @pytest.fixture(scope="module")
 def exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of random weights."""
-    torch.manual_seed(5)
-    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
-    stack = StackConfig(
-        layers=1, layer=LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
-    )
-    model = ModelConfig(
-        subsampling=SubsamplingConfig(channels=(2, 3, 4)),
-        streaming=(stack,),
-        full=(stack,),
-        heads=HeadsConfig(attention=DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)),
-    )
-    config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
-    tokenizer = Tokenizer.load(data / "lang")
-    joint = build_model(config, tokenizer)
-    with torch.no_grad():
-        for parameter in joint.parameters():
-            if parameter.dim() > 1:
-                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
-        _spread(joint, next(iter(DataModule(config.data, data, tokenizer).split_batches("valid"))))
-    folder = tmp_path_factory.mktemp("random") / "exp"
-    folder.mkdir()
-    checkpoint = Checkpoint(
-        step=1, epoch=1, model=joint.state_dict(), average={}, average_count=0,
-        config=to_dict(config), training={}, fingerprints={"tokenizer": tokenizer.fingerprint},
-    )  # fmt: skip
-    save(checkpoint, folder / file_name(1, None))
-    return folder
+    return experiment(data, tmp_path_factory.mktemp("random") / "exp", ("ctc", "attention"))
+
+
+@pytest.fixture(scope="module")
+def transducer_exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, whose branches have a transducer and nothing else."""
+    return experiment(data, tmp_path_factory.mktemp("random") / "exp", ("transducer",))
 
 
 @pytest.fixture
 def program(data: Path, exp: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     """Runs a program on split eval1 of the tiny data."""
 
-    def run(module: ModuleType, *options: object, model: Sequence[object] = ()) -> None:
-        model = model or ("--exp-dir", exp)
-        arguments = [*model, "--data-dir", data, "--split", "eval1"]
+    def run(
+        module: ModuleType,
+        *options: object,
+        split: str = "eval1",
+        folder: Path = exp,
+        model: Sequence[object] = (),
+    ) -> None:
+        arguments = [*(model or ("--exp-dir", folder)), "--data-dir", data, "--split", split]
         words = [*arguments, "--device", "cpu", *options]
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
         run_program(module.main)
 
     return run
-
-
-def _spread(joint: JointModel, batch: Batch) -> None:
-    """Makes all tokens equally likely in the mean, and frames differ."""
-    joint.eval()
-    chunk = ChunkSpec.from_ms(320, 640)
-    for branch, encoded in joint.encode(batch.features, batch.feature_lens, chunk).items():
-        ctc = joint.head("ctc", branch)
-        assert isinstance(ctc, CtcHead)
-        head = ctc.projection
-        frames = torch.cat([h[:n] for h, n in zip(encoded.h, encoded.lens.tolist())])
-        head.weight.mul_(4.0 / (frames - frames.mean(dim=0)).norm(dim=1).mean())
-        head.weight.mul_(frames.shape[1] ** 0.5)
-        head.bias.copy_(-(head.weight @ frames.mean(dim=0)))
-        head.bias[0] += 4.0
 
 
 def summary_of(folder: Path, split: str = "eval1") -> dict[str, Any]:
@@ -157,7 +114,7 @@ def test_every_method(program: Program, exp: Path, branch: str) -> None:
     text is that of the best path, and scales beat or equal none on the data they are tuned on.
     """
     found = {}
-    for method in METHODS:
+    for method in PLAIN:
         folder = results(exp, branch, method)
         program(decode, "--branch", branch, "--method", method, *beam(method))
         summary = found[method] = summary_of(folder)
@@ -170,7 +127,7 @@ def test_every_method(program: Program, exp: Path, branch: str) -> None:
         assert scales_of(exp, folder).is_file() == (method in WEIGHTED)
         assert summary["variant"] == VARIANT.get(method, "").removeprefix("-")
         assert ("scales" in summary["params"]) == (method in WEIGHTED)
-    folders = {method: results(exp, branch, method) for method in METHODS}
+    folders = {method: results(exp, branch, method) for method in PLAIN}
     assert recogs_of(folders["greedy"]) == recogs_of(folders["1best"])
     assert len({tuple(item.hyp) for item in recogs_of(folders["1best"])}) > 20
     assert found["nbest-oracle"]["cer"] < found["nbest"]["cer"]
@@ -359,6 +316,42 @@ def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Pat
     assert summary["latency"]["second_pass_ms"]["p50"] > 0
 
 
+@pytest.mark.parametrize("method", TRANSDUCER)
+def test_transducers_search_both_branches_and_streams(
+    program: Program, data: Path, transducer_exp: Path, method: str
+) -> None:
+    """Chunk by chunk they say what they say of whole utterances."""
+    run = partial(program, folder=transducer_exp)
+    run(decode, "--branch", "streaming", "full", "--method", method)
+    found = [results(transducer_exp, branch, method) for branch in ("streaming", "full")]
+    for folder in found:
+        summary = summary_of(folder)
+        assert summary["num_utterances"] == 24
+        assert len({tuple(item.hyp) for item in recogs_of(folder)}) > 20
+    assert recogs_of(found[0]) != recogs_of(found[1])
+    if METHODS[method].lists_texts:
+        run(decode, "--branch", "full", "--method", method, "--write-nbest")
+        lists = json.loads((found[1] / "nbest-eval1.json").read_text(encoding="utf-8"))
+        recogs = {item.id: "".join(item.hyp) for item in recogs_of(found[1])}
+        assert {name: texts[0]["text"] for name, texts in lists.items()} == recogs
+        for texts in lists.values():
+            assert all(text["total"] == pytest.approx(text["transducer"]) for text in texts)
+    if METHODS[method].lm == "optional":
+        arpa = min((data / "lang").glob("G_*gram.arpa"))
+        lm = ("--lm", arpa, "--scales", "lm=0.7", "--beam", "beam=2")
+        run(decode, "--branch", "full", "--method", method, *lm)
+        (folder,) = (transducer_exp / "decode").glob(f"full-{method}-lm-*")
+        assert summary_of(folder)["params"]["scales"] == {"lm": 0.7}
+        assert recogs_of(folder) != recogs_of(found[1])
+    if METHODS[method].stream is None:
+        return
+    run(streaming_decode, "--method", method, "--num-streams", 5)
+    online = transducer_exp / "decode" / f"streaming-online-{method}-streams5"
+    same = [a == b for a, b in zip(recogs_of(found[0]), recogs_of(online))]
+    assert sum(same) >= 12  # stored features are compressed, those of streams are not
+    assert summary_of(online)["cer"] == pytest.approx(summary_of(found[0])["cer"], rel=0.05)
+
+
 FULL = ("--branch", "full")
 
 
@@ -377,6 +370,8 @@ FULL = ("--branch", "full")
             (*FULL, "--method", "hlg", "--scales", "ml=1"),
             "no scale 'ml'; there are attention, lm",
         ),
+        (decode, (*FULL, "--method", TRANSDUCER[0]), "needs a full branch with a head transducer"),
+        (streaming_decode, ("--method", TRANSDUCER[0]), "a streaming branch with a head transduc"),
         (decode, (*FULL, "--method", "hlg", "--scales", "lm=-1"), "not be negative|not negative"),
         (decode, (*FULL, "--method", "nbest", "--beam", "num_text=3"), "method nbest: .*num_texts"),
         (decode, (*FULL, "--method", "greedy", "--beam", "beam=3"), "method greedy: .*'beam'"),

@@ -42,7 +42,10 @@ class Home(NamedTuple):
 
 
 def trained_model(
-    future: tuple[int, ...] = (0, 0, 0, 0), shared: tuple[str, ...] = (), **options: Any
+    future: tuple[int, ...] = (0, 0, 0, 0),
+    shared: tuple[str, ...] = (),
+    heads: tuple[str, ...] = ("ctc", "attention"),
+    **options: Any,
 ) -> TrainedModel:
     """Random weights; `options` are fields of `ModelConfig`."""
     torch.manual_seed(5)
@@ -54,7 +57,7 @@ def trained_model(
         subsampling=SubsamplingConfig(channels=(2, 3, 4), future=future),
         streaming=(StackConfig(layers=1, layer=layer), slow),
         full=(StackConfig(layers=1, layer=layer),),
-        heads=HeadsConfig(attention=decoder, shared=shared),
+        heads=HeadsConfig(streaming=heads, full=heads, attention=decoder, shared=shared),
         **options,
     )
     config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))

@@ -2,56 +2,48 @@
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 pytest.importorskip("sentencepiece")  # `language` knows tokenizers
 pytest.importorskip("k2")
 
-from dualasr_lib.data.tokenizer import Tokenizer
+from short_cases import (
+    ARPA,
+    LABELS,
+    TOKENIZER,
+    A,
+    C,
+    V,
+    frames,
+    given,
+    heard,
+    merged,
+    transducer_frames,
+)
+
 from dualasr_lib.decoding.greedy import OnlineGreedy
-from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.decoding.transducer.beam import TransducerBeam
+from dualasr_lib.decoding.transducer.greedy import TransducerGreedy
 from dualasr_lib.lattice.graph_search import GraphSearch
 from dualasr_lib.lattice.intersecter import OnlineIntersecter
 from dualasr_lib.lattice.lexicon import LexiconLm
 from dualasr_lib.lattice.lm import text_score
+from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.recognition.language import Language, default_lm, load_language
 from dualasr_lib.recognition.methods import registry
-from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, OnlineMethod
+from dualasr_lib.recognition.methods.method import OfflineMethod, OnlineMethod
 from dualasr_lib.recognition.methods.registry import METHODS, find, listing, names
 
-WEIGHTED = {"hlg", "nbest-lm", "lattice-lm", "attention"}
-LM_METHODS = WEIGHTED - {"attention"}
+LM_METHODS = {"hlg", "nbest-lm", "lattice-lm"}
+WEIGHTED = LM_METHODS | {"attention", "transducer-beam", "fast-beam"}
 ONLINE_METHODS = names(lambda method: method.stream is not None)
 FOLDER = Path(registry.__file__).parent
-TOKENIZER = Tokenizer.train(["あいう"])
-V = TOKENIZER.vocab_size
-A, B, C = (TOKENIZER.tokens.index(token) for token in "あいう")
-
-ARPA = """\\data\\
-ngram 1=5
-ngram 2=2
-
-\\1-grams:
--99\t<s>\t0
--1.0\t</s>
--0.5\tあ\t0
--0.5\tい\t0
--0.5\tう\t0
-
-\\2-grams:
--0.1\tあ う
--2.0\tあ い
-
-\\end\\
-"""
 
 
 @pytest.fixture
@@ -66,46 +58,14 @@ def language(arpa: Path) -> Language:
     return load_language(TOKENIZER, arpa)
 
 
-def detokenise(tokens: Sequence[int]) -> str:
-    return TOKENIZER.decode(list(tokens))
-
-
 def offline_method(method: str, options: Sequence[str], language: Language) -> OfflineMethod:
-    return find(method).offline(options, Ingredients(language, detokenise, V))
+    return find(method).offline(options, given(language))
 
 
 def online_method(
     method: str, options: Sequence[str], vocab_size: int, language: Language, scales: Scales
 ) -> OnlineMethod:
-    return find(method).online(options, Ingredients(language, detokenise, vocab_size), scales)
-
-
-def frames(labels: Sequence[int]) -> Tensor:
-    """(S, V): one label per frame, surely; the last one is い or, a little less likely, う."""
-    log_probs = torch.full((len(labels), V), -30.0)
-    log_probs[range(len(labels)), list(labels)] = 0.0
-    log_probs[-1, C] = -0.5
-    return log_probs
-
-
-LABELS = ((A, A, 0, B), (0, A, 0, A, B))
-
-
-def heard() -> Heard:
-    """Two utterances whose words are あい and ああい by CTC; their reference ends in う."""
-    rows = torch.full((2, 5, V), torch.nan)
-    for row, labels in zip(rows, LABELS):
-        row[: len(labels)] = frames(labels)
-
-    def score(texts: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-        """An attention decoder that likes う."""
-        return [[2.0 * (text[-1:] == (C,)) for text in own] for own in texts]
-
-    return Heard({"ctc": rows}, torch.tensor([4, 5]), {"attention": score}, ("あう", "ああう"))
-
-
-def merged(labels: Sequence[int]) -> tuple[int, ...]:
-    return tuple(label for label, _ in groupby(labels) if label)
+    return find(method).online(options, given(language, vocab_size), scales)
 
 
 BY_CTC = [merged(labels) for labels in LABELS]
@@ -129,7 +89,7 @@ def test_every_method_searches(method: str, language: Language) -> None:
     assert Scales() in made.grid or method not in WEIGHTED
 
 
-@pytest.mark.parametrize("method", sorted(WEIGHTED))
+@pytest.mark.parametrize("method", sorted(WEIGHTED - {"transducer-beam", "fast-beam"}))
 @pytest.mark.parametrize("words", ["う う\n", "い い\nあい あ い\n", "ああ あ あ\n"])
 def test_only_words_of_the_lexicon_are_said(
     method: str, words: str, arpa: Path, tmp_path: Path
@@ -153,7 +113,7 @@ def test_only_words_of_the_lexicon_are_said(
 
 def test_the_registry() -> None:
     """Every method has a file of its own, in which its name stands; --help lists them all."""
-    assert set(ONLINE_METHODS) == {"greedy", "1best", "hlg"}
+    assert set(ONLINE_METHODS) == {"greedy", "1best", "hlg", "transducer-greedy", "transducer-beam"}
     assert set(names(lambda method: method.lm == "required")) == LM_METHODS
     assert set(names(lambda method: bool(method.grid))) == WEIGHTED
     assert registry.DEFAULT in METHODS
@@ -169,7 +129,10 @@ def test_the_registry() -> None:
         assert name == method.name
         assert set(method.grid) <= {"lm", *method.heads}
         assert ("lm" in method.grid) == (method.lm != "none")
-        assert "ctc" in method.heads
+        assert method.heads and set(method.heads) <= HEADS.keys()
+        assert (method.heads[0] == "transducer") == (
+            name.startswith("transducer") or name == "fast-beam"
+        )
     assert [line.split()[0] for line in listing().splitlines()] == list(METHODS)
 
 
@@ -216,10 +179,13 @@ def test_attention_with_a_language_model_weighs_both(language: Language) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_branch_without_ctc_is_refused(method: str, language: Language) -> None:
-    """By each search that reads CTC, whole utterances and streams alike."""
+def test_a_branch_without_its_head_is_refused(method: str, language: Language) -> None:
+    """By each search, whole utterances and streams alike."""
+    head = find(method).heads[0]
     search = offline_method(method, [], language).search(Scales())
-    with pytest.raises(ValueError, match="reads the ctc head of a branch, but this branch has att"):
+    with pytest.raises(
+        ValueError, match=f"reads the {head} head of a branch, but this branch has att"
+    ):
         search(heard()._replace(frames={"attention": torch.zeros(2, 5, 3)}))
     if method in ONLINE_METHODS:
         online = online_method(method, [], V, language, Scales()).search
@@ -269,6 +235,9 @@ def test_options_reach_the_search_and_the_report(language: Language) -> None:
         ("1best", ["engine=k2"], OnlineIntersecter),
         ("1best", ["engine=k2", "output_beam=4"], OnlineIntersecter),
         ("hlg", ["beam=5"], GraphSearch),
+        ("transducer-greedy", ["temperature=2"], TransducerGreedy),
+        ("transducer-beam", ["beam=3"], TransducerBeam),
+        ("transducer-beam", ["recombine=text", "beam=7"], TransducerBeam),
     ],
 )
 def test_online_methods(
@@ -281,8 +250,9 @@ def test_online_methods(
     expected = [path.tokens for path in offline(heard()).paths]
     for labels, tokens in zip(LABELS, expected):
         state = made.search.open()
-        for rows in frames(labels).split(2):
-            state = made.search.step([{"ctc": rows}], [state])[0].state
+        for rows, others in zip(frames(labels).split(2), transducer_frames(labels).split(2)):
+            said = {"ctc": rows, "transducer": others}
+            state = made.search.step([said], [state])[0].state
         assert made.search.finish(state).tokens == tokens
     for option in options:
         name, value = option.split("=")

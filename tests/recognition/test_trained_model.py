@@ -297,3 +297,59 @@ def test_attention_scores_do_not_depend_on_company() -> None:
             for text, score in zip(texts, row):
                 assert score < 0
                 assert alone.score["attention"]([[text]])[0][0] == pytest.approx(score, abs=1e-3)
+
+
+TRANSDUCER = ("transducer-greedy", "transducer-beam")
+
+
+@pytest.mark.parametrize("method", TRANSDUCER)
+def test_a_transducer_alone_is_heard_by_both_branches(method: str) -> None:
+    """Streams equal whole utterances of the streaming branch; a second pass equals whole ones of
+    the full branch on the same states; greedy texts are those of validation.
+    """
+    model = trained_model(heads=("transducer",))
+    chunk = ChunkSpec.from_ms(320, 640)
+    with torch.no_grad():
+        for branch in BRANCHES:  # frames that differ more than random weights make them
+            joiner = model.model.head("transducer", branch).transducer.joiner
+            joiner.encoder.weight.mul_(20.0)
+            joiner.output.bias[0] += 1.0
+
+    def given(branch: Branch) -> Ingredients:
+        return Ingredients(
+            Language(),
+            model.detokenise,
+            model.tokenizer.vocab_size,
+            tables=lambda head: model.tables(head, branch),
+        )
+
+    searches = {b: find(method).offline([], given(b)).search(Scales()) for b in BRANCHES}
+    features = Fbank(model.config.features)
+    examples = [Example(x.id, "", 0.0, features(x.audio()), ()) for x in _recordings()]
+    whole = {b: searches[b](model.hear(collate(examples), b, chunk)) for b in BRANCHES}
+    encoded = model.model.encode(
+        collate(examples).features, collate(examples).feature_lens, chunk, BRANCHES
+    )
+    for branch in BRANCHES:
+        texts = model.model.head("transducer", branch).texts(encoded[branch])
+        found = [path.tokens for path in whole[branch].paths]
+        assert found == texts or method != "transducer-greedy"
+        assert len(set(found)) > 3
+    online = find(method).online([], given("streaming"), Scales()).search
+    run = decode_streams(
+        _recordings(), model.streaming(chunk), online, model.detokenise,
+        StreamingConfig(num_streams=3), model.second_pass(searches["full"]),
+    )  # fmt: skip
+    by_id = {hypothesis.id: hypothesis for hypothesis in run.hypotheses}
+    for i, example in enumerate(examples):
+        found = by_id[example.id]
+        assert found.first_pass_text == model.detokenise(whole["streaming"].paths[i].tokens)
+        assert found.path.tokens == whole["full"].paths[i].tokens
+
+
+def test_weights_of_heads_that_are_missing() -> None:
+    model = trained_model()
+    with pytest.raises(ValueError, match=r"needs a full branch with a head transducer, but .*ctc"):
+        model.tables("transducer", "full")
+    with pytest.raises(ValueError, match="a head ctc gives searches its frames only"):
+        model.tables("ctc", "streaming")

@@ -136,7 +136,8 @@ def draw(splits: Sequence[Split], path: Path) -> None:
         for group in ([s for s in own if s.name == "valid"], [s for s in own if s.name != "valid"]):
             if group:
                 name = "+".join(split.name for split in group)
-                tokens = Tokens(*([v for s in group for v in s.tokens[i]] for i in range(3)))
+                columns = [[v for s in group for v in s.tokens[i]] for i in range(3)]
+                tokens = Tokens._make(columns)
                 _curve(left, name, tokens.posteriors, tokens.correct)
                 _curve(right, name, tokens.confidences, tokens.correct)
         left.set_title(f"{folder}: posterior")

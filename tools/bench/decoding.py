@@ -16,7 +16,8 @@ from torch import Tensor
 from bench.joint import build_joint
 from bench.posteriors import log_probs, write_bigram
 from bench.report import Row
-from bench.timing import measure, median
+from bench.timing import median
+from bench.turns import in_turns
 from bench.workloads import Setting, features_of
 from dualasr_lib.decoding.confidence import ConfidentSearch
 from dualasr_lib.decoding.contract import OnlineSearch
@@ -44,7 +45,6 @@ from dualasr_lib.recognition.methods.lists import propose_nbest
 __all__ = ["hour_rows", "lattice_rows", "online_rows", "random_lm", "second_pass_rows"]
 
 _CHUNK = 8  # encoder frames of 320 ms
-_CPU = torch.device("cpu")
 _WHOLE = GraphConfig()
 _KNOWN = Calibration(slope=0.7, offset=-0.5, mean=0.99, floor=0.94)
 
@@ -69,7 +69,7 @@ def lattice_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
     if flashlight is not None:
         works["flashlight-text, lexicon-free, beam 8 of top 10"] = flashlight
     limits = {"lattice": 12.0, "1best": 12.0} if vocab_size >= 3000 else {}
-    for name, milliseconds in _in_turns(works, rounds).items():
+    for name, milliseconds in in_turns(works, rounds).items():
         yield Row(f"V={vocab_size}, 10 s", name, milliseconds, "ms", at_most=limits.get(name))
     yield from _arc_rows(frames, vocab_size)
 
@@ -139,7 +139,7 @@ def online_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
         ),
     }
     case = f"V={vocab_size}, 10 s"
-    found = _in_turns(works, rounds)
+    found = in_turns(works, rounds)
     for name, milliseconds in found.items():
         yield Row(case, name, milliseconds, "ms")
     for name in ("1best", "hlg"):
@@ -215,7 +215,7 @@ def second_pass_rows(setting: Setting, rounds: int) -> Iterator[Row]:
         f"attention, {len(texts)} texts": lambda: heard.score([[text.tokens for text in texts]]),
         "second pass in all": lambda: heard.second_pass(quick),
     }
-    found = _in_turns(works, rounds)
+    found = in_turns(works, rounds)
     limits = {"second pass in all": 150.0}
     case = f"{setting.config.stem}, {setting.seconds:g} s"
     for name, milliseconds in found.items():
@@ -253,14 +253,3 @@ class _Heard:
         heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
         search = rescored(propose_nbest(config, heads=("attention",)), Scales(attention=1.0))
         return search(heard)
-
-
-def _in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of CPU time of each, after one run that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(1000 * measure(work, _CPU).cpu)
-    return {name: median(values) for name, values in times.items()}

@@ -134,6 +134,10 @@ class Head(nn.Module):
         del h
         return None
 
+    def tables(self) -> Mapping[str, Tensor] | None:
+        """Weights that searches need beside `frames`, by name; None: they need none."""
+        return None
+
     def texts(self, states: Encoded) -> list[tuple[int, ...]]:
         """The best text of each utterance that is quickly found, for validation."""
         raise NotImplementedError

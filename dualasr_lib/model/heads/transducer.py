@@ -139,6 +139,18 @@ class TransducerHead(Head):
         return self.transducer.joiner.encoder(h)
 
     @torch.no_grad()
+    def tables(self) -> dict[str, Tensor]:
+        """The prediction network as tables (K, V, P), and the joiner's layers."""
+        joiner = self.transducer.joiner
+        return {
+            "contexts": self.transducer.prediction.fold(),
+            "prediction": joiner.prediction.weight.detach(),
+            "prediction_bias": joiner.prediction.bias.detach(),
+            "output": joiner.output.weight.detach(),
+            "output_bias": joiner.output.bias.detach(),
+        }
+
+    @torch.no_grad()
     def texts(self, states: Encoded) -> list[tuple[int, ...]]:
         """The best outcome of each frame, so one token per frame at most."""
         joiner, network = self.transducer.joiner, self.transducer.prediction

@@ -13,6 +13,8 @@ from dualasr_lib.core.config import from_dict, override, to_dict
 from dualasr_lib.metrics.units import CHARACTER, Unit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dualasr_lib.decoding.contract import OnlineSearch
     from dualasr_lib.decoding.offline import Detokenise, OfflineSearch
     from dualasr_lib.decoding.rescoring import Propose, Scales
@@ -39,6 +41,10 @@ class NoOptions:
     """Options of a method that has none."""
 
 
+def _no_tables(head: str) -> "Mapping[str, Tensor]":
+    raise ValueError(f"this search needs the weights of the {head} head, but has no model")
+
+
 class Ingredients(NamedTuple):
     """What a builder may use beside its options."""
 
@@ -47,6 +53,8 @@ class Ingredients(NamedTuple):
     vocab_size: int
     unit: Unit = CHARACTER
     """What errors are counted in."""
+    tables: "Callable[[str], Mapping[str, Tensor]]" = _no_tables
+    """Head of the branch -> the weights that searches need of it (`model.heads.contract`)."""
 
 
 class Searcher(NamedTuple):
@@ -118,7 +126,7 @@ class SearchMethod:
     summary: str
     """A few words, for --help."""
     heads: tuple[str, ...] = ("ctc",)
-    """Heads that a branch must have for it."""
+    """Heads that a branch must have for it; the first one is what it searches."""
     lm: Literal["none", "optional", "required"] = "none"
     """Whether it takes a language model."""
     lm_order: Literal["lowest", "highest"] = "highest"

@@ -17,6 +17,9 @@ _FILES = (
     "nbest_lm",
     "lattice_lm",
     "attention",
+    "transducer_greedy",
+    "transducer_beam",
+    "fast_beam",
 )
 
 

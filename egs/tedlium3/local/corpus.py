@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualasr_lib.data.tokenizer import PieceType
+from dualasr_lib.data.pieces import PieceType
 from dualasr_lib.programs.prepare import main
 from dualasr_lib.recipe.by_lhotse import Named, by_lhotse
 from dualasr_lib.recipe.corpus import Corpus, Item, Split

@@ -1,0 +1,101 @@
+"""What only searches of a transducer do: weights of the head, lists of their own, no lexicon."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("sentencepiece")  # `language` knows tokenizers
+pytest.importorskip("k2")
+
+from short_cases import ARPA, TOKENIZER, V, detokenise, given, heard
+
+from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.lattice.lm import text_score
+from dualasr_lib.recognition.language import Language, load_language
+from dualasr_lib.recognition.methods.method import Ingredients
+from dualasr_lib.recognition.methods.registry import METHODS, find
+
+BEAMS = ("transducer-beam", "fast-beam")
+
+
+@pytest.fixture
+def arpa(tmp_path: Path) -> Path:
+    path = tmp_path / "lm.arpa"
+    path.write_text(ARPA, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def language(arpa: Path) -> Language:
+    return load_language(TOKENIZER, arpa)
+
+
+@pytest.mark.parametrize("method", BEAMS)
+def test_the_beam_of_a_transducer_takes_no_lexicon(method: str, arpa: Path, tmp_path: Path) -> None:
+    (tmp_path / "lexicon.txt").write_text("う う\n", encoding="utf-8")
+    words = given(load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt"))
+    with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
+        find(method).offline([], words)
+    if find(method).stream is not None:
+        with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
+            find(method).online([], words, Scales())
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "transducer" in find(name).heads])
+def test_frames_that_are_not_finite_are_refused(method: str) -> None:
+    """Those behind an utterance's end are not read."""
+    search = find(method).offline([], given(Language())).search(Scales())
+    assert len(search(heard()).paths) == 2
+    broken = heard()
+    broken.frames["transducer"][1, 2, 0] = torch.nan
+    with pytest.raises(ValueError, match="must be finite at each frame, but frame 2 has NaN"):
+        search(broken)
+    nothing = heard()._replace(lens=torch.tensor([0, 5]))
+    assert search(nothing).paths[0].tokens == ()
+
+
+@pytest.mark.parametrize("method", BEAMS)
+def test_an_n_gram_of_a_beam_is_tuned(method: str, language: Language) -> None:
+    """What is proposed says at each scale what the search with that scale says."""
+    made = find(method).offline([], given(language))
+    assert made.propose is not None
+    candidates = made.propose(heard()).candidates
+    for scales in made.grid:
+        found = made.search(scales)(heard())
+        assert [item.best(scales) for item in candidates] == list(found.paths)
+        assert [item.ranked(scales) for item in candidates] == list(found.nbest or [(), ()])
+    said = {tuple(item.best(scales).tokens for item in candidates) for scales in made.grid}
+    assert len(said) > 1
+    assert find(method).offline([], given(Language())).propose is None
+
+
+def test_the_beam_of_a_transducer_lists_texts(language: Language) -> None:
+    """With scores that add up to the rank, and with those of an n-gram if it has one."""
+    for known, scales in ((Language(), Scales()), (language, Scales(lm=1.0))):
+        found = (
+            find("transducer-beam")
+            .offline(["recombine=text"], given(known))
+            .search(scales)(heard())
+        )
+        assert all(len(texts) > 1 for texts in found.nbest)
+        for path, texts in zip(found.paths, found.nbest):
+            totals = [scales.total(text) for text in texts]
+            assert totals == sorted(totals, reverse=True)
+            assert texts[0].tokens == path.tokens
+            assert totals[0] == pytest.approx(path.score)
+            for text in texts:
+                assert text.scores.keys() == {"transducer", *(["lm"] if known.lm else [])}
+                if known.lm is not None:
+                    assert text.scores["lm"] == pytest.approx(text_score(known.lm, text.tokens))
+
+
+def test_weights_of_a_head_are_asked_for_by_its_name(language: Language) -> None:
+    """Without a model there are none; what needs none builds all the same."""
+    bare = Ingredients(language, detokenise, V)
+    for method in METHODS:
+        if find(method).heads[0] == "transducer":
+            with pytest.raises(ValueError, match="needs the weights of the transducer head, but h"):
+                find(method).offline([], bare)
+        else:
+            find(method).offline([], bare)
