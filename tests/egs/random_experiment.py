@@ -1,6 +1,8 @@
 """A checkpoint with random weights that say many different things of noise."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from dualasr_lib.core.config import to_dict
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.decoding.recogs import Recognised, read_recogs
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.heads.ctc import CtcHead
 from dualasr_lib.model.heads.registry import HeadsConfig
@@ -26,7 +29,7 @@ from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.training.fit_config import FitConfig
 
-__all__ = ["experiment"]
+__all__ = ["experiment", "recogs_of", "summary_of"]
 
 
 def experiment(data: Path, folder: Path, heads: tuple[str, ...]) -> Path:
@@ -87,3 +90,12 @@ def _spread_layer(layer: torch.nn.Linear, frames: Tensor) -> None:
     layer.weight.mul_(4.0 / (frames - frames.mean(dim=0)).norm(dim=1).mean())
     layer.weight.mul_(frames.shape[1] ** 0.5)
     layer.bias.copy_(-(layer.weight @ frames.mean(dim=0)))
+
+
+def summary_of(folder: Path, split: str = "eval1") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"summary-{split}.json").read_text("utf-8"))
+    return found
+
+
+def recogs_of(folder: Path) -> list[Recognised]:
+    return read_recogs(folder / "recogs-eval1.txt")

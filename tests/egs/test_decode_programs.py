@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,11 +22,10 @@ pytest.importorskip("k2")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
-from random_experiment import experiment
+from random_experiment import experiment, recogs_of, summary_of
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.decoding.confidence_files import read_confidence
-from dualasr_lib.decoding.recogs import Recognised, read_recogs
 from dualasr_lib.programs import bundle
 from dualasr_lib.recognition.methods.registry import METHODS
 from egs.csj import decode, streaming_decode
@@ -61,12 +59,6 @@ def exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return experiment(data, tmp_path_factory.mktemp("random") / "exp", ("ctc", "attention"))
 
 
-@pytest.fixture(scope="module")
-def transducer_exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another one, whose branches have a transducer and nothing else."""
-    return experiment(data, tmp_path_factory.mktemp("random") / "exp", ("transducer",))
-
-
 @pytest.fixture
 def program(data: Path, exp: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     """Runs a program on split eval1 of the tiny data."""
@@ -75,24 +67,14 @@ def program(data: Path, exp: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
         module: ModuleType,
         *options: object,
         split: str = "eval1",
-        folder: Path = exp,
         model: Sequence[object] = (),
     ) -> None:
-        arguments = [*(model or ("--exp-dir", folder)), "--data-dir", data, "--split", split]
+        arguments = [*(model or ("--exp-dir", exp)), "--data-dir", data, "--split", split]
         words = [*arguments, "--device", "cpu", *options]
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
         run_program(module.main)
 
     return run
-
-
-def summary_of(folder: Path, split: str = "eval1") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"summary-{split}.json").read_text("utf-8"))
-    return found
-
-
-def recogs_of(folder: Path) -> list[Recognised]:
-    return read_recogs(folder / "recogs-eval1.txt")
 
 
 def results(exp: Path, branch: str, method: str, more: str = "") -> Path:
@@ -143,14 +125,14 @@ def test_a_bundle_gives_the_same_texts(
     program: Program, data: Path, exp: Path, branch: str, tmp_path: Path
 ) -> None:
     """By every method, with the scales and n-grams in the file: there is no tuning."""
-    for method in METHODS:
+    for method in PLAIN:
         if not (results(exp, branch, method) / "summary-eval1.json").is_file():
             program(decode, "--branch", branch, "--method", method, *beam(method))
     path, lms = tmp_path / "x.dualasr", sorted((data / "lang").glob("G_*gram.arpa"))
     arguments = [exp, "--data-dir", data, "--out", path, "--lm", *lms]
     bundle.main(list(map(str, arguments)))
     model = ("--bundle", path, "--out-dir", tmp_path / "out")
-    for method in METHODS:
+    for method in PLAIN:
         program(decode, "--branch", branch, "--method", method, *beam(method), model=model)
         folder = results(exp, branch, method)
         same = results(tmp_path / "out", branch, method)
@@ -314,42 +296,6 @@ def test_two_passes_give_the_texts_of_the_full_branch(program: Program, exp: Pat
     assert summary["params"]["second_pass"]["scales"] == {"attention": 0.6}
     assert summary["params"]["second_pass"]["text_beam"] == 8.0
     assert summary["latency"]["second_pass_ms"]["p50"] > 0
-
-
-@pytest.mark.parametrize("method", TRANSDUCER)
-def test_transducers_search_both_branches_and_streams(
-    program: Program, data: Path, transducer_exp: Path, method: str
-) -> None:
-    """Chunk by chunk they say what they say of whole utterances."""
-    run = partial(program, folder=transducer_exp)
-    run(decode, "--branch", "streaming", "full", "--method", method)
-    found = [results(transducer_exp, branch, method) for branch in ("streaming", "full")]
-    for folder in found:
-        summary = summary_of(folder)
-        assert summary["num_utterances"] == 24
-        assert len({tuple(item.hyp) for item in recogs_of(folder)}) > 20
-    assert recogs_of(found[0]) != recogs_of(found[1])
-    if METHODS[method].lists_texts:
-        run(decode, "--branch", "full", "--method", method, "--write-nbest")
-        lists = json.loads((found[1] / "nbest-eval1.json").read_text(encoding="utf-8"))
-        recogs = {item.id: "".join(item.hyp) for item in recogs_of(found[1])}
-        assert {name: texts[0]["text"] for name, texts in lists.items()} == recogs
-        for texts in lists.values():
-            assert all(text["total"] == pytest.approx(text["transducer"]) for text in texts)
-    if METHODS[method].lm == "optional":
-        arpa = min((data / "lang").glob("G_*gram.arpa"))
-        lm = ("--lm", arpa, "--scales", "lm=0.7", "--beam", "beam=2")
-        run(decode, "--branch", "full", "--method", method, *lm)
-        (folder,) = (transducer_exp / "decode").glob(f"full-{method}-lm-*")
-        assert summary_of(folder)["params"]["scales"] == {"lm": 0.7}
-        assert recogs_of(folder) != recogs_of(found[1])
-    if METHODS[method].stream is None:
-        return
-    run(streaming_decode, "--method", method, "--num-streams", 5)
-    online = transducer_exp / "decode" / f"streaming-online-{method}-streams5"
-    same = [a == b for a, b in zip(recogs_of(found[0]), recogs_of(online))]
-    assert sum(same) >= 12  # stored features are compressed, those of streams are not
-    assert summary_of(online)["cer"] == pytest.approx(summary_of(found[0])["cer"], rel=0.05)
 
 
 FULL = ("--branch", "full")

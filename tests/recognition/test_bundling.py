@@ -68,7 +68,7 @@ def nothing_to_tune_on(trained: TrainedModel, data_dir: Path | None) -> Valid:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return write_home(tmp_path, trained_model())
+    return write_home(tmp_path, trained_model(heads=("ctc", "attention", "transducer")))
 
 
 def job(home: Home, **options: Any) -> BundleJob:

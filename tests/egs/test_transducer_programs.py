@@ -1,0 +1,80 @@
+"""Every search of a transducer through decode.py and streaming_decode.py: the model's branches have a
+transducer and nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("lhotse")
+pytest.importorskip("_kaldifeat")
+pytest.importorskip("k2")
+pytest.importorskip("kaldingram")
+pytest.importorskip("sentencepiece")
+
+from random_experiment import experiment, recogs_of, summary_of
+
+from dualasr_lib.core.program import run_program
+from dualasr_lib.recognition.methods.registry import METHODS
+from egs.csj import decode, streaming_decode
+
+TRANSDUCER = [name for name, method in METHODS.items() if "transducer" in method.heads]
+Program = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of random weights."""
+    return experiment(data, tmp_path_factory.mktemp("random") / "exp", ("transducer",))
+
+
+@pytest.fixture
+def run(data: Path, exp: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Runs a program on split eval1 of the tiny data."""
+
+    def call(module: ModuleType, *options: object) -> None:
+        arguments = ["--exp-dir", exp, "--data-dir", data, "--split", "eval1"]
+        words = [*arguments, "--device", "cpu", *options]
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
+        run_program(module.main)
+
+    return call
+
+
+@pytest.mark.parametrize("method", TRANSDUCER)
+def test_transducers_search_both_branches_and_streams(
+    run: Program, data: Path, exp: Path, method: str
+) -> None:
+    """Chunk by chunk they say what they say of whole utterances."""
+    run(decode, "--branch", "streaming", "full", "--method", method)
+    found = [exp / "decode" / f"{branch}-{method}" for branch in ("streaming", "full")]
+    for folder in found:
+        summary = summary_of(folder)
+        assert summary["num_utterances"] == 24
+        assert len({tuple(item.hyp) for item in recogs_of(folder)}) > 20
+    assert recogs_of(found[0]) != recogs_of(found[1])
+    if METHODS[method].lists_texts:
+        run(decode, "--branch", "full", "--method", method, "--write-nbest")
+        lists = json.loads((found[1] / "nbest-eval1.json").read_text(encoding="utf-8"))
+        recogs = {item.id: "".join(item.hyp) for item in recogs_of(found[1])}
+        assert {name: texts[0]["text"] for name, texts in lists.items()} == recogs
+        for texts in lists.values():
+            assert all(text["total"] == pytest.approx(text["transducer"]) for text in texts)
+    if METHODS[method].lm == "optional":
+        arpa = min((data / "lang").glob("G_*gram.arpa"))
+        lm = ("--lm", arpa, "--scales", "lm=0.7", "--beam", "beam=2")
+        run(decode, "--branch", "full", "--method", method, *lm)
+        (folder,) = (exp / "decode").glob(f"full-{method}-lm-*")
+        assert summary_of(folder)["params"]["scales"] == {"lm": 0.7}
+        assert recogs_of(folder) != recogs_of(found[1])
+    if METHODS[method].stream is None:
+        return
+    run(streaming_decode, "--method", method, "--num-streams", 5)
+    online = exp / "decode" / f"streaming-online-{method}-streams5"
+    same = [a == b for a, b in zip(recogs_of(found[0]), recogs_of(online))]
+    assert sum(same) >= 12  # stored features are compressed, those of streams are not
+    assert summary_of(online)["cer"] == pytest.approx(summary_of(found[0])["cer"], rel=0.05)
