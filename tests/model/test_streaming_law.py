@@ -59,9 +59,10 @@ def heard_by_front_end(frames: int, lookahead: int) -> torch.Tensor:
 def heard_by_stack(config: StackConfig, frames: int, chunk: ChunkSpec) -> torch.Tensor:
     """(T, T): the modules of its layers, one after the other, at the rate of the stack."""
     factor = config.downsampling
-    local, size = chunk.downsampled(factor), frames // factor
-    sees = attended(size, local.frames, local.left or 0)
-    hears = convolved(size, local.frames, config.layer.kernel)
+    assert chunk.left is not None
+    size, own = frames // factor, chunk.frames // factor  # of the chunk, in frames of the stack
+    sees = attended(size, own, chunk.left // factor)
+    hears = convolved(size, own, config.layer.kernel)
     heard = torch.eye(size, dtype=torch.bool)
     for _ in range(config.layers):
         for module in (sees, sees, hears, sees, hears):  # non-linear attention comes first
