@@ -58,7 +58,7 @@ def test_streams_and_second_pass_are_measured(
 
 
 def test_a_long_stream_is_cut_into_tenths(run: Callable[..., list[dict[str, Any]]]) -> None:
-    rows = run("--only", "hour")
+    rows = run("--only", "hour", "transducer-hour")
     transducers = ["transducer-greedy"] * 4 + ["transducer-beam"] * 4
     assert [r["what"].split(",")[0] for r in rows] == ["1best"] * 3 + ["hlg"] * 3 + transducers
     for first in (0, 3, 6, 10):
