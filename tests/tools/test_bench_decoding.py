@@ -58,10 +58,27 @@ def test_streams_and_second_pass_are_measured(
 
 
 def test_a_long_stream_is_cut_into_tenths(run: Callable[..., list[dict[str, Any]]]) -> None:
-    rows = run("--only", "hour")
-    assert [row["what"].split(",")[0] for row in rows] == ["1best"] * 3 + ["hlg"] * 3
-    for start, end, ratio in (rows[:3], rows[3:]):
+    rows = run("--only", "hour", "transducer-hour")
+    transducers = ["transducer-greedy"] * 4 + ["transducer-beam"] * 4
+    assert [r["what"].split(",")[0] for r in rows] == ["1best"] * 3 + ["hlg"] * 3 + transducers
+    for first in (0, 3, 6, 10):
+        start, end, ratio = rows[first : first + 3]
         assert ratio["value"] == pytest.approx(end["value"] / start["value"])
+    assert rows[9]["value"] == 0 < rows[13]["value"] < 20
+
+
+def test_transducers_are_searched_by_all(run: Callable[..., list[dict[str, Any]]]) -> None:
+    """Ours and k2's say what the frames are made of; targets are for large vocabularies."""
+    rows = {row["what"]: row["value"] for row in run("--only", "transducer")}
+    for name in (
+        "transducer-greedy",
+        "transducer-beam, beam=4",
+        "k2, beam 4, states 32, contexts 4",
+    ):
+        assert rows[f"{name}, N=10"] > 0 < rows[f"{name}, N=1"]
+        assert rows[f"{name}, utterances of 10 without any error"] >= 8
+    assert rows["transducer-beam, beam=4, in chunks, N=1"] > 0
+    assert 1.0 < rows["sureness: hypotheses per frame, of 4"] <= 4.0
 
 
 def test_refusals(run: Callable[..., list[dict[str, Any]]]) -> None:

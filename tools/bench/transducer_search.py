@@ -59,7 +59,7 @@ def _heard(vocab_size: int, num_frames: int = 250, tokens: int = 50, seed: int =
         when = torch.randperm(num_frames, generator=generator)[:tokens]
         said[when] = torch.randint(1, vocab_size, (tokens,), generator=generator)
         rival = torch.randint(1, vocab_size, (num_frames,), generator=generator)
-        share = 0.9 * torch.rand(num_frames, 1, generator=generator) * (said > 0)[:, None]
+        share = 0.6 * torch.rand(num_frames, 1, generator=generator) * (said > 0)[:, None]
         frames.append(output[said] + share * output[rival])
         texts.append(tuple(said[said > 0].tolist()))
     return _Heard(tables, frames, texts)

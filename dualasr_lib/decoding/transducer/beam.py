@@ -88,7 +88,8 @@ class TransducerBeam:
         for frame in range(padded.shape[1]):
             active = (lens > frame).nonzero()[:, 0]
             own = _taken(beams, active)
-            moves = move_on(padded[active, frame], own, self._joiner, self._config, self._lm)
+            rows = padded[:, frame] if own is beams else padded[active, frame]
+            moves = move_on(rows, own, self._joiner, self._config, self._lm)
             beams = _put(beams, active, moves.beams)
             for stream, grown in zip(active.tolist(), _grown(moves)):
                 now = states[stream].num_frames + frame

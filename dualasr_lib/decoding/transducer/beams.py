@@ -10,6 +10,7 @@ P tokens tried after a hypothesis, Y tokens of a frame at most, D channels of th
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ class Beams(NamedTuple):
 
     def at(self, place: Tensor) -> "Beams":
         """The hypotheses at place (N, C)."""
-        wide = place[:, :, None].expand(-1, -1, self.context.shape[2])
+        wide = place.unsqueeze(2).expand(-1, -1, self.context.shape[2])
         return Beams(
             score=self.score.gather(1, place),
             lm_score=self.lm_score.gather(1, place),
@@ -74,7 +75,7 @@ class Moves(NamedTuple):
 
     def at(self, place: Tensor) -> "Moves":
         """Those at place (N, C)."""
-        wide = place[:, :, None].expand(-1, -1, self.said.shape[2])
+        wide = place.unsqueeze(2).expand(-1, -1, self.said.shape[2])
         return Moves(self.beams.at(place), self.parent.gather(1, place), self.said.gather(1, wide))
 
     def scored(self, score: Tensor) -> "Moves":
@@ -133,60 +134,79 @@ def _spoken(
     count: int,
 ) -> tuple[Moves, Moves]:
     """All hypotheses after a blank (N, H), and the best 2 H after a token more."""
-    score = here.beams.score
-    stream, which = score.isfinite().nonzero(as_tuple=True)
-    contexts = here.beams.context[stream, which]
-    logits, norm = joiner.outcomes(frames[stream], joiner.texts(contexts))
-    own = score[stream, which]
-    blank = torch.full_like(score, -torch.inf)
-    blank[stream, which] = own + (logits[:, BLANK] - norm).double()
+    old = here.beams
+    streams, width = old.score.shape
+    live = old.score.flatten().isfinite().nonzero().squeeze(1)
+    logits, norm = joiner.outcomes(
+        frames[live // width], joiner.texts(old.context.flatten(0, 1)[live])
+    )
+    blank = _everywhere(logits[:, BLANK] - norm, live, streams * width, -torch.inf)
     logits[:, BLANK] = -torch.inf
     tried = min(2 * config.beam, joiner.vocab_size - 1)
     best, token = logits.topk(tried, dim=1)
-    scores = own[:, None] + (best - norm[:, None]).double()  # (M, P)
-    lm_score = here.beams.lm_score[stream, which, None].expand_as(scores)
-    state = here.beams.lm[stream, which, None].expand_as(token)
+    gain = _everywhere(best - norm.unsqueeze(1), live, streams * width, -torch.inf)
+    token = _everywhere(token, live, streams * width, BLANK)
+    # (N H, P) -> (N, H P) -> the best
+    score = old.score.view(-1, 1) + gain.double()
+    state = old.lm.view(-1, 1).expand_as(token)
+    lm_score = old.lm_score.view(-1, 1).expand_as(score)
     if lm is not None:
-        state, more = (x.view(scores.shape) for x in lm.advance(state.flatten(), token.flatten()))
-        scores, lm_score = scores + lm.scale * more, lm_score + more
-    # (M, P) -> (N, H P) -> the best
-    wide = score.new_full((*score.shape, tried), -torch.inf)
-    wide[stream, which] = scores
-    row = torch.zeros(score.shape, dtype=torch.int64)
-    row[stream, which] = torch.arange(len(own))
-    found, place = wide.flatten(1).topk(min(2 * config.beam, wide[0].numel()), dim=1)
-    parent, choice = place // tried, place % tried
-    row = row.gather(1, parent)
-    new = token[row, choice]
-    old = here.at(parent)
-    said = old.said.clone()
-    said[:, :, count] = new
+        state, more = (x.view_as(token) for x in lm.advance(state.flatten(), token.flatten()))
+        score, lm_score = score + lm.scale * more, lm_score + more
+    score = score.view(streams, -1)
+    found, place = score.topk(min(2 * config.beam, score.shape[1]), dim=1)
+    new = token.view(streams, -1).gather(1, place)
+    moved = here.at(torch.div(place, tried, rounding_mode="floor"))
+    said = moved.said.clone()
+    said.select(2, count).copy_(new)
     beams = Beams(
         score=found,
-        lm_score=lm_score[row, choice],
-        lm=state[row, choice],
-        context=torch.cat([old.beams.context[:, :, 1:], new[:, :, None]], dim=2),
-        text=old.beams.text * _BASE + new + 1,
+        lm_score=lm_score.reshape(streams, -1).gather(1, place),
+        lm=state.reshape(streams, -1).gather(1, place),
+        context=torch.cat([moved.beams.context[:, :, 1:], new.unsqueeze(2)], dim=2),
+        text=moved.beams.text * _BASE + new + 1,
     )
-    return here.scored(blank), Moves(beams, old.parent, said)
+    stays = here.scored(old.score + blank.double().view_as(old.score))
+    return stays, Moves(beams, moved.parent, said)
+
+
+def _everywhere(x: Tensor, live: Tensor, size: int, fill: float) -> Tensor:
+    """Values (M, ...) of the live ones of `size` places, with `fill` at the others."""
+    if len(live) == size:
+        return x
+    return x.new_full((size, *x.shape[1:]), fill).index_copy_(0, live, x)
 
 
 def _recombined(moves: Moves, by_context: bool) -> Moves:
     """Equal texts added up into the likeliest of them; of texts that go on alike the best one."""
-    order = moves.beams.score.sort(dim=1, descending=True, stable=True).indices
-    moves = moves.at(order)
     beams = moves.beams
-    earlier = torch.ones(order.shape[1], order.shape[1], dtype=torch.bool).tril(-1)
-    same = beams.text[:, :, None] == beams.text[:, None, :]
-    total = beams.score[:, None, :].masked_fill(~same, -torch.inf).logsumexp(dim=2)
-    total = total.masked_fill((same & earlier).any(dim=2), -torch.inf)
+    earlier = _earlier(beams.score.shape[1])
+    same = _alike(beams.text)
+    total = beams.score.unsqueeze(1).masked_fill(~same, -torch.inf).logsumexp(dim=2)
+    total = total.masked_fill((same & _better(beams.score, earlier)).any(dim=2), -torch.inf)
     if by_context:
-        alike = (beams.context[:, :, None] == beams.context[:, None]).all(dim=3)
-        alike &= beams.lm[:, :, None] == beams.lm[:, None, :]
-        mine, other = total[:, :, None], total[:, None, :]
-        better = (other > mine) | ((other == mine) & earlier)
-        total = total.masked_fill((alike & better).any(dim=2), -torch.inf)
+        alike = _alike(beams.lm)
+        for token in beams.context.unbind(dim=2):
+            alike &= _alike(token)
+        total = total.masked_fill((alike & _better(total, earlier)).any(dim=2), -torch.inf)
     return moves.scored(total)
+
+
+@cache
+def _earlier(size: int) -> Tensor:
+    """(C, C): candidate stands behind another one. Nobody changes it."""
+    return torch.ones(size, size, dtype=torch.bool).tril(-1)
+
+
+def _alike(x: Tensor) -> Tensor:
+    """(N, C) -> (N, C, C): candidate is as another one is."""
+    return x.unsqueeze(2) == x.unsqueeze(1)
+
+
+def _better(score: Tensor, earlier: Tensor) -> Tensor:
+    """(N, C, C): candidate has a better one, or an earlier one of the same score."""
+    mine, other = score.unsqueeze(2), score.unsqueeze(1)
+    return (other > mine) | ((other == mine) & earlier)
 
 
 def _kept(moves: Moves, config: BeamConfig) -> Moves:

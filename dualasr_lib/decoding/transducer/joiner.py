@@ -79,7 +79,9 @@ class Joiner:
             logits[:, BLANK] -= self._config.blank_penalty
         if self._config.temperature != 1.0:
             logits /= self._config.temperature
-        return Outcomes(logits[:rows], logits.logsumexp(dim=1)[:rows])
+        # (1, V) would be summed otherwise than more rows are, by several threads
+        norm = logits[: max(2, rows)].logsumexp(dim=1)
+        return Outcomes(logits[:rows], norm[:rows])
 
 
 def check_frames(frames: Tensor, dim: int, first_frame: int = 0) -> None:

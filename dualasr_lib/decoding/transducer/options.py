@@ -48,7 +48,7 @@ class BeamConfig(GreedyConfig):
 
     beam: int = 4
     """Hypotheses that are kept at each frame."""
-    score_beam: float = 16.0
+    score_beam: float = 10.0
     """Hypotheses further below the best one are dropped (natural log)."""
     recombine: Literal["context", "text"] = "context"
     """`text`: equal texts are added up. `context`: also, of texts that go on alike (the same last
