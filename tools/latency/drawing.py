@@ -49,8 +49,7 @@ def _cer(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:
         value, low, high = (100 * item for item in full.cer)
         axes.axhspan(low, high, color=_FULL, alpha=0.15, lw=0)
         axes.axhline(value, color=_FULL, label="full branch (end of sentence), 95 %")
-    label = full.label if full is not None else streaming[0].label if streaming else "CER"
-    axes.set_ylabel(f"{label} (%)")
+    axes.set_ylabel("CER (%)")
 
 
 def _delays(axes: Axes, streaming: Sequence[Point], full: Point | None) -> None:
