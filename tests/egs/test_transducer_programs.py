@@ -1,5 +1,5 @@
-"""Every search of a transducer through decode.py and streaming_decode.py: the model's branches have a
-transducer and nothing else.
+"""Every search of a transducer through decode.py and streaming_decode.py: both branches have one, and
+nothing else.
 """
 
 import json

@@ -157,7 +157,9 @@ def points(folder: Path) -> list[Point]:
 def test_table(tmp_path: Path) -> None:
     lines = table(points(tmp_path)).splitlines()
     rows = [[item.strip() for item in line.strip("|").split("|")] for line in lines[:5]]
-    assert rows[0][5:7] == ["eval1", "eval2"]
+    assert (rows[0][3], rows[0][5:7]) == ("CER %", ["eval1", "eval2"])
+    words = table([point._replace(label="WER") for point in points(tmp_path)])
+    assert "| WER % |" in words and "WER: of eval1" in words and "CER" not in words
     assert rows[2][:4] == ["160", "167.5", "87.5", "25.00"]
     assert rows[2][5:] == ["25.00", "25.00", "250", "100/200/300", "0.013", "-", "0.250"]
     assert rows[3][:3] == ["480 *", "487.5", "247.5"]

@@ -131,6 +131,9 @@ def test_the_report_has_the_numbers() -> None:
     assert "2 of 2" in compared
     assert "5 runs from demo.toml training.max_steps=9 on cpu" in text
     assert "eval1 + eval2: 6 utterances, 30 characters" in text
+    assert "- CER in %: mean" in text
+    words = report(Table(replace(RESULTS, unit="word")))
+    assert "- WER in %: mean" in words and "30 words" in words
 
 
 def test_results_come_back_from_json(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class Point(NamedTuple):
     latency: Mapping[str, Any]
     """As `latency_summary`, of all splits together."""
     rtf: float | None
+    label: str = "CER"
+    """Of the errors: CER or WER."""
 
     @property
     def worst_ms(self) -> float | None:
@@ -61,13 +63,14 @@ def pool(
         {summary["split"]: summary[main_unit(summary).rate] for summary in summaries},
         latency,
         compute / seconds if seconds else None,
+        main_unit(summaries[0]).label,
     )
 
 
 def table(points: Sequence[Point]) -> str:
     """Markdown: a line per point, and below what it says."""
     splits = list(points[0].split_cers)
-    header = ("chunk ms", "worst ms", "mean ms", "CER %", "95 %", *splits, *_LATENCY)
+    header = ("chunk ms", "worst ms", "mean ms", f"{points[0].label} %", "95 %", *splits, *_LATENCY)
     text = markdown([header, *(_cells(point) for point in points)])
     return f"{text}\n\n{_notes(points)}"
 
@@ -95,7 +98,7 @@ def _notes(points: Sequence[Point]) -> str:
     streams = points[0].latency["num_streams"]
     notes = [
         "worst, mean: algorithmic latency, chunk + look-ahead and chunk/2 + look-ahead. "
-        f"CER: of {' + '.join(points[0].split_cers)}. "
+        f"{points[0].label}: of {' + '.join(points[0].split_cers)}. "
         "first: first text after speech onset, median.",
         "emission: a correct word is shown for good after it ended, p50/p90/p99, on the clock of "
         "the audio (compute time excluded). revised: characters withdrawn / final characters.",

@@ -4,12 +4,13 @@ from analysis.matrix.results import MatrixResults
 from analysis.matrix.statistics import Comparison, Rate, Table
 from dualasr_lib.core.table import markdown
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
+from dualasr_lib.metrics.units import UNITS
 from dualasr_lib.model.joint import BRANCHES
 
 __all__ = ["report"]
 
 _NOTES = """\
-- CER in %: mean ± standard deviation over seeds; "all" is all evaluation splits together.
+- {rate} in %: mean ± standard deviation over seeds; "all" is all evaluation splits together.
 - Relative CERR: (baseline - cell) / baseline, above 0 the cell is better. 95 % intervals by paired
   bootstrap: for other utterances (these very models), and for other utterances and other seeds
   (runs of one seed are pairs; Student's t over seeds). **Bold**: the second leaves out 0. No
@@ -26,7 +27,8 @@ def report(table: Table) -> str:
     results = table.results
     groups = list(dict.fromkeys(cell.group for cell in results.cells))
     parts = [part for group in groups for part in _group(table, group)]
-    return "\n\n".join([*parts, _NOTES, _sources(results)]) + "\n"
+    notes = _NOTES.format(rate=UNITS[results.unit].label)
+    return "\n\n".join([*parts, notes, _sources(results)]) + "\n"
 
 
 def _group(table: Table, group: str) -> list[str]:
@@ -105,7 +107,7 @@ def _similarities(table: Table, group: str) -> list[tuple[str, ...]]:
 
 def _sources(results: MatrixResults) -> str:
     utterances = sum(len(results.lengths[split]) for split in results.splits)
-    chars = sum(sum(results.lengths[split]) for split in results.splits)
+    units = sum(sum(results.lengths[split]) for split in results.splits)
     by_step: dict[str, set[str]] = {}
     for run in results.runs:
         for step, commit in run.commits.items():
@@ -117,7 +119,7 @@ def _sources(results: MatrixResults) -> str:
     devices = ", ".join(sorted({run.device for run in results.runs}))
     return (
         f"{len(results.runs)} runs from {start} on {devices}, {hours:.1f} h of training. "
-        f"{' + '.join(results.splits)}: {utterances} utterances, {chars} characters; valid: "
+        f"{' + '.join(results.splits)}: {utterances} utterances, {units} {results.unit}s; valid: "
         f"{len(results.lengths['valid'])}, {sum(results.lengths['valid'])}. "
         f"Commits: {commits}. Bootstrap: {bootstrap.num_draws} draws, seed {bootstrap.seed}."
     )

@@ -17,6 +17,7 @@ from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.results import Result, read_result
 from dualasr_lib.decoding.writer import result_files
+from dualasr_lib.metrics.units import UnitName
 from dualasr_lib.model.joint import BRANCHES
 from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.naming import ResultName
@@ -62,10 +63,12 @@ class MatrixResults:
     methods: tuple[str, ...]
     cells: tuple[CellConfig, ...]
     lengths: dict[str, list[int]]
-    """Split -> reference characters of each utterance, in the order of their ids."""
+    """Split -> reference units of each utterance, in the order of their ids."""
     references: dict[str, str]
     """Split -> hash of ids and reference texts."""
     runs: tuple[RunResult, ...]
+    unit: UnitName = "character"
+    """What errors are counted in; files of older versions do not say."""
 
 
 @dataclass
@@ -74,6 +77,7 @@ class _References:
 
     lengths: dict[str, list[int]] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    units: set[UnitName] = field(default_factory=set)
 
     def errors(self, split: str, result: Result) -> list[int]:
         """Errors by utterance; ValueError if others had other utterances."""
@@ -82,6 +86,9 @@ class _References:
         found = hashlib.sha256(text.encode()).hexdigest()[:12]
         if self.hashes.setdefault(split, found) != found:
             raise ValueError(f"{result.path} has other utterances than the results of other runs")
+        self.units.add(result.unit.name)
+        if len(self.units) > 1:
+            raise ValueError(f"{result.path} counts {result.unit.plural}, other runs do not")
         self.lengths[split] = [result.counts[id_].num_ref for id_ in ids]
         return [result.counts[id_].errors for id_ in ids]
 
@@ -112,6 +119,7 @@ def collect(matrix: MatrixConfig, cells: Sequence[Cell], out: Path) -> MatrixRes
         lengths=references.lengths,
         references=references.hashes,
         runs=tuple(found),
+        unit=next(iter(references.units)),
     )
 
 
