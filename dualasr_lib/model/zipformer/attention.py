@@ -80,6 +80,16 @@ def relative_view(by_distance: Tensor, width: int) -> Tensor:
     return by_distance.as_strided((*outer, block, width), strides, offset)
 
 
+def _relative_by_slices(by_distance: Tensor, width: int) -> Tensor:
+    """`relative_view` without strides, for (H, M, B, R) whose B and R are numbers."""
+    heads, _, block, row = by_distance.shape
+    block, row = int(block), int(row)
+    flat = by_distance.reshape(heads, -1, block * row)
+    begin = block - 1
+    shifted = flat[:, :, begin : begin + block * (row - 1)]
+    return shifted.reshape(heads, -1, block, row - 1)[:, :, :, :width]
+
+
 class AttentionWeights(nn.Module):
     """softmax(q.k + p.position) once per layer; there is no 1/sqrt(d), the initial weights are
     small instead.
@@ -157,6 +167,17 @@ class _Weights(torch.autograd.Function):
         beyond = _beyond(flat) if penalise else None
         ctx.save_for_backward(q, k, p, table, weights, beyond)
         return weights
+
+    @staticmethod
+    def plain(
+        q: Tensor, k: Tensor, p: Tensor, table: Tensor, mask: Tensor, penalise: bool
+    ) -> Tensor:
+        heads, _, block, _ = q.shape
+        by_distance = p @ table.transpose(1, 2)[:, None]  # (H, M, B, R)
+        width = by_distance.shape[3] - block + 1
+        scores = q @ k.transpose(2, 3) + _relative_by_slices(by_distance, width)
+        by_block = scores.reshape(heads, -1, mask.shape[1], block, width)
+        return (by_block + mask).softmax(dim=4).reshape(scores.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

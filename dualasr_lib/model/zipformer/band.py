@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.fused import run, tracing, windows_by_slices
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 __all__ = ["MASKED", "Window", "band_mask", "best_window", "merge", "split_keys", "split_queries"]
@@ -121,6 +121,13 @@ class _Windows(torch.autograd.Function):
         ctx.heads, ctx.window, ctx.shape = heads, window, x.shape
         views = _views(x.contiguous(), heads, window, 0, window.width)
         return views.reshape(heads, -1, window.width, x.shape[2] // heads)
+
+    @staticmethod
+    def plain(x: Tensor, heads: int, window: Window) -> Tensor:
+        batch, _, channels = x.shape
+        parts = windows_by_slices(x, window.block, window.width)  # (N, blocks, W, H*D)
+        parts = parts.reshape(batch, -1, window.width, heads, channels // heads)
+        return parts.permute(3, 0, 1, 2, 4).flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dualasr_lib.model.zipformer.activations import SWOOSH_R, swoosh_linear
 from dualasr_lib.model.zipformer.attention import scaled_linear
 from dualasr_lib.model.zipformer.context import Context
-from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.fused import run, windows_by_slices
 from dualasr_lib.model.zipformer.streaming import keep_last
 from dualasr_lib.model.zipformer.training_aids import Aids
 
@@ -76,6 +76,16 @@ class _BlockwiseConv(torch.autograd.Function):
         ctx.save_for_backward(columns, matrix)
         ctx.shape, ctx.bias = x.shape, (bias.shape, bias.dtype)
         return y
+
+    @staticmethod
+    def plain(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+        batch, _, channels = x.shape
+        _, block, width = matrix.shape
+        windows = windows_by_slices(x, int(block), int(width))  # (N, T/B, W, C)
+        columns = windows.permute(3, 0, 1, 2).reshape(channels, -1, width)
+        result = columns @ matrix.transpose(1, 2)
+        result = result.reshape(channels, batch, -1, block).permute(1, 2, 3, 0)  # (N, T/B, B, C)
+        return (result + bias).flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
