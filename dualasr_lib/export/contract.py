@@ -69,6 +69,14 @@ class StreamingContract(NamedTuple):
         """Frames of log-probabilities of a call: the client counts 40 ms for each."""
         return self.shift // 4
 
+    @property
+    def first_result_ms(self) -> int:
+        """Audio before the first call, and silence after the last word that brings it out: the
+        client waits for one frame more than a window, and the last frame's analysis window reaches
+        15 ms beyond it.
+        """
+        return 10 * (self.window + 3)
+
     def states(self) -> list[StateTensor]:
         """The state tensors in the order of the client."""
         layers = [stack for stack in self.stacks for _ in range(stack.layers)]
@@ -111,9 +119,7 @@ def contract_of(metadata: Mapping[str, str]) -> StreamingContract:
         try:
             found = [int(part) for part in metadata[key].split(",")]
         except ValueError:
-            raise ValueError(
-                f"`{key}` must be whole numbers, but is {metadata[key]!r}"
-            ) from None
+            raise ValueError(f"`{key}` must be whole numbers, but is {metadata[key]!r}") from None
         if min(found) < 0:
             raise ValueError(f"`{key}` must not be negative, but is {metadata[key]!r}")
         return found

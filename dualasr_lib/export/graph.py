@@ -6,6 +6,7 @@ axes and writes what was the same each time into the file.
 """
 
 import inspect
+import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -114,9 +115,13 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
-        quantize_dynamic(
-            source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8
-        )
+        logging.disable(logging.WARNING)  # it tells, node by node, what stays as it is
+        try:
+            quantize_dynamic(
+                source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(target)
 
 
@@ -198,4 +203,3 @@ def _replace(graph: onnx.GraphProto, known: Mapping[str, "np.ndarray[Any, Any]"]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(used)
     del graph.value_info[:]
-

@@ -70,9 +70,7 @@ def _check_opset(model: onnx.ModelProto) -> None:
         raise ValueError(f"the opset must be at most {_NEWEST_OPSET}, but is {max(versions)}")
 
 
-def _compare(
-    kind: str, found: Sequence[onnx.ValueInfoProto], wanted: Sequence[_Port]
-) -> None:
+def _compare(kind: str, found: Sequence[onnx.ValueInfoProto], wanted: Sequence[_Port]) -> None:
     """By order, as the client does; names are free."""
     if len(found) != len(wanted):
         raise ValueError(f"there must be {len(wanted)} {kind}s, but there are {len(found)}")
@@ -90,4 +88,4 @@ def _compare(
 
 def _said(dtype: int, shape: Shape) -> str:
     sizes = ", ".join("N" if size is None else str(size) for size in shape)
-    return f"{onnx.TensorProto.DataType.Name(dtype).lower()} ({sizes})"  # type: ignore[arg-type]
+    return f"{onnx.TensorProto.DataType.Name(dtype).lower()} ({sizes})"

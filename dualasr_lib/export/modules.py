@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from dualasr_lib.export.states import layout_of
 from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.joint import Branch
+from dualasr_lib.model.zipformer.band import whole_blocks
 from dualasr_lib.model.zipformer.layer import ZipformerLayer
 from dualasr_lib.model.zipformer.stacks import Prepared
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.trained_model import TrainedModel
 
-__all__ = ["CtcScores", "StreamingCtc"]
+__all__ = ["CtcScores", "FullCtc", "StreamingCtc"]
 
 _NEVER = -1e4
 """Added to log-probabilities: finite, as graph decoders take sums of them."""
@@ -71,7 +72,7 @@ class StreamingCtc(nn.Module):
         """
         renewed = []
         for stack, known in zip(self.encoder.stacks.stacks, self._prepared.constants):
-            layers = [layer for layer in stack.layers if isinstance(layer, ZipformerLayer)]  # type: ignore[union-attr]
+            layers = [layer for layer in stack.layers if isinstance(layer, ZipformerLayer)]
             chunk = known[0].conv1.matrix.shape[1]
             renewed.append(tuple(
                 constants._replace(
@@ -80,3 +81,26 @@ class StreamingCtc(nn.Module):
                 for layer, constants in zip(layers, known)
             ))  # fmt: skip
         return Prepared(self._prepared.chunk, tuple(renewed))
+
+
+class FullCtc(nn.Module):
+    """Whole utterances x (N, T, 80) of x_lens (N,) frames -> log-probabilities (N, S, V) of the
+    full branch and their lengths (N,). Where it reads the streaming stacks, these hear in chunks,
+    as they do in a stream.
+
+    Raises:
+        ValueError: no full branch, no CTC head, or a chunk that does not suit the model.
+    """
+
+    def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
+        super().__init__()
+        trained.model.require("full")
+        self.encoders = trained.model.encoders
+        self.scores = CtcScores(trained, "full")
+        self._chunk = chunk
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        multiple = whole_blocks(self._chunk)
+        front = self.encoders.streaming.front(x, x_lens, multiple)
+        encoded = self.encoders.states(front, self._chunk, ("full",))["full"]
+        return self.scores(encoded.h), encoded.lens

@@ -122,7 +122,13 @@ def _packed(state: LayerState) -> list[Tensor]:
         cache.flatten(2).transpose(0, 1) for cache in (state.key, state.value1, state.value2)
     )
     nonlinear = state.nonlinear.permute(2, 0, 1, 3)
-    return [key, nonlinear, value1, value2, *(c.transpose(1, 2) for c in (state.conv1, state.conv2))]
+    return [
+        key,
+        nonlinear,
+        value1,
+        value2,
+        *(c.transpose(1, 2) for c in (state.conv1, state.conv2)),
+    ]
 
 
 def _unpacked(tensors: Sequence[Tensor], config: StackConfig) -> LayerState:
@@ -133,6 +139,10 @@ def _unpacked(tensors: Sequence[Tensor], config: StackConfig) -> LayerState:
         return x.transpose(0, 1).reshape(-1, x.shape[0], heads, x.shape[2] // heads)
 
     return LayerState(
-        cache(key), nonlinear.permute(1, 2, 0, 3), cache(value1), cache(value2),
-        conv1.transpose(1, 2), conv2.transpose(1, 2),
+        cache(key),
+        nonlinear.permute(1, 2, 0, 3),
+        cache(value1),
+        cache(value2),
+        conv1.transpose(1, 2),
+        conv2.transpose(1, 2),
     )

@@ -46,7 +46,10 @@ def small_model(
             StackConfig(layers=1, layer=layer),
             StackConfig(layers=2, downsampling=4, layer=wide),
         ),
-        full=(StackConfig(layers=1, layer=layer), StackConfig(layers=1, downsampling=2, layer=layer)),
+        full=(
+            StackConfig(layers=1, layer=layer),
+            StackConfig(layers=1, downsampling=2, layer=layer),
+        ),
         heads=HeadsConfig(attention=decoder),
         **options,
     )
@@ -75,9 +78,10 @@ def _make_talkative(model: TrainedModel) -> None:
             assert isinstance(head, CtcHead)
             states = encoded.h[0]
             weight = torch.randn_like(head.projection.weight) / states.std(dim=0)
+            weight = weight * 3.0 * states.shape[1] ** -0.5
             head.projection.weight.copy_(weight)
             head.projection.bias.copy_(-weight @ states.mean(dim=0))
-            head.projection.bias[0] += 2.0  # blank
+            head.projection.bias[0] += 1.0  # blank
 
 
 def noise(*lengths: int) -> list[Tensor]:
@@ -96,7 +100,7 @@ def noise(*lengths: int) -> list[Tensor]:
 def torch_tokens(
     model: TrainedModel, audio: Tensor, branch: Branch, chunk: ChunkSpec, frames: int | None = None
 ) -> list[int]:
-    """Greedy tokens of the first `frames` encoder frames (None: of all); no `<sos/eos>`, `<unk>`."""
+    """Greedy tokens of the first `frames` encoder frames (None: all); no `<sos/eos>`, `<unk>`."""
     features = Fbank(model.config.features)(audio)
     heard = model.hear(collate([Example("a", "", 0.0, features, ())]), branch, chunk)
     log_probs = heard.log_probs.clone()

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("kaldi_native_fbank", reason="features of the reference")
-onnx = pytest.importorskip("onnx", reason="export needs onnx: pip install dualasr[export]")
-sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="the client: pip install sherpa-onnx")
+pytest.importorskip("kaldi_native_fbank", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("onnx", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("onnxruntime", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("sherpa_onnx", reason="tools/setup.sh --torch2 installs it")
 
-from dualasr_lib.core.rates import encoder_frames
-from dualasr_lib.export.ctc import streaming_ctc
-from dualasr_lib.recognition.trained_model import TrainedModel
-from tests.export.small_models import (
+import onnx
+import sherpa_onnx
+from small_models import (
     CHUNK,
     PUBLISHED,
     noise,
@@ -22,6 +22,11 @@ from tests.export.small_models import (
     torch_tokens,
     write_tokens,
 )
+
+from dualasr_lib.core.rates import encoder_frames
+from dualasr_lib.export.contract import contract_of
+from dualasr_lib.export.ctc import streaming_ctc
+from dualasr_lib.recognition.trained_model import TrainedModel
 
 RATE = 16000
 CASES = {
@@ -36,11 +41,14 @@ class Client:
 
     def __init__(self, model: TrainedModel, folder: Path) -> None:
         self.model = model
-        onnx.save(streaming_ctc(model, CHUNK), folder / "model.onnx")
+        graph = streaming_ctc(model, CHUNK)
+        onnx.save(graph, folder / "model.onnx")
         self._recogniser = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
             tokens=str(write_tokens(model, folder)), model=str(folder / "model.onnx"), num_threads=1
         )
         self.flush = self._first_result()
+        contract = contract_of({entry.key: entry.value for entry in graph.metadata_props})
+        assert self.flush <= 16 * contract.first_result_ms, "the README promises less"
 
     def hear(self, *audio: Tensor, feed: int = 10**9) -> list[tuple[list[int], int]]:
         """(tokens, encoder frames) of streams that are decoded together; `feed` samples a time."""

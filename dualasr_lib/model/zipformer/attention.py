@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualasr_lib.model.zipformer.band import MASKED, merge, split_keys, split_queries
@@ -81,9 +82,8 @@ def relative_view(by_distance: Tensor, width: int) -> Tensor:
 
 
 def _relative_by_slices(by_distance: Tensor, width: int) -> Tensor:
-    """`relative_view` without strides, for (H, M, B, R) whose B and R are numbers."""
+    """`relative_view` of (H, M, B, R) without strides; R may be larger than W + B - 1."""
     heads, _, block, row = by_distance.shape
-    block, row = int(block), int(row)
     flat = by_distance.reshape(heads, -1, block * row)
     begin = block - 1
     shifted = flat[:, :, begin : begin + block * (row - 1)]
@@ -173,8 +173,11 @@ class _Weights(torch.autograd.Function):
         q: Tensor, k: Tensor, p: Tensor, table: Tensor, mask: Tensor, penalise: bool
     ) -> Tensor:
         heads, _, block, _ = q.shape
-        by_distance = p @ table.transpose(1, 2)[:, None]  # (H, M, B, R)
-        width = by_distance.shape[3] - block + 1
+        table = F.pad(
+            table, (0, 0, 0, 1)
+        )  # rows read one shorter have a column then, even if R = 1
+        by_distance = p @ table.transpose(1, 2)[:, None]  # (H, M, B, R + 1)
+        width = by_distance.shape[3] - block
         scores = q @ k.transpose(2, 3) + _relative_by_slices(by_distance, width)
         by_block = scores.reshape(heads, -1, mask.shape[1], block, width)
         return (by_block + mask).softmax(dim=4).reshape(scores.shape)

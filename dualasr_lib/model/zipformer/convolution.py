@@ -207,12 +207,13 @@ class ChunkCausalConv(nn.Module):
 
     def _edge_of_each(self, lens: Tensor, frames: int) -> Tensor:
         """(N, T, C) factors 1 + left + right for chunks that end with their utterance."""
-        left = F.pad(self.edge_scale[0], (0, max(0, frames - self.kernel)))[:, :frames]
         index = torch.arange(frames, device=lens.device)
+        left = self.edge_scale[0].t()[index.clamp(max=self.kernel - 1)]
+        left = left.masked_fill(index[:, None] >= self.kernel, 0.0)
         column = index[None, :] - (lens[:, None] - self.kernel)  # of the right edge's K frames
         inside = (column >= 0) & (column < self.kernel)
         right = self.edge_scale[1].t()[column.clamp(0, self.kernel - 1)]
-        return 1.0 + left.t() + right.masked_fill(~inside[:, :, None], 0.0)
+        return 1.0 + left + right.masked_fill(~inside[:, :, None], 0.0)
 
     def edge(self, chunk: int) -> Tensor:
         """(C, B) factors 1 + left + right; a chunk shorter than K sees both edges overlap."""

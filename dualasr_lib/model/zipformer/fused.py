@@ -27,7 +27,7 @@ def run(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     traced its plain form if it has one.
     """
     if tracing() and hasattr(function, "plain"):
-        return function.plain(*arguments)  # type: ignore[no-any-return]
+        return function.plain(*arguments)
     if torch.is_grad_enabled():
         return function.apply(*arguments)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
     result: Tensor = function.forward(_Forgetful(), *arguments)
