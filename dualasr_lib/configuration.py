@@ -14,6 +14,7 @@ from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.fit_config import FitConfig
+from dualasr_lib.training.initial import InitialConfig
 
 __all__ = ["ChunkConfig", "ExperimentConfig", "build_model"]
 
@@ -66,6 +67,8 @@ class ExperimentConfig:
     """Batches."""
     training: FitConfig = field(default_factory=FitConfig)
     """Optimiser, schedule, loop."""
+    initial: InitialConfig = field(default_factory=InitialConfig)
+    """Weights that training begins with."""
 
     def __post_init__(self) -> None:
         built = {head for branch in self.model.branches for head in self.model.heads.of(branch)}

@@ -6,47 +6,52 @@ It composes; the mechanisms are below. What a trained checkpoint is used for is 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
-from dualasr_lib.core.config import to_dict
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.config import from_dict, to_dict
+from dualasr_lib.core.files import AnyPath, write_atomically
 from dualasr_lib.core.progress import watched
+from dualasr_lib.core.weights import Weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder
-from dualasr_lib.data.tokenizer import Tokenizer
+from dualasr_lib.data.tokenizer import Tokenizer, tokens_fingerprint
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
+from dualasr_lib.metrics.examples import Compared, example_table
 from dualasr_lib.metrics.units import UNITS
 from dualasr_lib.model.distillation import similarity_gaps, similarity_images
-from dualasr_lib.model.encoder import encoder_lens
+from dualasr_lib.model.encoder import Encoded, encoder_lens
 from dualasr_lib.model.heads.contract import Criteria
 from dualasr_lib.model.heads.ctc import CtcLossConfig
 from dualasr_lib.model.heads.transducer import TransducerHead
 from dualasr_lib.model.joint import (
     Branch,
     JointModel,
+    LossConfig,
     Losses,
-    Reading,
     Targets,
     total_loss,
 )
+from dualasr_lib.model.log_names import DESCRIPTIONS
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World
+from dualasr_lib.training.initial import InitialConfig, resumed, take, with_hash
 from dualasr_lib.training.loop import fit
 
 __all__ = ["Experiment", "draw_chunk"]
 
 _LOG = logging.getLogger(__name__)
-_EXAMPLES = 3  # validation utterances whose texts are logged
+_EXAMPLES = 3  # validation utterances whose texts are logged, and as many of the worst
 _NAMES = 20  # training utterances without an alignment that are named
 
 
@@ -63,8 +68,19 @@ def draw_chunk(config: ChunkConfig) -> ChunkSpec:
 class Experiment:
     """Training of one configuration on one data folder."""
 
-    def __init__(self, config: ExperimentConfig, data_dir: Path) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        data_dir: AnyPath,
+        read_trained: Callable[[Path], Weights] | None = None,
+    ) -> None:
+        """
+        Args:
+            read_trained: reads `config.initial.path`; needed if that is given.
+        """
+        data_dir = Path(data_dir)
         self.config = config
+        self._read_trained = read_trained
         folder = DataFolder.read(data_dir)
         self.tokenizer = Tokenizer.load(data_dir / "lang")
         _check_features(config.features, folder, data_dir)
@@ -82,16 +98,21 @@ class Experiment:
         if run.world.is_main:
             self._report_left_out(run.directory)
             self._report_unused(model)
+        run = replace(run, begin=partial(self._begin, tell=run.world.is_main))
         return fit(
             model, self.objective, batches, run, self.config.training,
-            validate=self.validate, on_step=model.set_step,
+            validate=self.validate, on_step=partial(self._tell_step, model),
         )  # fmt: skip
 
-    def run(self, directory: Path, world: World) -> Run:
+    def run(self, directory: AnyPath, world: World) -> Run:
         """Where a run of this experiment lives, and what its checkpoints say about it."""
+        directory = Path(directory)
         fingerprints = {"tokenizer": self.tokenizer.fingerprint}
         config = to_dict(self.config)
-        return Run(directory=directory, config=config, fingerprints=fingerprints, world=world)
+        return Run(
+            directory=directory, config=config, descriptions=DESCRIPTIONS,
+            fingerprints=fingerprints, world=world,
+        )  # fmt: skip
 
     def objective(self, model: nn.Module, batch: Batch) -> StepResult:
         """The training loss of one batch under a chunk drawn for it."""
@@ -114,52 +135,90 @@ class Experiment:
             signal_seconds=sum(batch.durations),
         )
 
-    def validate(self, model: nn.Module) -> Validation:
-        """Greedy error rates of all branches, by the first head of each, on the split for
-        validation, a few texts beside their references, and of the batch with the most utterances
-        how unlike the branches are, similarity matrices and the pictures of heads.
+    def validate(self, model: nn.Module, turn: int = 0) -> Validation:
+        """On the split for validation: greedy error rates of all branches by the first head of
+        each, losses by head and branch, texts beside their references (others each `turn`, and the
+        worst), and of the batch with the most utterances how unlike the branches are, similarity
+        matrices and the pictures of heads.
 
-        Nothing is random: the same weights give the same numbers.
+        Nothing is random: the same weights and turn give the same.
         """
         joint = cast(JointModel, model)
         device = next(joint.parameters()).device
         chunk = self.config.chunk.decoding
-        errors: dict[Branch, list[ErrorCounts]] = {branch: [] for branch in joint.branches}
-        texts: dict[str, str] = {}
-        fullest: Batch | None = None
+        found: dict[Branch, list[Compared]] = {branch: [] for branch in joint.branches}
+        losses: list[Losses] = []
+        fullest, largest = None, 0
         for batch in watched(self.data.valid_batches(), "validation", "batches"):
             on_device = batch.to(device)
-            encoded = joint.encode(on_device.features, on_device.feature_lens, chunk)
-            for branch, states in encoded.items():
-                first = next(iter(joint.heads_of(branch).values()))
-                hypotheses = [self.tokenizer.decode(list(text)) for text in first.texts(states)]
-                pairs = zip(batch.texts, hypotheses, strict=True)
-                errors[branch] += [count_errors(ref, hyp, self._unit) for ref, hyp in pairs]
-                if len(texts) < _EXAMPLES * len(encoded):
-                    example = f"ref: {batch.texts[0]}  \nhyp: {hypotheses[0]}"
-                    texts[f"{branch}/{batch.ids[0]}"] = example
-            if fullest is None or len(batch.ids) > len(fullest.ids):
-                fullest = batch
+            targets = Targets(on_device.tokens, on_device.token_lens)
+            reading = joint.read(on_device.features, on_device.feature_lens, targets, chunk)
+            losses.append(joint.losses(reading, targets, self._criteria))
+            for branch, states in reading.encoded.items():
+                found[branch] += self._compared(joint, branch, states, batch)
+            if len(batch.ids) > largest:
+                fullest, largest = reading, len(batch.ids)
         scores = {
-            f"{self._unit.rate}_{branch}": 100.0 * sum(counts, ErrorCounts()).rate
-            for branch, counts in errors.items()
+            f"{self._unit.rate}_{branch}": 100.0
+            * sum((item.counts for item in items), ErrorCounts()).rate
+            for branch, items in found.items()
         }
         if fullest is None:
-            return Validation(scores=scores, texts=texts)
-        reading = self._reading(joint, fullest.to(device))
-        images = joint.pictures(reading)
+            return Validation(scores=scores)
+        scores |= _validation_losses(Losses.summed(losses), self.config.loss)
+        texts = {f"examples_{b}": example_table(c, turn, _EXAMPLES) for b, c in found.items()}
+        images = joint.pictures(fullest)
         if joint.distiller is not None:
-            views = joint.views(reading)
+            views = joint.views(fullest)
             gaps = similarity_gaps(views["full"], views["streaming"])
             scores |= {f"similarity_gap_{name}": float(gap) for name, gap in gaps.items()}
             config = self.config.loss.distillation
             images |= similarity_images(views["full"], views["streaming"], config)
         return Validation(scores=scores, texts=texts, images=images)
 
-    def _reading(self, joint: JointModel, batch: Batch) -> Reading:
-        targets = Targets(batch.tokens, batch.token_lens)
-        chunk = self.config.chunk.decoding
-        return joint.read(batch.features, batch.feature_lens, targets, chunk)
+    def _begin(
+        self, model: nn.Module, saved: Mapping[str, Any] | None, tell: bool
+    ) -> dict[str, Any]:
+        """The configuration with what the run began with; at its start, begins with that."""
+        initial = self.config.initial
+        if saved is not None:
+            initial = resumed(from_dict(InitialConfig, saved.get("initial", {})), initial)
+        elif initial.path:
+            initial = self._initialise(model, with_hash(initial), tell)
+        self.config = replace(self.config, initial=initial)
+        return to_dict(self.config)
+
+    def _initialise(self, model: nn.Module, initial: InitialConfig, tell: bool) -> InitialConfig:
+        """Takes the trained weights that fit, and notes what did not."""
+        assert self._read_trained is not None, "config.initial.path needs somebody to read it"
+        trained = self._read_trained(Path(initial.path))
+        other = _other_vocabulary(self.tokenizer, trained.fingerprints)
+        try:
+            taken = take(model, trained.state_dict, initial.anew, {"heads": other} if other else {})
+        except ValueError as error:
+            raise ValueError(f"initial weights: {initial.path}: {error}") from None
+        for line in taken.report if tell else ():
+            _LOG.info("%s: %s", Path(initial.path).name, line)
+        # The branches cannot teach each other before all of them have learnt something.
+        waiting = ("distiller",) if taken.anew and cast(JointModel, model).distiller else ()
+        return replace(initial, anew=taken.anew + waiting)
+
+    def _tell_step(self, model: JointModel, step: int) -> None:
+        """Tells the model's schedules; what began trained has its warm-up behind it."""
+        initial = self.config.initial
+        credit = round(initial.warm_up_done * self.config.model.warm_up) if initial.path else 0
+        model.set_step(step, credit, initial.anew)
+
+    def _compared(
+        self, joint: JointModel, branch: Branch, states: Encoded, batch: Batch
+    ) -> list[Compared]:
+        """What the first head of a branch makes of a batch."""
+        head = next(iter(joint.heads_of(branch).values()))
+        said = [self.tokenizer.decode(list(text)) for text in head.texts(states)]
+        return [
+            Compared(name, ref, text, count_errors(ref, text, self._unit))
+            for name, ref, text in zip(batch.ids, batch.texts, said, strict=True)
+        ]
 
     def _chunk_terms(self, chunk: ChunkSpec) -> dict[str, Term]:
         """Mean chunk, and the share of batches that had each of the sizes."""
@@ -200,6 +259,15 @@ class Experiment:
                 )
 
 
+def _other_vocabulary(tokenizer: Tokenizer, fingerprints: Mapping[str, str]) -> str:
+    """In what way ids mean other tokens than those of the weights; empty: they mean the same."""
+    if "tokens" in fingerprints:
+        same = fingerprints["tokens"] == tokens_fingerprint(tokenizer.tokens_txt())
+        return "" if same else "the vocabulary is another one"
+    same = fingerprints.get("tokenizer") == tokenizer.fingerprint
+    return "" if same else "the tokenizer is another one (only bundles know its tokens)"
+
+
 def _check_features(config: FbankConfig, folder: DataFolder, data_dir: Path) -> None:
     """The features that prepare.sh stored must be those that streaming will compute."""
     stored, wanted = folder.features, to_dict(config)
@@ -219,6 +287,15 @@ def _loss_terms(losses: Losses, tokens: float) -> dict[str, Term]:
             terms[f"distillation_{part}"] = Term(value.detach(), 1.0)
     terms["impossible_utterances"] = Term(losses.impossible.sum(), 1.0)
     return terms
+
+
+def _validation_losses(losses: Losses, config: LossConfig) -> dict[str, float]:
+    """`loss`, `loss_<branch>`, `loss_<head>_<branch>`; one transfer from the device."""
+    parts = losses.parts(config)
+    named = {"loss": total_loss(parts), **{f"loss_{name}": part for name, part in parts.items()}}
+    for head, sums in losses.heads.items():
+        named |= {f"loss_{head}_{b}": loss / losses.num_tokens for b, loss in sums.items()}
+    return dict(zip(named, torch.stack(list(named.values())).tolist()))
 
 
 def _shares(parts: Mapping[str, Tensor], loss: Tensor) -> dict[str, Term]:

@@ -25,7 +25,7 @@ from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.distillation import DistillationConfig
 from dualasr_lib.model.heads.registry import HeadsConfig
-from dualasr_lib.model.joint import JointModel, LossConfig
+from dualasr_lib.model.joint import JointModel, LossConfig, Targets
 from dualasr_lib.model.model_config import Branch, ModelConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
@@ -148,12 +148,66 @@ def test_two_evaluations_give_identical_numbers(
     gaps = {
         f"similarity_gap_{p}_{i}" for p in ("encoder", "attention") for i in ("utterance", "frame")
     }
-    expected = {f"cer_{branch}" for branch in branches}
+    expected = {f"cer_{branch}" for branch in branches} | {"loss"}
+    expected |= {f"loss_{part}{b}" for part in ("", "ctc_", "attention_") for b in branches}
     assert set(a.scores) == expected | (gaps if len(branches) == 2 else set())
     assert all(a.scores[name] > 0 for name in gaps & set(a.scores))
-    assert {name.split("/")[0] for name in a.texts} == set(branches)
+    assert set(a.texts) == {f"examples_{branch}" for branch in branches}
     assert a.images.keys() == b.images.keys()
-    assert all(torch.equal(a.images[name], b.images[name]) for name in a.images)
+    assert all(torch.equal(a.images[name].values, b.images[name].values) for name in a.images)
+
+
+def test_losses_of_a_validation_are_those_of_training(data_dir: Path) -> None:
+    """Mean over the tokens of all batches, as `objective` has it for one, chunk as in decoding."""
+    found, model = made(data_dir, ("streaming", "full"))
+    model.eval()
+    weights, chunk = found.config.loss, found.config.chunk.decoding
+    sums = dict.fromkeys(
+        ("ctc_streaming", "ctc_full", "attention_streaming", "attention_full"), 0.0
+    )
+    tokens = 0.0
+    with torch.no_grad():
+        scores = found.validate(model).scores
+        for item in Data().valid_batches():
+            targets = Targets(item.tokens, item.token_lens)
+            losses = model(item.features, item.feature_lens, targets, chunk)
+            tokens += float(losses.num_tokens)
+            for name in sums:
+                head, _, branch = name.partition("_")
+                sums[name] += float(losses.heads[head][branch])
+    for name, total in sums.items():
+        assert scores[f"loss_{name}"] == pytest.approx(total / tokens, rel=1e-5)
+    for branch, weight in (("streaming", weights.streaming), ("full", weights.full)):
+        heads = sum(weights.heads[h] * sums[f"{h}_{branch}"] for h in ("ctc", "attention"))
+        assert scores[f"loss_{branch}"] == pytest.approx(weight * heads / tokens, rel=1e-5)
+    parts = scores["loss_streaming"] + scores["loss_full"]
+    assert scores["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_each_turn_shows_other_texts_and_the_worst(data_dir: Path) -> None:
+    found, model = made(data_dir, ("full",))
+    seen = []
+    for turn in range(1, 5):
+        with torch.no_grad():
+            table = found.validate(model.eval(), turn).texts["examples_full"]
+        rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+        seen += [name for why, name, *_ in rows if why == "next in turn"]
+        errors = [int(count.split()[0]) for why, _, count, *_ in rows if why == "most errors"]
+        assert len(errors) == 3 and errors == sorted(errors, reverse=True)
+    assert len(set(seen)) == sum(SIZES)
+
+
+def test_every_value_of_the_log_is_described(data_dir: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = Experiment(config(("streaming", "full")), data_dir)
+    found.fit(found.run(data_dir / "exp", World()), CPU)
+    board = events.EventAccumulator(str(data_dir / "exp" / "tensorboard"))
+    board.Reload()
+    names = board.Tags()["scalars"]
+    assert {"train/loss", "valid/loss", "valid/loss_ctc_full", "train/learning_rate"} <= {*names}
+    said = {name: board.summary_metadata[name].summary_description for name in names
+            if name in board.summary_metadata}  # fmt: skip
+    assert [name for name in names if len(said.get(name, "")) < 15] == []
 
 
 def test_images_are_those_of_the_batch_with_the_most_utterances(data_dir: Path) -> None:
@@ -165,8 +219,8 @@ def test_images_are_those_of_the_batch_with_the_most_utterances(data_dir: Path) 
     ]
     assert set(images) == {f"similarity/{side}" for side in sides}
     for image in images.values():
-        assert image.shape == (max(SIZES), max(SIZES))
-        assert 0.0 <= float(image.min()) <= float(image.max()) <= 1.0
+        assert image.values.shape == (max(SIZES), max(SIZES))
+        assert float(image.values.abs().max()) <= image.high * 1.0001 and image.low == -image.high
 
 
 def test_a_single_branch_has_no_images(data_dir: Path) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
 from pretend_device import DEVICE, PretendDevice, moved, no_autocast
-from test_experiment import BRANCHES, Batches, batch, data_dir, made
+from test_experiment import BRANCHES, SIZES, Batches, batch, data_dir, made
 
 from dualasr_lib.model.heads.ctc import torch_ctc_loss
 from dualasr_lib.model.model_config import Branch
@@ -45,6 +45,19 @@ def test_waits_of_a_step(
                 "meter.py: fetched: _to_copy": 1,
                 "scaled_adam.py: step: _local_scalar_dense": 1,
             }
+
+
+def test_waits_of_a_validation(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its losses bring one of all batches together, beside those of CTC in each."""
+    found, model = made(data_dir, ("streaming", "full"))
+    monkeypatch.setattr(torch, "autocast", no_autocast)
+    with PretendDevice() as device, torch.no_grad():
+        moved(model)
+        found.validate(model.eval())
+        waits = Counter(device.waits)
+    assert waits["experiment.py: _validation_losses: _to_copy"] == 1
+    assert waits["ctc.py: torch_ctc_loss: _to_copy"] == 2 * len(SIZES)
+    assert all("losses.py" not in place for place in waits)
 
 
 def test_waits_are_found() -> None:

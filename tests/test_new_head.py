@@ -18,6 +18,7 @@ from test_experiment import CPU, batch, config, data_dir  # noqa: F401  (a fixtu
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict, to_dict
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.decoding.hypothesis import ScoredText
 from dualasr_lib.decoding.rescoring import NbestCandidates, Scales
 from dualasr_lib.experiment import Experiment
@@ -75,8 +76,9 @@ class BagHead(Head):
         lens = torch.ones_like(reading.targets.lens)
         return Sequences(reading.state[:, None], reading.log_probs[:, None], lens)
 
-    def pictures(self, reading: BagReading) -> dict[str, Tensor]:
-        return {"bag": reading.log_probs[:1].exp()}
+    def pictures(self, reading: BagReading) -> dict[str, Picture]:
+        words = ("bag, first utterance", "token (id)", "utterance (place)", "share (probability)")
+        return {"bag": Picture(reading.log_probs[:1].exp(), *words, 0.0, 1.0)}
 
     def texts(self, states: Encoded) -> list[tuple[int, ...]]:
         best = self.output(mean_over_time(states.h, states.lens)).argmax(dim=1)
@@ -122,7 +124,8 @@ def test_it_is_drawn_and_validated(data_dir: Path, bag: ExperimentConfig) -> Non
     pictures = {f"bag_{branch}/bag" for branch in ("streaming", "full")}
     assert pictures <= validation.images.keys()
     assert {"similarity/bag_teacher", "similarity/bag_student"} <= validation.images.keys()
-    said = [text.rpartition("hyp: ")[2] for name, text in validation.texts.items() if "str" in name]
+    lines = validation.texts["examples_streaming"].splitlines()[2:]
+    said = [line.split("|")[-2].strip() for line in lines]
     assert said and all(len(text) <= 1 for text in said)  # its own texts: one token each
 
 

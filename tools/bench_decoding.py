@@ -5,22 +5,20 @@
         [--config egs/csj/conf/small.toml] [--only lattice online hour second-pass] [--json FILE]
 
 CPU time of one thread, medians; compared things take turns in one run. Posteriors are made up
-(tools/benchmarks/posteriors.py) and described first. flashlight-text is measured beside ours if it
+(tools/bench/posteriors.py) and described first. flashlight-text is measured beside ours if it
 is installed: pip install flashlight-text==0.0.7
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from benchmarks.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
-from benchmarks.posteriors import describe, log_probs
-from benchmarks.report import HEADER, Row, announce, cells, write_json
-from benchmarks.workloads import Setting
+from typing import TYPE_CHECKING
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
+
+if TYPE_CHECKING:
+    from bench.report import Row
 
 _PARTS = ("lattice", "online", "hour", "second-pass")
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
@@ -51,8 +49,11 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--vocab must be at least 30, but is {min(arguments.vocab)}")
 
 
-def measured(arguments: argparse.Namespace) -> Iterator[Row]:
+def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
     """All rows that were asked for, as they are ready."""
+    from bench.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
+    from bench.workloads import Setting
+
     for vocab_size in arguments.vocab:
         if "lattice" in arguments.only:
             yield from lattice_rows(vocab_size, arguments.rounds)
@@ -74,6 +75,10 @@ def measured(arguments: argparse.Namespace) -> Iterator[Row]:
 def main() -> None:
     arguments = parse_arguments()
     check(arguments)
+    import torch  # what is heavy, after the options
+    from bench.posteriors import describe, log_probs
+    from bench.report import HEADER, announce, cells, write_json
+
     torch.set_num_threads(1)
     described = announce(1, "cpu")
     for vocab_size in arguments.vocab:

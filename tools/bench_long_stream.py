@@ -10,6 +10,8 @@ without the second pass (p50, p99, largest), time of the second pass, resident m
 everything. CPU times hardly feel other programs on the machine, wall times (all the others) do.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import os
@@ -18,23 +20,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from benchmarks.report import announce, write_json
-from benchmarks.streaming import percentile
-from matplotlib.figure import Figure
-from pictures import write_picture
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
-from dualasr_lib.data.audio import open_audio
 from dualasr_lib.data.folder import recording_files
-from dualasr_lib.decoding.contract import Rewritten, SecondPass
-from dualasr_lib.decoding.events import Event, Final
-from dualasr_lib.decoding.live import listen
 from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.decoding.contract import Rewritten, SecondPass
+    from dualasr_lib.decoding.events import Event
 
 _MINUTES = 5
 _HEADER = (
@@ -97,6 +94,10 @@ class Player:
         return (sum(self._timed.seconds), self._timed.cpu_seconds) if self._timed else (0.0, 0.0)
 
     def _endless(self) -> Iterator[Tensor]:
+        import torch
+
+        from dualasr_lib.data.audio import open_audio
+
         rest = torch.zeros(0)
         for path in itertools.cycle(self._files):
             for piece in open_audio(path, self._rate).blocks(self._hop):
@@ -110,6 +111,8 @@ def measure(
     events: Iterator[Event], player: Player, timed: TimedPass | None, block_seconds: float
 ) -> Iterator[Row]:
     """A row for every five minutes of audio; what is left gives the last."""
+    from dualasr_lib.decoding.events import Final
+
     per_row = round(60 * _MINUTES / block_seconds)
     done = passes = sentences = 0
     begun = time.perf_counter()
@@ -141,20 +144,26 @@ def resident_mb() -> float:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A line under the header."""
-    chunk = (percentile(row.chunk_ms, 0.5), percentile(row.chunk_ms, 0.99), max(row.chunk_ms))
-    chunk += (percentile(row.cpu_ms, 0.5), percentile(row.cpu_ms, 0.99))
-    second = ("-", "-")
+    from bench.streaming import percentile
+
+    wall = (percentile(row.chunk_ms, 0.5), percentile(row.chunk_ms, 0.99), max(row.chunk_ms))
+    cpu = (percentile(row.cpu_ms, 0.5), percentile(row.cpu_ms, 0.99))
+    second: tuple[str, ...] = ("-", "-")
     if row.second_pass_ms:
         second = tuple(f"{percentile(row.second_pass_ms, share):.0f}" for share in (0.5, 0.99))
     return (
-        *(f"{row.minutes:.1f}", str(row.sentences), *(f"{value:.1f}" for value in chunk)),
+        *(f"{row.minutes:.1f}", str(row.sentences), *(f"{value:.1f}" for value in (*wall, *cpu))),
         *(*second, f"{row.rtf:.3f}", f"{row.rss_mb:.0f}"),
     )
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Time per chunk and memory over the audio heard."""
-    figure = Figure(figsize=(8, 5))
+def draw(rows: Sequence[Row], path: Path, of: str = "one stream") -> None:
+    """Time per chunk and memory over the audio heard; `of` says which stream."""
+    from analysis.pictures import write_picture
+    from bench.streaming import percentile
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     minutes = [row.minutes for row in rows]
     for share, style in ((0.5, "o-"), (0.99, "s--")):
@@ -164,16 +173,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         values = [percentile(row.second_pass_ms or [0.0], 0.5) for row in rows]
         upper.plot(minutes, values, "^:", label="second pass, wall, p50")
     lower.plot(minutes, [row.rss_mb for row in rows], "o-", color="tab:red")
-    upper.set(ylabel="ms", ylim=(0, None))
+    highest = max(line.get_ydata().max(initial=0.0) for line in upper.get_lines())
+    upper.set(ylabel="time (ms)", ylim=(0, 1.5 * highest))  # room for the legend
     lower.set(
-        ylabel="resident memory, MB",
-        xlabel="audio heard, minutes",
+        ylabel="resident memory (MB)",
+        xlabel="audio heard (minutes)",
         ylim=(0, 1.2 * max(row.rss_mb for row in rows)),
     )
-    upper.legend()
+    upper.legend(loc="upper right", ncols=2)
+    figure.suptitle(f"Computing time and memory of {of}, by {_MINUTES:g} minutes", fontsize=11)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    write_picture(figure, path, dpi=120)
+    write_picture(figure, path, dpi=150)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -196,6 +207,12 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.data_dir is None:
         raise ValueError("--data-dir must be given: its recordings are played")
+    from bench.report import announce, write_json  # what is heavy, after the options
+
+    from dualasr_lib.decoding.live import listen
+
+    if arguments.png:
+        import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     files = recording_files(arguments.data_dir, arguments.split)
     rules = load_engine(engine_config(arguments)).rules
     model = rules.model
@@ -211,7 +228,8 @@ def main() -> None:
         print("  ".join(cells(row)), file=sys.stderr, flush=True)
     print(f"\n{markdown([_HEADER, *map(cells, rows)])}")
     if arguments.png:
-        draw(rows, arguments.png)
+        heard = f"one stream of {arguments.split}, model {arguments.exp_dir.name}"
+        draw(rows, arguments.png, heard)
     if arguments.json:
         write_json(arguments.json, {"settings": described, "rows": [row._asdict() for row in rows]})
 

@@ -15,17 +15,14 @@ which other programs on the machine hardly change; all else is wall time unless 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from benchmarks.report import announce, number, write_json
-from benchmarks.streaming import Load, Measured, measure_loads, percentile, target_ms
-from benchmarks.timing import median
-from benchmarks.workloads import Setting, build_encoder, is_yardstick
+from typing import TYPE_CHECKING, Any
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.rates import FRAME_SHIFT_MS, FRONT_END_MS
 from dualasr_lib.core.table import markdown
+
+if TYPE_CHECKING:
+    from bench.streaming import Measured
 
 _SIZES = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf" / "sizes"
 _HEADER = (
@@ -62,13 +59,16 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--streams must be at least 1, but are {arguments.streams}")
 
 
-def summary(measured: Measured, lookahead: int, judged: bool) -> dict[str, Any]:
+def summary(measured: "Measured", lookahead: int, judged: bool) -> dict[str, Any]:
     """One line of the table as plain values.
 
     Args:
         lookahead: of the encoder, feature frames (10 ms).
         judged: whether the targets are about this encoder, on one CPU thread.
     """
+    from bench.streaming import percentile, target_ms
+    from bench.timing import median
+
     chunk, streams = measured.load
     wall = [1000.0 * step.wall for step in measured.steps]
     cpu = [1000.0 * step.cpu for step in measured.steps]
@@ -89,6 +89,8 @@ def summary(measured: Measured, lookahead: int, judged: bool) -> dict[str, Any]:
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
+    from bench.report import number
+
     verdicts = {None: "", True: "pass", False: "MISS"}
     rows: list[tuple[str, ...]] = [_HEADER]
     for line in lines:
@@ -109,6 +111,11 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     arguments = parse_arguments()
     check(arguments)
+    import torch  # what is heavy, after the options
+    from bench.report import announce, write_json
+    from bench.streaming import Load, measure_loads
+    from bench.workloads import Setting, build_encoder, is_yardstick
+
     settings = [
         Setting(
             config=arguments.config,

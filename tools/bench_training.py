@@ -25,14 +25,16 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from benchmarks.report import HEADER, Row, announce, cells, write_json
-from benchmarks.training import CASES, Bench, PartRow
-from benchmarks.workloads import Setting
+from bench.names import CASE_NAMES
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
+
+if TYPE_CHECKING:
+    from bench.report import Row
+    from bench.training import Bench, PartRow
 
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
 
@@ -42,7 +44,9 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("--case", choices=(*CASES, "all"), default="all", help="default: all that can run here")
+    add(
+        "--case", choices=(*CASE_NAMES, "all"), default="all", help="default: all that can run here"
+    )
     add("--config", type=Path, default=_CONF / "sizes" / "small.toml", help="of the encoder alone")
     add("--joint-config", type=Path, default=_CONF / "small.toml", help="of the joint model")
     add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="on top of both")
@@ -60,10 +64,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def bench_of(arguments: argparse.Namespace) -> Bench:
+def bench_of(arguments: argparse.Namespace) -> "Bench":
     """What the options ask for."""
     if arguments.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, but is {arguments.rounds}")
+    from bench.training import Bench  # what is heavy, after the options
+    from bench.workloads import Setting
+
     encoder = Setting(
         config=arguments.config,
         overrides=tuple(arguments.set),
@@ -86,12 +93,14 @@ def bench_of(arguments: argparse.Namespace) -> Bench:
     )
 
 
-def cases_for(case: str, bench: Bench) -> list[str]:
+def cases_for(case: str, bench: "Bench") -> list[str]:
     """The cases to run; `all` leaves out what cannot be here, and says so.
 
     Raises:
         ValueError: a case that was asked for by name cannot be.
     """
+    import torch
+
     cannot = {}
     if bench.device.type == "cuda":
         cannot["memory"] = "it measures a CPU run; case gpu has the memory of a GPU"
@@ -107,10 +116,10 @@ def cases_for(case: str, bench: Bench) -> list[str]:
         return [case]
     for name, reason in cannot.items():
         print(f"case {name} left out: {reason}")
-    return [name for name in CASES if name not in cannot]
+    return [name for name in CASE_NAMES if name not in cannot]
 
 
-def parts_table(rows: Sequence[PartRow]) -> str:
+def parts_table(rows: Sequence["PartRow"]) -> str:
     """Markdown; shares are of the whole step."""
     whole = sum(row.forward + row.backward for row in rows) or 1.0
     lines = [("part", "forward ms/s", "backward ms/s", "share %")]
@@ -124,6 +133,10 @@ def main() -> None:
     arguments = parse_arguments()
     bench = bench_of(arguments)
     chosen = cases_for(arguments.case, bench)
+    import torch
+    from bench.report import HEADER, announce, cells, write_json
+    from bench.training import CASES
+
     torch.set_num_threads(arguments.threads)
     settings = announce(arguments.threads, arguments.device)
     rows: list[Row] = []

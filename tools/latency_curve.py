@@ -38,14 +38,14 @@ def main() -> None:
     arguments = parse_arguments()
     config = decode_config(arguments, "curve")
     # What is heavy, after all options are read:
-    from latency.curve import Curve, Plan
-    from latency.report import table
+    from analysis.latency.curve import Curve, Plan
+    from analysis.latency.report import table
 
     from dualasr_lib.programs.data import open_data
     from dualasr_lib.recognition.decode_setup import DecodeSetup
 
     if arguments.png:
-        from latency.drawing import draw  # fails before the work, not after it
+        from analysis.latency.drawing import draw  # fails before the work, not after it
     setup = DecodeSetup(config, open_data)
     plan = Plan(
         splits=list(dict.fromkeys(arguments.split)),

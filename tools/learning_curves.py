@@ -5,6 +5,8 @@
     tools/learning_curves.py --out OUT [--steps 300 600] [--json FILE]    from the logs in OUT
     tools/learning_curves.py --from-json FILE [--steps 300 600]    the same from what --json wrote
 
+With --out and --from-json both: the runs of FILE, and those in OUT in their place or beside them.
+
 The CER is that of greedy search with the weights of that step, as train.py logs it when
 `training.validate_every` is due.
 """
@@ -18,13 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from matrix.folder import read_record
+from analysis.matrix.folder import read_record
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
-__all__ = ["Curve", "collect", "read_curves", "table", "write_curves"]
+__all__ = ["Curve", "collect", "read_curves", "table", "united", "write_curves"]
 
 _PREFIX = "valid/cer_"
 
@@ -50,18 +52,21 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--out", type=Path, metavar="DIR", help="folder of run_matrix.py")
-    source.add_argument("--from-json", type=Path, metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of run_matrix.py")
+    parser.add_argument("--from-json", type=Path, metavar="FILE", help="what --json wrote")
     parser.add_argument("--steps", type=int, nargs="+", default=[300, 600], help="default: 300 600")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what tables are of")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.out is None and arguments.from_json is None:
+        parser.error("one of --out and --from-json must be given, or both")
+    return arguments
 
 
 def main() -> None:
     arguments = parse_arguments()
-    source = arguments.from_json
-    curves = collect(arguments.out) if source is None else read_curves(source)
+    curves = [] if arguments.from_json is None else read_curves(arguments.from_json)
+    if arguments.out is not None:
+        curves = united(curves, collect(arguments.out))
     if arguments.json is not None:
         write_curves(arguments.json, curves)
     for branch in dict.fromkeys(curve.branch for curve in curves):
@@ -97,6 +102,12 @@ def collect(out: Path) -> list[Curve]:
     if not curves:
         raise ValueError(f"there is no finished training in {out}: run_matrix.py makes them")
     return curves
+
+
+def united(older: Sequence[Curve], newer: Sequence[Curve]) -> list[Curve]:
+    """All curves; of one cell, seed and branch the newer. Cells and seeds in order."""
+    found = {(curve.cell, curve.seed, curve.branch): curve for curve in [*older, *newer]}
+    return [found[key] for key in sorted(found, key=lambda key: key[:2])]
 
 
 def _changes(command: str) -> tuple[str, ...]:

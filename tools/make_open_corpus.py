@@ -15,9 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from open_corpus.build import build_corpus
-from open_corpus.presets import PRESETS, preset
-from open_corpus.sources import cache_dir
+from open_corpus.names import PRESET_NAMES
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -46,7 +44,7 @@ class _Progress:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the open corpus in CSJ's layout.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="demo")
+    parser.add_argument("--preset", choices=PRESET_NAMES, default="demo")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     arguments = parser.parse_args()
@@ -60,6 +58,10 @@ def main() -> int:
     arguments = _arguments()
     begun = time.monotonic()
     try:
+        from open_corpus.build import build_corpus  # what is heavy, after the options
+        from open_corpus.presets import preset
+        from open_corpus.sources import cache_dir
+
         plan = preset(arguments.preset, arguments.seed)
         summary = build_corpus(plan, arguments.out, arguments.jobs, cache_dir(), _Progress())
     except (ValueError, RuntimeError, OSError, ImportError) as error:

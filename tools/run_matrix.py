@@ -28,15 +28,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from matrix.names import STEPS
+from analysis.matrix.names import STEPS
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.folder import DATA_FILE
 
 if TYPE_CHECKING:
-    from matrix.plan import MatrixConfig, Run
-    from matrix.results import MatrixResults
+    from analysis.matrix.plan import MatrixConfig, Run
+    from analysis.matrix.results import MatrixResults
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LOG = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ def main() -> None:
     arguments = parse_arguments()
     check(arguments)
     # What is heavy, after the options are read:
-    from matrix.plan import plan, runs
-    from matrix.results import collect, read_results, write_results
+    from analysis.matrix.plan import plan, runs
+    from analysis.matrix.results import collect, read_results, write_results
 
     from dualasr_lib.training.distributed import World
     from dualasr_lib.training.lock import sole_run
@@ -131,9 +131,9 @@ def execute(
 ) -> list[str]:
     """Makes the data if need be, and runs what is not done; what failed."""
     import torch
-    from matrix.folder import data_fingerprint
-    from matrix.runner import Runner
-    from matrix.steps import Workplace
+    from analysis.matrix.folder import data_fingerprint
+    from analysis.matrix.runner import Runner
+    from analysis.matrix.steps import Workplace
 
     from dualasr_lib.core.device import local_device
 
@@ -166,8 +166,8 @@ def make_data(matrix: "MatrixConfig", out: Path, jobs: int) -> None:
 
 def publish(results: "MatrixResults", out: Path | None) -> None:
     """Prints the tables; with a folder, also files."""
-    from matrix.report import report
-    from matrix.statistics import Table
+    from analysis.matrix.report import report
+    from analysis.matrix.statistics import Table
 
     table = Table(results)
     text = report(table)
@@ -178,7 +178,7 @@ def publish(results: "MatrixResults", out: Path | None) -> None:
     picture = out / "results.png"
     picture.unlink(missing_ok=True)  # that of earlier tables
     try:
-        from matrix.drawing import draw
+        from analysis.matrix.drawing import draw
 
         draw(table, picture)
     except (ImportError, ValueError) as error:

@@ -5,13 +5,13 @@
 #   tools/setup.sh --torch2   .venv-torch2: torch 2.x for training and recognition; no k2, kaldi-native-fbank
 #
 # Safe to run again: a finished environment is only checked (seconds), an interrupted one is completed, a
-# broken one repaired. Every package is proved by use (tools/check_setup.py), and the versions are printed.
+# broken one repaired. Every package is proved by use (tools/setup/check_setup.py), and the versions are printed.
 # kaldifeat is compiled once (2 to 4 minutes); its wheel is kept for other clones in
 # ${XDG_CACHE_HOME:-~/.cache}/dualasr. DUALASR_PYTHON names another Python 3.11.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-requirements=$root/tools/requirements
+requirements=$root/tools/setup/requirements
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/dualasr
 lane=default
 venv=$root/.venv
@@ -120,7 +120,7 @@ pip_install() { # pip_install LABEL ARGUMENTS...
 }
 
 build_kaldifeat() { # build_kaldifeat FOLDER: compiles the wheel into FOLDER
-  local tools=$1/tools cmake_files=$root/tools/kaldifeat arguments
+  local tools=$1/tools cmake_files=$root/tools/setup/kaldifeat arguments
   pip_install "build tools for kaldifeat" --target "$tools" -r "$requirements/kaldifeat-build.txt"
   # kaldifeat hands these to a shell, so every path is quoted. The unity build parses torch's headers twice
   # instead of once for each of its source files, which is a fifth of the work.
@@ -139,8 +139,8 @@ build_kaldifeat() { # build_kaldifeat FOLDER: compiles the wheel into FOLDER
 
 kaldifeat_wheels() { # the folder of the cached wheel: named by all that the compiled code depends on
   local key
-  key=$(cat "$requirements"/kaldifeat*.txt "$root"/tools/kaldifeat/*.cmake \
-    "$root"/tools/kaldifeat/*/CMakeLists.txt | sha256sum | cut -c1-12)
+  key=$(cat "$requirements"/kaldifeat*.txt "$root"/tools/setup/kaldifeat/*.cmake \
+    "$root"/tools/setup/kaldifeat/*/CMakeLists.txt | sha256sum | cut -c1-12)
   echo "$cache/kaldifeat-$key-cp311-$(grep -o '^torch==.*' "$requirements/default.txt")-$(uname -m)"
 }
 
@@ -172,13 +172,13 @@ install_system_packages() { # the open corpus speaks through HTS; nothing else n
 
 fingerprint() { # what the environment is made of; a change means a new installation
   cat "$requirements"/*.txt "$root/pyproject.toml" "$root/tools/setup.sh" \
-    "$root"/tools/kaldifeat/*.cmake "$root"/tools/kaldifeat/*/CMakeLists.txt | sha256sum
+    "$root"/tools/setup/kaldifeat/*.cmake "$root"/tools/setup/kaldifeat/*/CMakeLists.txt | sha256sum
   echo "$lane $root"
 }
 
 check() {
   OMP_NUM_THREADS=1 DUALASR_QUIET=1 DUALASR_VENV=$venv bash -c '
-    source "$1/tools/env.sh" && exec "$2/bin/python" "$1/tools/check_setup.py" --lane "$3"
+    source "$1/tools/env.sh" && exec "$2/bin/python" "$1/tools/setup/check_setup.py" --lane "$3"
   ' check "$root" "$venv" "$lane"
 }
 

@@ -11,33 +11,28 @@ was trained with them, so models with and without distillation can be compared. 
 data cannot: they depend on b. EXP/similarity-<split>.json keeps them.
 
 --png draws the matrices of the batch with the most utterances, a row per model: streaming, full,
-and their difference.
+and their difference, with the sp-KD loss of that batch between encoder outputs.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from dualasr_lib.core.device import local_device
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.core.table import markdown
-from dualasr_lib.data.batch import Batch
-from dualasr_lib.data.datamodule import DataModule
-from dualasr_lib.model.distillation import (
-    DistillationConfig,
-    similarities,
-    similarity_gaps,
-)
-from dualasr_lib.model.joint import BRANCHES, Branch, JointModel, Targets
-from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.recognition.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.data.batch import Batch
+    from dualasr_lib.model.joint import Branch, JointModel
+    from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 
 class Measured(NamedTuple):
@@ -64,6 +59,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Measured:
     """Losses and matrices of a model of two branches, in evaluation mode."""
+    import torch
+
+    from dualasr_lib.model.distillation import DistillationConfig, similarities, similarity_gaps
+    from dualasr_lib.model.joint import Targets
+
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
     count, fullest = 0, 0
@@ -87,36 +87,52 @@ def measure(model: JointModel, batches: Iterable[Batch], chunk: ChunkSpec) -> Me
     return Measured({name: total / count for name, total in sums.items()}, encoder)
 
 
-def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
+def draw(
+    names: Sequence[str], found: Sequence[Measured], path: Path, split: str = "the split"
+) -> None:
     """Streaming, full, and their difference, a row per model; one scale for all differences."""
+    from analysis.pictures import write_picture
     from matplotlib.figure import Figure
-    from pictures import write_picture
 
-    figure = Figure(figsize=(9, 2.9 * len(found)))
+    figure = Figure(figsize=(10, 3 * len(found) + 0.6), layout="constrained")
     axes = figure.subplots(len(found), 3, squeeze=False)
+    item = "utterance (place in the batch)"
     pairs = [(item.encoder["streaming"], item.encoder["full"]) for item in found]
     low = min(float(matrix.min()) for pair in pairs for matrix in pair)
     high = max(float(matrix.max()) for pair in pairs for matrix in pair)
     largest = max(float((full - streaming).abs().max()) for streaming, full in pairs)
     for row, name, (streaming, full) in zip(axes, names, pairs):
-        for axis, title, matrix in (
-            (row[0], f"{name}: streaming", streaming),
-            (row[1], "full", full),
-        ):
-            last = axis.imshow(matrix, vmin=low, vmax=high, cmap="viridis")
-            axis.set_title(title, fontsize=9)
-        figure.colorbar(last, ax=row[1], fraction=0.046)
-        shown = row[2].imshow(full - streaming, vmin=-largest, vmax=largest, cmap="RdBu")
-        row[2].set_title("full - streaming", fontsize=9)
-        figure.colorbar(shown, ax=row[2], fraction=0.046)
-        for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
-    write_picture(figure, path, dpi=110)
+        loss = float((full - streaming).square().mean())
+        for axis, title, matrix, name_of_colours, limits, colours in (
+            (row[0], f"{name}\nstreaming branch", streaming, "similarity", (low, high), "viridis"),
+            (row[1], f"{name}\nfull branch", full, "similarity", (low, high), "viridis"),
+            (row[2], f"full - streaming\nsp-KD loss of the batch: {loss:.5f}", full - streaming,
+             "difference", (-largest, largest), "RdBu"),
+        ):  # fmt: skip
+            shown = axis.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap=colours)
+            axis.set_title(title, fontsize=8)
+            axis.set_xlabel(item, fontsize=8)
+            axis.set_ylabel(item, fontsize=8)
+            axis.tick_params(labelsize=8)
+            axis.locator_params(integer=True)
+            bar = figure.colorbar(shown, ax=axis, fraction=0.046)
+            bar.set_label(f"{name_of_colours} (no unit)", fontsize=8)
+            bar.ax.tick_params(labelsize=8)
+    figure.suptitle(
+        f"Similarity of utterances by encoder outputs (rows of unit norm): the "
+        f"{len(pairs[0][0])} utterances of the largest batch of {split}",
+        fontsize=10,
+    )
+    write_picture(figure, path, dpi=120)
 
 
 def main() -> None:
     arguments = parse_arguments()
+    from dualasr_lib.core.device import local_device  # what is heavy, after the options
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.model.joint import BRANCHES
+    from dualasr_lib.recognition.trained_model import TrainedModel
+
     if arguments.png:
         import matplotlib.figure  # noqa: F401  (fails before the work, not after it)
     device = local_device(arguments.device)
@@ -139,7 +155,8 @@ def main() -> None:
     lines = [(n, *(f"{m.losses[c]:.5f}" for c in columns)) for n, m in zip(names, found)]
     print(markdown([("model", *columns), *lines]))
     if arguments.png:
-        draw([_short(folder) for folder in arguments.exp_dir], found, arguments.png)
+        short = [_short(folder) for folder in arguments.exp_dir]
+        draw(short, found, arguments.png, arguments.split)
 
 
 def _counted(batches: Iterable[Batch], progress: Progress) -> Iterable[Batch]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.packing import Packed, pack, unpack
 
 __all__ = ["ArchiveError", "read", "write"]
@@ -24,13 +25,14 @@ class ArchiveError(ValueError):
     """A file could not be read; the message begins with its path."""
 
 
-def write(tree: Any, path: Path) -> None:
+def write(tree: Any, path: AnyPath) -> None:
     """Writes nested plain data and tensors to `path`.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing has changed.
         ValueError: `tree` holds something that is neither plain data nor a tensor.
     """
+    path = Path(path)
     packed = pack(tree)
     payload = {"format": _FORMAT, "plain": packed.plain, "tensors": packed.tensors}
     temporary = path.with_name(path.name + ".tmp")
@@ -46,12 +48,13 @@ def write(tree: Any, path: Path) -> None:
         raise
 
 
-def read(path: Path) -> Any:
+def read(path: AnyPath) -> Any:
     """What `write` was given, with its tensors on the CPU.
 
     Raises:
         ArchiveError: the file is missing, damaged or of another kind.
     """
+    path = Path(path)
     if not path.is_file():
         raise ArchiveError(f"{path} does not exist")
     try:

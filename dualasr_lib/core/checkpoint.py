@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualasr_lib.core import archive
 from dualasr_lib.core.archive import ArchiveError
+from dualasr_lib.core.files import AnyPath
 
 __all__ = [
     "Checkpoint",
@@ -57,13 +58,14 @@ def file_name(epoch: int, step: int | None = None) -> str:
     return f"epoch-{epoch}.pt" if step is None else f"epoch-{epoch}-step-{step}.pt"
 
 
-def save(checkpoint: Checkpoint, path: Path) -> None:
+def save(checkpoint: Checkpoint, path: AnyPath) -> None:
     """Writes `checkpoint` to `path` atomically.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; older files are intact.
         ValueError: `checkpoint` holds something that is neither plain data nor a tensor.
     """
+    path = Path(path)
     try:
         archive.write(checkpoint._asdict(), path)
     except OSError as error:
@@ -74,13 +76,14 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         ) from error
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: AnyPath) -> Checkpoint:
     """Reads a checkpoint; its tensors are on the CPU.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind; the message names it and
             the newest older checkpoint in its folder that reads well.
     """
+    path = Path(path)
     try:
         return _read(path)
     except CheckpointError as error:
@@ -89,18 +92,20 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{error}{hint}") from None
 
 
-def newest(directory: Path) -> Path | None:
+def newest(directory: AnyPath) -> Path | None:
     """The latest checkpoint in `directory` by its name, or None."""
+    directory = Path(directory)
     found = _list(directory)
     return found[-1] if found else None
 
 
-def find(directory: Path, epoch: int | None) -> Path:
+def find(directory: AnyPath, epoch: int | None) -> Path:
     """The checkpoint of the end of `epoch`, or the newest one for None.
 
     Raises:
         CheckpointError: there is none; the message lists what there is.
     """
+    directory = Path(directory)
     path = newest(directory) if epoch is None else directory / file_name(epoch)
     if path is None or not path.is_file():
         wanted = "any checkpoint" if epoch is None else file_name(epoch)
@@ -108,11 +113,12 @@ def find(directory: Path, epoch: int | None) -> Path:
     return path
 
 
-def prune(directory: Path, keep_last: int, keep_epochs: int) -> None:
+def prune(directory: AnyPath, keep_last: int, keep_epochs: int) -> None:
     """Deletes all but the newest `keep_last` mid-epoch and `keep_epochs` epoch checkpoints.
 
     0 epochs means: keep them all. What a killed save left behind goes too.
     """
+    directory = Path(directory)
     ends = _ends(directory)
     between = [path for path in _list(directory) if path not in ends]
     surplus = between[: max(0, len(between) - keep_last)]

@@ -3,7 +3,8 @@
 A configuration is a tree of frozen dataclasses, each beside the class it configures. Loading is
 strict: an unknown key, a wrong type or a value outside a `Literal` is an error that names the path
 and suggests the nearest known key. A TOML file may start from another one with `include =
-"base.toml"` (relative to itself); whoever loads it may put another base in its place.
+"base.toml"` (relative to itself), or from several, of which later ones win (`["base.toml",
+"step.toml"]`); whoever loads it may put another base in the place of the first one.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import read_text
 
 __all__ = ["flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
@@ -77,22 +79,24 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def load(cls: type[C], path: Path, overrides: Sequence[str] = (), base: Path | None = None) -> C:
+def load(cls: type[C], path: AnyPath, overrides: Sequence[str] = (), base: Path | None = None) -> C:
     """Reads TOML file `path` as `read_toml` does, applies `key=value` overrides, and builds
     `cls`.
     """
+    path = Path(path)
     return from_dict(cls, override(read_toml(path, base), overrides))
 
 
-def read_toml(path: Path, base: Path | None = None) -> dict[str, Any]:
+def read_toml(path: AnyPath, base: Path | None = None) -> dict[str, Any]:
     """Plain values of a TOML file merged over those of the file it includes.
 
     Args:
-        base: this file in place of the one that `path` includes.
+        base: this file in place of the one that `path` includes first.
 
     Raises:
         ValueError: the file (or one it includes) is missing, is no TOML, or includes itself.
     """
+    path = Path(path)
     return _read_toml(path.resolve(), (), base)
 
 
@@ -120,12 +124,16 @@ def _read_toml(path: Path, seen: tuple[Path, ...], base: Path | None = None) -> 
     if path in seen:
         raise ValueError(f"config file {path} includes itself")
     values, included = _parse_toml(path)
-    start = included if base is None else base.resolve()
-    return values if start is None else _merge(_read_toml(start, (*seen, path)), values)
+    if base is not None:
+        included = [base.resolve(), *included[1:]]
+    start: dict[str, Any] = {}
+    for file in included:
+        start = _merge(start, _read_toml(file, (*seen, path)))
+    return _merge(start, values)
 
 
-def _parse_toml(path: Path) -> tuple[dict[str, Any], Path | None]:
-    """The values of one file, and the file that it includes."""
+def _parse_toml(path: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The values of one file, and the files that it includes."""
     try:
         text = read_text(path)
         values = tomllib.loads(text)
@@ -136,12 +144,13 @@ def _parse_toml(path: Path) -> tuple[dict[str, Any], Path | None]:
         raise ValueError(f"config file {path} is not valid TOML: {error}{hint}") from None
     except RecursionError:
         raise ValueError(f"config file {path} is not valid TOML: nested without end") from None
-    included = values.pop("include", None)
-    if included is None:
-        return values, None
-    if not isinstance(included, str):
-        raise ValueError(f"config file {path}: include must be a file name, but is {included!r}")
-    return values, (path.parent / included).resolve()
+    given = values.pop("include", [])
+    included = [given] if isinstance(given, str) else given
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
+        raise ValueError(
+            f"config file {path}: include must be a file name or several, but is {given!r}"
+        )
+    return values, [(path.parent / name).resolve() for name in included]
 
 
 def _space_hint(text: str, error: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,13 +66,14 @@ class Header(NamedTuple):
     tensor."""
 
 
-def write_container(path: Path, content: Container) -> None:
+def write_container(path: AnyPath, content: Container) -> None:
     """Writes a file, whole or not at all.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing has changed.
         ValueError: a tensor of a type that such a file cannot hold.
     """
+    path = Path(path)
     members, blocks = [], list[bytes]()
     place = 0
     for kind, name, data, more in _members(content):
@@ -89,26 +90,26 @@ def write_container(path: Path, content: Container) -> None:
     write_atomically(path, prefix + _checksum(prefix, body) + body)
 
 
-def read_container(path: Path) -> Container:
+def read_container(path: AnyPath) -> Container:
     """What `write_container` was given.
 
     Raises:
         ContainerError: the file is missing, of another kind, damaged, or of a newer version.
     """
-    data, header_size = _checked(path)
+    data, header_size = _checked(Path(path))
     try:
         return _unpacked(data, header_size)
     except _MALFORMED as error:
         raise _foreign(path, error) from None
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: AnyPath) -> Header:
     """The plain data of a file, and what else is in it; the whole file is checked.
 
     Raises:
         ContainerError: as for `read_container`.
     """
-    data, header_size = _checked(path)
+    data, header_size = _checked(Path(path))
     try:
         header = _header(data, header_size)
         return Header(dict(header["plain"]), tuple(dict(member) for member in header["members"]))
@@ -116,8 +117,9 @@ def read_header(path: Path) -> Header:
         raise _foreign(path, error) from None
 
 
-def is_container(path: Path) -> bool:
+def is_container(path: AnyPath) -> bool:
     """Whether a file begins as one."""
+    path = Path(path)
     if not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -151,7 +153,7 @@ def _checked(path: Path) -> tuple[bytearray, int]:
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError)
 
 
-def _foreign(path: Path, error: Exception) -> ContainerError:
+def _foreign(path: AnyPath, error: Exception) -> ContainerError:
     return ContainerError(f"{path} is damaged or was not written by this program: {error!r}")
 
 

@@ -6,10 +6,24 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["file_hash", "write_atomically"]
+__all__ = ["AnyPath", "file_hash", "require_paths", "write_atomically"]
+
+AnyPath = str | os.PathLike[str]
+"""A path as callers have it: what reads or writes a file takes any."""
 
 
-def file_hash(path: Path) -> str:
+def require_paths(**values: object) -> None:
+    """For options that are kept as they are given; None is none.
+
+    Raises:
+        ValueError: one is no `Path`.
+    """
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Path):
+            raise ValueError(f"`{name}` must be a pathlib.Path, but is {value!r}")
+
+
+def file_hash(path: AnyPath) -> str:
     """The first 12 hexadecimal digits of the sha256 of a file's content."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -18,12 +32,13 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: AnyPath, data: bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it; makes the folder.
 
     Processes that write the same file do not disturb each other: the last one wins. What a killed
     process of this machine left behind is removed.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     ours = f".{path.name}.{platform.node()}."
     for left in path.parent.glob(f"{glob.escape(ours)}*.tmp"):

@@ -30,7 +30,7 @@ def meet(device: torch.device, *, failed: bool = False) -> None:
     count = float(failed)
     if distributed.is_available() and distributed.is_initialized():
         flag = torch.tensor([count], device=device)
-        distributed.all_reduce(flag)  # type: ignore[no-untyped-call]
+        distributed.all_reduce(flag)
         count = float(flag)
     if count:
         raise AbandonedError(f"{count:.0f} ranks failed")

@@ -11,7 +11,8 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+
+from dualasr_lib.core.files import AnyPath
 
 __all__ = ["fields", "read_lines", "read_text", "same_text"]
 
@@ -26,7 +27,7 @@ _NO_WIDTH = re.compile(rb"\xe2\x80\x8b|\xe2\x81\xa0|\xef\xbb\xbf")
 """Spaces of no width, word joiners and stray byte order marks."""
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: AnyPath) -> Iterator[bytes]:
     """The lines of a text file in UTF-8, with their ends, without a byte order mark; gzip files,
     known by their content, are unpacked.
 
@@ -64,7 +65,7 @@ def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
             yield line
 
 
-def read_text(path: Path) -> str:
+def read_text(path: AnyPath) -> str:
     """The whole file, as `read_lines` reads it, lines ending in `\\n`.
 
     Raises:

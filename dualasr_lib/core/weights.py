@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from dualasr_lib.core.checkpoint import Checkpoint, file_name, find, load
+from dualasr_lib.core.files import AnyPath
 
 __all__ = ["Weights", "average_between", "load_weights"]
 
@@ -31,7 +32,7 @@ class Weights(NamedTuple):
     """Of a mean, for the name of results: `avg10`, or `avg10-step2040` of mid-epoch."""
 
 
-def load_weights(directory: Path, epoch: int | None = None, avg: int = 0) -> Weights:
+def load_weights(directory: AnyPath, epoch: int | None = None, avg: int = 0) -> Weights:
     """Weights of the end of `epoch`, or their mean over `avg` epochs.
 
     Args:
@@ -43,6 +44,7 @@ def load_weights(directory: Path, epoch: int | None = None, avg: int = 0) -> Wei
         CheckpointError: a file is missing or damaged.
         ValueError: `avg` is negative or reaches before the first epoch, or no snapshot lies there.
     """
+    directory = Path(directory)
     path = find(directory, epoch)
     end = load(path)
     if avg == 0:

@@ -19,7 +19,7 @@ from lhotse.dataset import SimpleCutSampler
 from torch import Tensor
 
 from dualasr_lib.core.ctc_frames import ctc_frames
-from dualasr_lib.core.files import file_hash
+from dualasr_lib.core.files import AnyPath, file_hash
 from dualasr_lib.data.augment import Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.data_config import DataConfig
@@ -74,7 +74,7 @@ class DataModule:
     def __init__(
         self,
         config: DataConfig,
-        data_dir: Path,
+        data_dir: AnyPath,
         tokenizer: Tokenizer,
         subsampled_lens: Callable[[Tensor], Tensor] | None = None,
     ) -> None:

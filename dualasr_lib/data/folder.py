@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dualasr_lib.core.config import from_dict, to_dict
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
 
 __all__ = [
     "DATA_FILE",
@@ -97,7 +97,7 @@ class DataFolder:
         return next(split for split in self.splits if split.use == use)
 
     @classmethod
-    def read(cls, data_dir: Path) -> "DataFolder":
+    def read(cls, data_dir: AnyPath) -> "DataFolder":
         """What `data_dir` says of itself.
 
         Raises:
@@ -125,13 +125,13 @@ class DataFolder:
         except ValueError as error:
             raise _damaged(path, str(error)) from None
 
-    def write(self, data_dir: Path) -> None:
+    def write(self, data_dir: AnyPath) -> None:
         """Writes `DATA/data.json`, whole or not at all."""
         text = json.dumps({"format": _FORMAT, **to_dict(self)}, indent=1, ensure_ascii=False)
         write_atomically(Path(data_dir) / DATA_FILE, f"{text}\n".encode())
 
 
-def recording_files(data_dir: Path, split: str) -> list[Path]:
+def recording_files(data_dir: AnyPath, split: str) -> list[Path]:
     """The audio files that the utterances of a split are cut from, each once, in their order.
 
     Raises:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import read_lines
 
 __all__ = ["Entry", "read_entries"]
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
     storage_path: str
 
 
-def read_entries(path: Path, with_text: bool = True) -> Iterator[Entry]:
+def read_entries(path: AnyPath, with_text: bool = True) -> Iterator[Entry]:
     """Reads and checks a manifest, line by line.
 
     Args:
@@ -47,6 +48,7 @@ def read_entries(path: Path, with_text: bool = True) -> Iterator[Entry]:
         ValueError: the file is missing, damaged, or no manifest of cuts with features; the message
             names file, line and remedy.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"'{path}' is missing; prepare.sh writes it")
     number = 0

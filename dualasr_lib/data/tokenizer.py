@@ -11,21 +11,33 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sentencepiece
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
+from dualasr_lib.data.pieces import PieceType
 
-__all__ = ["BLANK", "MODEL_FILE", "SOS_EOS", "TOKENS_FILE", "UNK", "PieceType", "Tokenizer"]
-
-PieceType = Literal["char", "unigram", "bpe"]
+__all__ = [
+    "BLANK",
+    "MODEL_FILE",
+    "SOS_EOS",
+    "TOKENS_FILE",
+    "UNK",
+    "Tokenizer",
+    "tokens_fingerprint",
+]
 
 BLANK, SOS_EOS, UNK = "<blk>", "<sos/eos>", "<unk>"
 MODEL_FILE, TOKENS_FILE = "sentencepiece.model", "tokens.txt"
 _SPECIAL = (BLANK, SOS_EOS, UNK)
 _META_SPACE = "▁"  # sentencepiece's sign for a space
 _UNKNOWN_TEXT = "⁇"
+
+
+def tokens_fingerprint(tokens: str) -> str:
+    """Of a list of tokens alone, as `tokens.txt` has it."""
+    return hashlib.sha256(tokens.encode()).hexdigest()
 
 
 class Tokenizer:
@@ -88,7 +100,7 @@ class Tokenizer:
         return cls(model.getvalue())
 
     @classmethod
-    def load(cls, lang_dir: Path) -> "Tokenizer":
+    def load(cls, lang_dir: AnyPath) -> "Tokenizer":
         """Reads a lang folder.
 
         Raises:
@@ -103,8 +115,9 @@ class Tokenizer:
             raise ValueError(f"'{files[1]}' must list the pieces of '{files[0]}', but differs")
         return tokenizer
 
-    def save(self, lang_dir: Path) -> None:
+    def save(self, lang_dir: AnyPath) -> None:
         """Writes the lang folder's two files."""
+        lang_dir = Path(lang_dir)
         write_atomically(lang_dir / MODEL_FILE, self._model)
         write_atomically(lang_dir / TOKENS_FILE, self.tokens_txt().encode())
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from dualasr_lib.core.files import AnyPath
+
 __all__ = ["Recognised", "format_recogs", "read_recogs"]
 
 _LINE = re.compile(r"(.*):\t(ref|hyp)=(\[.*\])")
@@ -30,12 +32,13 @@ def format_recogs(items: Iterable[Recognised]) -> str:
     return "".join(f"{id_}:\tref={ref}\n{id_}:\thyp={hyp}\n" for id_, ref, hyp in items)
 
 
-def read_recogs(path: Path) -> list[Recognised]:
+def read_recogs(path: AnyPath) -> list[Recognised]:
     """The utterances of file `path`.
 
     Raises:
         ValueError: the file is missing, or a line is not as above; the message names file and line.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} must be a recogs file, but does not exist")
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]

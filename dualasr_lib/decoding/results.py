@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import flatten
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
 from dualasr_lib.decoding.summary import main_unit
 from dualasr_lib.metrics.alignment import align
@@ -49,24 +50,26 @@ class Result(NamedTuple):
         return f"{self.summary.get('split', '?')} {self.system}"
 
 
-def read_results(exp_dir: Path) -> list[Result]:
+def read_results(exp_dir: AnyPath) -> list[Result]:
     """All `decode/*/summary-*.json` of an experiment, in the order of names.
 
     Raises:
         ValueError: there is none, or one is damaged.
     """
+    exp_dir = Path(exp_dir)
     paths = sorted((exp_dir / "decode").glob("*/summary-*.json"))
     if not paths:
         raise ValueError(f"no decode/*/summary-*.json in {exp_dir}: decode.py writes them")
     return [read_result(path) for path in paths]
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: AnyPath) -> Result:
     """Reads a summary and the recogs file beside it.
 
     Raises:
         ValueError: a file is missing or malformed, or the two do not belong together.
     """
+    path = Path(path)
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         split, num_errors = summary["split"], summary["ins"] + summary["del"] + summary["sub"]

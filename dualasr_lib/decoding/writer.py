@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import AnyPath, write_atomically
 from dualasr_lib.decoding.errs import format_errs
 from dualasr_lib.decoding.hypothesis import Hypothesis, ScoredText
 from dualasr_lib.decoding.offline import Detokenise
@@ -32,8 +32,9 @@ class ResultFiles(NamedTuple):
     """Only with `write_nbest`, after the others."""
 
 
-def result_files(directory: Path, split: str) -> ResultFiles:
+def result_files(directory: AnyPath, split: str) -> ResultFiles:
     """The names of the files of `split` in `directory`."""
+    directory = Path(directory)
     return ResultFiles(
         directory / f"recogs-{split}.txt",
         directory / f"errs-{split}.txt",
@@ -43,7 +44,7 @@ def result_files(directory: Path, split: str) -> ResultFiles:
 
 
 def write_results(
-    directory: Path, hypotheses: Sequence[Hypothesis], summary: Mapping[str, Any]
+    directory: AnyPath, hypotheses: Sequence[Hypothesis], summary: Mapping[str, Any]
 ) -> ResultFiles:
     """Writes the three files of the summary's split, texts in units of the summary's `unit`; NaN
     and infinities become null.
@@ -69,7 +70,7 @@ def write_results(
 
 
 def write_nbest(
-    directory: Path,
+    directory: AnyPath,
     split: str,
     hypotheses: Sequence[Hypothesis],
     detokenise: Detokenise,

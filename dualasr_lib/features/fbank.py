@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.core.rates import FRAME_SHIFT_MS
+from dualasr_lib.features.samples import check_samples
 
 __all__ = ["Fbank", "FbankConfig", "FrameComputer", "Library"]
 
@@ -162,7 +163,8 @@ class Fbank:
             (T, F) float32, T = `config.num_frames(n)`.
 
         Raises:
-            ValueError: wrong shape or type, or fewer samples than `config.min_samples`.
+            ValueError: wrong shape or type, samples far beyond full scale, or fewer of them than
+                `config.min_samples`.
         """
         config = self.config
         _check_samples(samples, config)
@@ -175,11 +177,7 @@ class Fbank:
 
 def _check_samples(samples: Tensor, config: FbankConfig) -> None:
     """Raises ValueError unless `samples` is one utterance of float32 audio, not too short."""
-    if samples.dim() != 1 or samples.dtype != torch.float32:
-        raise ValueError(
-            f"`samples` must be float32 of shape (n,), but is {samples.dtype} of "
-            f"{tuple(samples.shape)}"
-        )
+    check_samples(samples, 1, "(n,)")
     if len(samples) < config.min_samples:
         raise ValueError(
             f"`samples` must hold at least {config.min_samples} samples, but holds {len(samples)}"
@@ -191,7 +189,7 @@ def _computer(config: FbankConfig, library: Library | None) -> Callable[[Tensor]
     if library is not None:
         return _COMPUTERS[library](config)
     # The compiled part is asked for: `import kaldifeat` also finds any folder of that name, such as
-    # tools/kaldifeat, and calls it an empty package.
+    # tools/setup/kaldifeat, and calls it an empty package.
     for name, compiled in (("kaldifeat", "_kaldifeat"), ("kaldi_native_fbank",) * 2):
         if importlib.util.find_spec(compiled) is not None:
             return _COMPUTERS[name](config)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.features.fbank import FbankConfig, FrameComputer
+from dualasr_lib.features.samples import check_samples
 
 __all__ = ["FbankState", "OnlineFbank"]
 
@@ -68,7 +69,7 @@ class OnlineFbank:
             features (N, P / shift, F) float32 and the next state.
 
         Raises:
-            ValueError: wrong shape or type of `samples`.
+            ValueError: wrong shape or type of `samples`, or samples far beyond full scale.
         """
         windows, state = self.windows(samples, state)
         if self._computer is None:
@@ -93,11 +94,7 @@ class OnlineFbank:
 
     def _check(self, samples: Tensor, state: FbankState) -> None:
         config = self.config
-        if samples.dim() != 2 or samples.dtype != torch.float32:
-            raise ValueError(
-                f"`samples` must be float32 of shape (N, P + {config.overhang}), but is "
-                f"{samples.dtype} of {tuple(samples.shape)}"
-            )
+        check_samples(samples, 2, f"(N, P + {config.overhang})")
         new = samples.shape[1] - config.overhang
         if new < config.shift or new % config.shift:
             raise ValueError(

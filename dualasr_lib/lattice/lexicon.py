@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import fields, read_lines, same_text
 from dualasr_lib.lattice.lm import Floats, Integers, LmArcs
 from dualasr_lib.lattice.ngram import NgramLm
@@ -61,7 +62,7 @@ class LexiconLm:
         self._grow(spellings, ids)
 
     @classmethod
-    def load(cls, lexicon: Path, arpa: Path, symbols: Mapping[str, int]) -> "LexiconLm":
+    def load(cls, lexicon: AnyPath, arpa: AnyPath, symbols: Mapping[str, int]) -> "LexiconLm":
         """Reads a lexicon (lines `word token token ...`) and an ARPA file over its words.
 
         A word may have several lines. A word that the ARPA file lacks has the probability that
@@ -74,6 +75,7 @@ class LexiconLm:
         Raises:
             ValueError: a file cannot be read; names file and line.
         """
+        arpa = Path(arpa)
         if not Path(lexicon).is_file():
             raise ValueError(f"'{lexicon}' is missing; it must have lines `word token token ...`")
         names, entries = _read(Path(lexicon), symbols)

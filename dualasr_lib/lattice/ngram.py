@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import fields as split_fields
 from dualasr_lib.core.text import read_lines, same_text
 from dualasr_lib.lattice.lm import Floats, Integers, LmArcs
@@ -86,7 +87,7 @@ class NgramLm:
 
     @classmethod
     def load(
-        cls, path: Path, symbols: Mapping[str, int], ignore_other_words: bool = False
+        cls, path: AnyPath, symbols: Mapping[str, int], ignore_other_words: bool = False
     ) -> "NgramLm":
         """Reads an ARPA file.
 

@@ -45,7 +45,7 @@ def _counts(rows: Tensor) -> list[int]:
     own = torch.tensor([rows.shape[0]], device=rows.device)
     counts = own.new_empty(distributed.get_world_size(), 1)
     meet(rows.device)
-    distributed.all_gather(list(counts), own)  # type: ignore[no-untyped-call]
+    distributed.all_gather(list(counts), own)
     return [int(count) for count in counts.flatten().tolist()]
 
 
@@ -58,7 +58,7 @@ class _Gather(torch.autograd.Function):
         rows = rows.contiguous()
         gathered = rows.new_empty(distributed.get_world_size(), *rows.shape)
         meet(rows.device)
-        distributed.all_gather(list(gathered), rows)  # type: ignore[no-untyped-call]
+        distributed.all_gather(list(gathered), rows)
         return gathered
 
     @staticmethod
@@ -67,5 +67,5 @@ class _Gather(torch.autograd.Function):
         del ctx
         total = gradient.clone(memory_format=torch.contiguous_format)
         meet(gradient.device)
-        distributed.all_reduce(total)  # type: ignore[no-untyped-call]
+        distributed.all_reduce(total)
         return total[distributed.get_rank()]

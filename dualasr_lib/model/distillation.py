@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.model.pairing import Method, Sequences, align
 from dualasr_lib.model.rivals import Consistency, HiddenMse, LogitKl, OverShifts, ShiftedLogitKl
 from dualasr_lib.model.similarity import (
@@ -244,17 +245,17 @@ def similarity_gaps(full: BranchView, streaming: BranchView) -> dict[str, Tensor
 
 def similarity_images(
     full: BranchView, streaming: BranchView, config: DistillationConfig
-) -> dict[str, Tensor]:
+) -> dict[str, Picture]:
     """Row-normalised Gram matrices of teacher and student, to look at, whatever the method.
 
     With `utterance` items those of the batch, of this rank only; with `frame` items those of its
-    first utterance, the frames paired as the loss pairs them. Zero is 0.5, and the largest
-    magnitude of a pair of matrices is 0 or 1, so that the two can be compared. Where there is no
-    item, there is no image. With direction "both" the full-context branch is called the teacher.
+    first utterance, the frames paired as the loss pairs them. Both matrices of a pair have the
+    same colours, from minus to plus their largest magnitude, so that the two can be compared. Where
+    there is no item, there is no image. With direction "both" the full-context branch is called
+    the teacher.
 
     Returns:
-        "similarity/encoder_teacher", "..._student", "similarity/<head>_..." -> (b, b) float32 in
-        [0, 1].
+        "similarity/encoder_teacher", "..._student", "similarity/<head>_..." -> (b, b) float32.
     """
     direction = "full_to_streaming" if config.direction == "both" else config.direction
     teacher, student = _roles(direction, full, streaming)
@@ -265,11 +266,30 @@ def similarity_images(
             for part, theirs, its in _sides(teacher, student)
         }
         return {
-            f"similarity/{part}_{role}": 0.5 + 0.5 * matrix / pair.abs().max().clamp(min=1e-20)
+            f"similarity/{part}_{role}": _picture(f"{part}, {role}", matrix, largest, config.items)
             for part, pair in pairs.items()
             if pair.numel()
+            for largest in [float(pair.abs().max().clamp(min=1e-20))]
             for role, matrix in zip(("teacher", "student"), pair.float())
         }
+
+
+def _picture(whose: str, matrix: Tensor, largest: float, items: Items) -> Picture:
+    item, data = "utterance (place in the batch)", "utterances of the largest batch"
+    if items == "frame":
+        item = "encoder frame (40 ms)"
+        if not whose.startswith("encoder"):
+            item = "state of the head (place in the text)"
+        data = "its first utterance"
+    return Picture(
+        values=matrix,
+        title=f"similarity of {data}\n{whose}",
+        x=item,
+        y=item,
+        colours="similarity (dot product, rows of unit norm)",
+        low=-largest,
+        high=largest,
+    )
 
 
 def similarities(

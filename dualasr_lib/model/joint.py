@@ -5,13 +5,14 @@
 Letters: N batch, T feature frames, S encoder frames, U tokens, V vocabulary, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.model.distillation import (
     METHODS,
     BranchDims,
@@ -157,8 +158,8 @@ class JointModel(nn.Module):
         """All that distillation sees of each branch."""
         return {branch: self._view(branch, reading) for branch in reading.encoded}
 
-    def pictures(self, reading: Reading) -> dict[str, Tensor]:
-        """Pictures of the first utterance, "<head>_<branch>/<name>" -> (H, W) in [0, 1]."""
+    def pictures(self, reading: Reading) -> dict[str, Picture]:
+        """Pictures of the first utterance, "<head>_<branch>/<name>" -> what the head draws."""
         return {
             f"{name}_{branch}/{title}": picture
             for name, mine in reading.heads.items()
@@ -180,6 +181,13 @@ class JointModel(nn.Module):
             criteria: who computes the loss of a head in a branch, where it is not the head itself.
         """
         reading = self.read(features, lens, targets, chunk)
+        losses = self.losses(reading, targets, criteria)
+        return losses._replace(distilled=self._distilled(reading))
+
+    def losses(
+        self, reading: Reading, targets: Targets, criteria: Criteria = MappingProxyType({})
+    ) -> Losses:
+        """The terms of the heads; exchanges nothing with other ranks. Args as of `forward`."""
         return Losses(
             heads={
                 name: {
@@ -188,19 +196,31 @@ class JointModel(nn.Module):
                 }
                 for name, mine in reading.heads.items()
             },
-            distilled=self._distilled(reading),
+            distilled=None,
             num_tokens=(targets.lens + 1).sum(),
             impossible=self._impossible(reading, targets),
         )
 
-    def set_step(self, step: int) -> None:
+    def set_step(self, step: int, credit: int = 0, anew: Collection[str] = ()) -> None:
         """Tells all schedules how many optimiser steps have been done; the encoders' aids, and
         heads that say so, count them as published steps (`ModelConfig.warm_up`).
+
+        Args:
+            credit: steps that count as done before the first one, where weights were trained.
+            anew: names of modules that began with random weights all the same.
         """
-        set_step(self, step)
+        self._tell("", step + credit)
+        for name in anew:
+            self._tell(name, step)
+
+    def _tell(self, name: str, step: int) -> None:
+        """Tells the module of a name; the empty one is the whole model's."""
+        part = self.get_submodule(name)
         published = round(step * PUBLISHED_WARM_UP / self.config.warm_up)
-        set_step(self.encoders, published)
-        for module in self.heads.modules():
+        set_step(part, published if f"{name}.".startswith("encoders.") else step)
+        if not name:
+            set_step(self.encoders, published)
+        for module in part.modules():
             if isinstance(module, Head) and module.counts_published_steps:
                 set_step(module, published)
 

@@ -9,7 +9,7 @@ of that branch only.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -61,6 +61,22 @@ class Losses(NamedTuple):
     """Tokens of the batch, each text's end included."""
     impossible: Tensor
     """(N,) bool, True for utterances that some head has no alignment for; there they count 0."""
+
+    @staticmethod
+    def summed(batches: Sequence["Losses"]) -> "Losses":
+        """The heads' losses of several batches (at least one) together, without distillation."""
+        first = batches[0]
+        return Losses(
+            heads={
+                head: {
+                    b: torch.stack([batch.heads[head][b] for batch in batches]).sum() for b in mine
+                }
+                for head, mine in first.heads.items()
+            },
+            distilled=None,
+            num_tokens=torch.stack([batch.num_tokens for batch in batches]).sum(),
+            impossible=torch.cat([batch.impossible for batch in batches]),
+        )
 
     def parts(self, config: LossConfig) -> dict[str, Tensor]:
         """What the loss to differentiate is the sum of: a part per branch ("streaming", "full"),

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dualasr_lib import __version__
 from dualasr_lib.recognition.decode_config import DecodeConfig, parse_scales
 from dualasr_lib.recognition.methods import registry
 
@@ -83,10 +84,12 @@ _OPTIONS = (
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help has the lines of `description` as they are."""
-    return argparse.ArgumentParser(
+    """A parser whose help has the lines of `description` as they are; it knows --version."""
+    made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
+    made.add_argument("--version", action="version", version=f"dualasr {__version__}")
+    return made
 
 
 def add_options(into: argparse.ArgumentParser, program: Program) -> None:

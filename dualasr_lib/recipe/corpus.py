@@ -6,6 +6,7 @@ is one unit, or several neighbouring ones joined; it becomes a cut.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from dualasr_lib.data.folder import SplitUse
@@ -14,7 +15,7 @@ from dualasr_lib.recipe.normalise import NORMALISERS
 from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.stage import Folders
 
-__all__ = ["Corpus", "Item", "Join", "Split"]
+__all__ = ["Corpus", "GivenWords", "Item", "Join", "Split"]
 
 Item = dict[str, Any]
 """A unit or an utterance: the plain values of a lhotse supervision."""
@@ -31,6 +32,15 @@ class Split(NamedTuple):
     use: SplitUse
     pooled: bool = False
     """Whether its results go into the pooled error rate."""
+
+
+class GivenWords(NamedTuple):
+    """Language files that come with a corpus, in place of those made of its training text."""
+
+    arpas: tuple[Path, ...] = ()
+    """N-grams of words (ARPA, plain or gzip), of different orders."""
+    lexicon: Path | None = None
+    """Lines that begin with a word; what follows is not read, tokens spell the words."""
 
 
 class Join(NamedTuple):
@@ -89,6 +99,10 @@ class Corpus(Generic[O]):
     words: Callable[[O, Item], list[str]] | None = None
     """The words of an utterance, for a lexicon and an n-gram of words; default: what spaces part,
     if errors are counted in words, else there is no lexicon."""
+
+    given_words: Callable[[O], GivenWords] = lambda _: GivenWords()
+    """N-grams of words and a lexicon that somebody else made; default: none. Their words are
+    lower-cased if the normaliser is `lower`."""
 
     @property
     def has_spaces(self) -> bool:

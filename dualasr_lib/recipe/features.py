@@ -15,21 +15,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from lhotse import LilcomChunkyWriter, MonoCut
-from lhotse.features.kaldifeat import (
-    KaldifeatFbank,
-    KaldifeatFbankConfig,
-    KaldifeatFrameOptions,
-    KaldifeatMelOptions,
-)
+from lhotse import LilcomChunkyWriter
 from lhotse.serialization import deserialize_item
-from lhotse.utils import fastcopy
 
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe.corpus import Corpus, O
+from dualasr_lib.recipe.extraction import WriteError, compute_features, make_extractor
+from dualasr_lib.recipe.noise import make_noise
 from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.process import die_with_parent, told_by, worker_pool
 from dualasr_lib.recipe.stage import (
@@ -43,7 +37,7 @@ from dualasr_lib.recipe.stage import (
     write_jsonl,
 )
 
-__all__ = ["compute_features", "make_extractor", "parameters", "run"]
+__all__ = ["parameters", "run"]
 
 SHARD_SIZE = 250
 
@@ -64,7 +58,11 @@ def parameters() -> dict[str, Any]:
 
 
 def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
-    """Writes `features/<split>-<shard>.lca` and `cuts/<corpus>_cuts_<split>.jsonl.gz`."""
+    """Writes `features/<split>-<shard>.lca`, `cuts/<corpus>_cuts_<split>.jsonl.gz` and, with
+    --noise-dir, `noise/`.
+    """
+    if options.noise_dir is not None:
+        print(f"  {make_noise(options.noise_dir, folders.out)} windows of noise", flush=True)
     splits = [split.name for split in corpus.splits(options)]
     sources = {s: options.data_dir / "utterances" / corpus.cuts_file(s) for s in splits}
     sizes = {split: count_jsonl(source) for split, source in sources.items()}
@@ -126,7 +124,7 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
                 cut = deserialize_item(item)
                 try:
                     done.append(compute_features(cut, extractor, writer, path).to_dict())
-                except _WriteError:
+                except WriteError:
                     raise
                 except Exception as error:  # of whatever reads audio: reported, never dropped
                     files = [source.source for source in cut.recording.sources]
@@ -141,28 +139,6 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
     return shard.name
 
 
-class _WriteError(OSError):
-    """Features could not be written, which is no fault of the audio."""
-
-
-class _Writer:
-    """Tells errors of the writer from those of the audio, and refuses features that are none."""
-
-    def __init__(self, writer: LilcomChunkyWriter) -> None:
-        self._writer = writer
-        self.name = writer.name
-        self.storage_path = writer.storage_path
-
-    def write(self, key: str, value: Any) -> str:
-        """As lhotse's writers."""
-        if not np.isfinite(value).all():
-            raise ValueError("the audio has samples that are NaN, infinite or far beyond 1")
-        try:
-            return str(self._writer.write(key, value))
-        except OSError as error:
-            raise _WriteError(error.errno, error.strerror or str(error)) from error
-
-
 def _link(file: Path, folder: Path) -> None:
     """The file under a second name: `file` stays until the stage is marked as done."""
     target = folder / file.name
@@ -171,36 +147,6 @@ def _link(file: Path, folder: Path) -> None:
         os.link(file, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(file, target)
-
-
-def compute_features(
-    cut: MonoCut, extractor: KaldifeatFbank, writer: LilcomChunkyWriter, storage_path: str
-) -> MonoCut:
-    """The cut with stored features; its manifest names them by `storage_path`, relative to DATA.
-
-    Raises:
-        OSError: the features cannot be written. Whatever else is raised is about the audio.
-    """
-    with torch.no_grad():
-        cut = cut.compute_and_store_features(extractor, _Writer(writer))
-    if cut.features.num_frames != cut.num_frames:
-        raise ValueError(f"{cut.features.num_frames} frames, but {cut.num_frames} were expected")
-    return fastcopy(cut, features=fastcopy(cut.features, storage_path=storage_path))
-
-
-def make_extractor(config: FbankConfig) -> KaldifeatFbank:
-    """lhotse's extractor with the options of `dualasr_lib.features`."""
-    frames = KaldifeatFrameOptions(
-        sampling_rate=config.sample_rate,
-        frame_shift=config.frame_shift_ms / 1000,
-        frame_length=config.frame_length_ms / 1000,
-        dither=config.dither,
-        snip_edges=config.snip_edges,
-    )
-    mel = KaldifeatMelOptions(
-        num_bins=config.num_mel_bins, low_freq=config.low_freq, high_freq=config.high_freq
-    )
-    return KaldifeatFbank(KaldifeatFbankConfig(frame_opts=frames, mel_opts=mel))
 
 
 def _report(done: Mapping[str, list[str]], folders: Folders, options: Options) -> dict[str, int]:

@@ -1,18 +1,17 @@
 """Stages 5 and 6: sentencepiece model and tokens.txt; n-gram language models of tokens and words.
 
 All see the training text only (each utterance once, not its speed copies). N-grams are trained by
-kaldingram (ARPA). kaldilm turns that of tokens into the text form of an FST as well, which
-`k2.Fsa.from_openfst` reads; its labels are the ids of tokens.txt, `#0` on back-off arcs is the next
-id (`symbols.txt` lists all). The lexicon and the n-gram of words need a corpus that knows its
-words.
+kaldingram (ARPA); k2's graphs are made of them where they are used (`lattice/ngram.py`). The
+lexicon and the n-gram of words need a corpus that knows its words.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dualasr_lib.data.tokenizer import TOKENS_FILE, Tokenizer
+from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.recipe.corpus import Corpus, O, Split
+from dualasr_lib.recipe.given_words import take_arpas, take_vocabulary
 from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.process import run_program
 from dualasr_lib.recipe.stage import Folders, read_jsonl
@@ -40,23 +39,24 @@ def run_tokenizer(corpus: Corpus[O], options: O, folders: Folders) -> None:
 
 
 def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
-    """Writes n-grams of tokens, `lang/G_<order>gram.{arpa,fst.txt}`, `lang/symbols.txt` and
-    `lang/G_<rescoring order>gram.arpa`, and, if the corpus knows its words, of words,
-    `lang/words_<order>gram.arpa` and `lang/lexicon.txt`.
+    """Writes n-grams of tokens, `lang/G_<order>gram.arpa` and `lang/G_<rescoring order>gram.arpa`,
+    and, if the corpus knows its words, of words, `lang/words_<order>gram.arpa` and
+    `lang/lexicon.txt`; those of words are taken from the corpus if it has some.
     """
     lang = options.data_dir / "lang"
     tokenizer = Tokenizer.load(lang)
     target = folders.out / "lang"
     target.mkdir(exist_ok=True)
-    table = (lang / TOKENS_FILE).read_text(encoding="utf-8")
-    symbols = f"{table}#0 {tokenizer.vocab_size}\n"
-    (target / "symbols.txt").write_text(symbols, encoding="utf-8")
     pieces = folders.scratch / "pieces.txt"
     with open(lang / "text.txt", encoding="utf-8") as lines:
         _write_lines(pieces, (_spell(line.rstrip("\n"), tokenizer) for line in lines))
     for order in sorted({options.order, options.rescoring_order}):
         _train(pieces, order, target / f"G_{order}gram.arpa", options)
-    _write_fst(target / f"G_{options.order}gram.arpa", target / "symbols.txt", options)
+    if (given := corpus.given_words(options)).arpas:
+        arpas = take_arpas(given, corpus.normaliser(options), target)
+        known = take_vocabulary(given, corpus.normaliser(options), next(iter(arpas.values())))
+        _write_lexicon(known, tokenizer, target / "lexicon.txt")
+        return
     text = folders.scratch / "words.txt"
     if vocabulary := _write_words_text(training_words(corpus, options), text):
         _write_lexicon(vocabulary, tokenizer, target / "lexicon.txt")
@@ -115,11 +115,3 @@ def _train(text: Path, order: int, arpa: Path, options: Options) -> None:
     train = ["kaldingram.cli", "train", "--ngram-order", str(order)]
     command = [sys.executable, "-m", *train, "--text", str(text), "--lm", str(arpa)]
     run_program(command, options.data_dir / "report" / "kaldingram.log")
-
-
-def _write_fst(arpa: Path, symbols: Path, options: Options) -> None:
-    convert = ["kaldilm", "--disambig-symbol=#0", f"--read-symbol-table={symbols}"]
-    command = [sys.executable, "-m", *convert, str(arpa)]
-    fst = run_program(command, options.data_dir / "report" / "kaldilm.log")
-    arpa.with_suffix(".fst.txt").write_text(fst, encoding="utf-8")
-    print(f"  {arpa.stem} with {fst.count(chr(10))} arcs and final states")

@@ -2,7 +2,8 @@
 
 Usage: python -m dualasr_lib.recipe.noise --noise-dir DIR --data-dir DATA
 
-Writes DATA/noise/{noise.lca,noise_cuts.jsonl.gz}; train with `data.augment.noise_cuts =
+prepare.sh --noise-dir does the same in its stage 4. Writes
+DATA/noise/{noise.lca,noise_cuts.jsonl.gz}; train with `data.augment.noise_cuts =
 "noise/noise_cuts.jsonl.gz"`. Audio is cut into windows of 10 s, the rest is kept if it is longer
 than 5 s, as published recipes do with MUSAN. Nothing is resampled: 16 kHz, one channel.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from lhotse import LilcomChunkyWriter, MonoCut, Recording
 
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.recipe.features import compute_features, make_extractor
+from dualasr_lib.recipe.extraction import compute_features, make_extractor
 from dualasr_lib.recipe.stage import PrepareError, progress, write_jsonl
 
 __all__ = ["main", "make_noise"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dualasr_lib.data.tokenizer import PieceType
+from dualasr_lib.data.pieces import PieceType
 
 __all__ = ["Options", "Wanted", "option", "read_options"]
 
@@ -42,6 +42,9 @@ class Options:
     data_dir: Path = option(what="where everything is written")
     allow_bad: int = option(0, metavar="N", what="leave out up to N defective recordings")
     jobs: int = option(2, metavar="N", what="processes (default 2)")
+    noise_dir: Path | None = option(
+        None, metavar="DIR", what="noise to mix in when training, e.g. musan/noise", stage=4
+    )
     vocab_type: PieceType = option("char", what="kind of tokens", stage=5)
     vocab_size: int = option(500, metavar="V", what="tokens, for unigram and bpe")
     order: int = option(3, metavar="N", what="order of the n-grams (default 3)", stage=6)
@@ -75,6 +78,8 @@ class Options:
         }
         if number == 5 and self.vocab_type != "char":
             values["vocab_size"] = self.vocab_size
+        if self.noise_dir is None:
+            values.pop("noise_dir", None)
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
 

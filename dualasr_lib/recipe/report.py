@@ -41,7 +41,8 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     text = json.dumps(report, indent=1, ensure_ascii=False)
     write_atomically(target / "report.json", text.encode())
     write_atomically(target / "report.md", _markdown(report).encode())
-    _plot({split: statistics.durations for split, statistics in splits.items()}, target)
+    durations = {split: statistics.durations for split, statistics in splits.items()}
+    _plot(durations, corpus.name, target)
     print(_table(report))
 
 
@@ -130,12 +131,16 @@ def _shown(ids: list[str], most: int = 20) -> str:
     return f"{len(ids)} ({names})" if ids else "0"
 
 
-def _plot(durations: dict[str, list[float]], folder: Path) -> None:
+def _plot(durations: dict[str, list[float]], corpus: str, folder: Path) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     shown = {split: values for split, values in durations.items() if values}
     weights = [[1 / len(values)] * len(values) for values in shown.values()]
     axes.hist(list(shown.values()), bins=24, weights=weights, label=list(shown))
-    axes.set(xlabel="utterance duration (s)", ylabel="share of the split")
+    axes.set(
+        title=f"Durations of utterances, each split by itself ({corpus})",
+        xlabel="utterance duration (s)",
+        ylabel="share of the split's utterances (1 = all)",
+    )
     axes.legend()
-    figure.savefig(folder / "durations.png", dpi=120, metadata={"Software": None})
+    figure.savefig(folder / "durations.png", dpi=150, metadata={"Software": None})

@@ -9,7 +9,6 @@ of an experiment (`bundling`), and recognising with one (`origin`).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.container import (
@@ -20,6 +19,7 @@ from dualasr_lib.core.container import (
     read_header,
     write_container,
 )
+from dualasr_lib.core.files import AnyPath
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,7 @@ class Contents(NamedTuple):
     """n-grams and lexicon."""
 
 
-def write_bundle(bundle: Bundle, path: Path) -> None:
+def write_bundle(bundle: Bundle, path: AnyPath) -> None:
     """Writes the file, whole or not at all.
 
     Raises:
@@ -111,7 +111,7 @@ def write_bundle(bundle: Bundle, path: Path) -> None:
     write_container(path, Container(plain, dict(bundle.weights), files))
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: AnyPath) -> Bundle:
     """Reads the file; its tensors are on the CPU.
 
     Raises:
@@ -130,7 +130,7 @@ def read_bundle(path: Path) -> Bundle:
     )
 
 
-def read_contents(path: Path) -> Contents:
+def read_contents(path: AnyPath) -> Contents:
     """What is in the file; the whole file is checked, and torch is not needed.
 
     Raises:
@@ -148,7 +148,7 @@ def read_contents(path: Path) -> Contents:
     )
 
 
-def _check(path: Path, plain: Mapping[str, Any], files: Sequence[str]) -> None:
+def _check(path: AnyPath, plain: Mapping[str, Any], files: Sequence[str]) -> None:
     """ContainerError unless all parts are there, and are what they should be."""
     missing = [name for name in (*_PLAIN, _TOKENIZER) if name not in (*plain, *files)]
     if missing:
@@ -163,6 +163,6 @@ def _check(path: Path, plain: Mapping[str, Any], files: Sequence[str]) -> None:
             raise ContainerError(f"{path} holds a file of the unknown name {name!r}")
 
 
-def is_bundle(path: Path) -> bool:
+def is_bundle(path: AnyPath) -> bool:
     """Whether a file begins as a bundle does."""
     return is_container(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dualasr_lib.core.config import override
+from dualasr_lib.core.files import require_paths
 from dualasr_lib.recognition.methods.method import SearchMethod
 from dualasr_lib.recognition.methods.registry import DEFAULT, SECOND_PASS, find, names
 
@@ -66,6 +67,13 @@ class DecodeConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        require_paths(
+            exp_dir=self.exp_dir,
+            data_dir=self.data_dir,
+            bundle=self.bundle,
+            lm=self.lm,
+            lexicon=self.lexicon,
+        )
         self._check_model()
         if not self.methods:
             raise ValueError("at least one search method must be given")

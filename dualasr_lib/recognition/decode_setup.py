@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.device import local_device
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.batch import Batch
@@ -94,7 +95,7 @@ class DecodeSetup:
     """Everything that a configuration asks for.
 
     Raises:
-        ValueError: as `open_origin`, or a chunk that cannot be.
+        ValueError: as `open_origin`, a chunk that cannot be, or a data folder of other features.
     """
 
     def __init__(self, config: DecodeConfig, open_data: OpenData) -> None:
@@ -102,6 +103,7 @@ class DecodeSetup:
         self.origin = open_origin(config, local_device(config.device))
         self.trained = self.origin.trained
         self.chunk = self.trained.chunk(config.chunk_ms, config.left_ms)
+        self._check_features()
 
     def hear(self, branch: Branch) -> Callable[[Batch], Heard]:
         """One branch of the model, as searches want it."""
@@ -255,6 +257,15 @@ class DecodeSetup:
             parts += [f"chunk{chunk}"] if chunk not in (None, usual.ms) else []
             parts += [f"left{left}"] if left not in (None, usual.left_ms) else []
         return tuple(parts)
+
+    def _check_features(self) -> None:
+        """What a data folder stores must be what the model hears."""
+        wanted = to_dict(self.trained.config.features)
+        if self._folder is not None and self._folder.features != wanted:
+            raise ValueError(
+                f"the features in {self.config.data_dir} must be those of the model, {wanted}, but "
+                f"are {dict(self._folder.features)}: prepare the corpus with the model's"
+            )
 
     @cached_property
     def _folder(self) -> DataFolder | None:

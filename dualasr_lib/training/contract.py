@@ -13,11 +13,14 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.files import require_paths
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.training.distributed import World
 
 __all__ = [
     "Batch",
     "Batches",
+    "Begin",
     "Cause",
     "FitResult",
     "NonFiniteError",
@@ -63,8 +66,8 @@ class Validation(NamedTuple):
     """Logged as `valid/<name>`."""
     texts: Mapping[str, str] = MappingProxyType({})
     """Examples to read, logged as `valid/<name>`."""
-    images: Mapping[str, Tensor] = MappingProxyType({})
-    """Pictures, (H, W) each with values in [0, 1]; in TensorBoard as `valid/<name>`."""
+    images: Mapping[str, Picture] = MappingProxyType({})
+    """In TensorBoard as `valid/<name>`."""
 
 
 class Batch(Protocol):
@@ -113,8 +116,9 @@ Objective = Callable[[nn.Module, Any], StepResult]
 """(model, batch) -> StepResult. Before it exchanges anything with other ranks, forward or backward,
 it must call `ranks.meet`: one that runs out of memory here would leave the others waiting."""
 
-Validate = Callable[[nn.Module], Validation]
-"""Gets the bare model in evaluation mode, without gradients, in the main process only."""
+Validate = Callable[[nn.Module, int], Validation]
+"""(model, turn) -> Validation: gets the bare model in evaluation mode, without gradients, in the
+main process only, and which validation of the run this is, so that it can show other examples."""
 
 
 Cause = Literal["memory", "not finite", "loss scale"]
@@ -149,7 +153,20 @@ class Run:
     """Checkpoints, `log.jsonl`, `tensorboard/` and `bad/` are written here."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration as plain values; stored in each checkpoint."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Name of a logged value, or a pattern of names ("train/ctc_*") -> what it says."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Hashes of what the model cannot be used without; a resume with others is refused."""
     world: World = field(default_factory=World)
     """This process among its fellows."""
+    begin: "Begin | None" = None
+    """Called once before the first step."""
+
+    def __post_init__(self) -> None:
+        require_paths(directory=self.directory)
+
+
+Begin = Callable[[nn.Module, Mapping[str, Any] | None], Mapping[str, Any]]
+"""(model, config in the checkpoint that the run goes on from, None at its start) -> the config for
+its checkpoints. At the start it may change the weights; ValueError if config and checkpoint do not
+go together."""

@@ -77,7 +77,7 @@ def send_weights(model: nn.Module, world: World) -> None:
     """
     if world.size > 1:
         for value in chain(model.parameters(), model.buffers()):
-            distributed.broadcast(value, src=0)  # type: ignore[no-untyped-call]
+            distributed.broadcast(value, src=0)
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def sum_gradients(model: nn.Module, world: World) -> None:
     for bucket in _buckets([p for p, count in zip(parameters, users) if count]):
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
         flat = torch.cat([part.reshape(-1) for part in parts])
-        distributed.all_reduce(flat)  # type: ignore[no-untyped-call]
+        distributed.all_reduce(flat)
         ends = accumulate(p.numel() for p in bucket)
         for parameter, end in zip(bucket, ends):
             parameter.grad = flat[end - parameter.numel() : end].view_as(parameter)
@@ -119,7 +119,7 @@ def sum_over_ranks(values: Sequence[float], world: World, device: torch.device) 
     if world.size == 1:
         return list(values)
     total = torch.tensor(values, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)  # type: ignore[no-untyped-call]
+    distributed.all_reduce(total)
     result: list[float] = total.tolist()
     return result
 
@@ -129,5 +129,5 @@ def gather(value: Any, world: World) -> list[Any]:
     if world.size == 1:
         return [value]
     values: list[Any] = [None] * world.size
-    distributed.all_gather_object(values, value)  # type: ignore[no-untyped-call]
+    distributed.all_gather_object(values, value)
     return values

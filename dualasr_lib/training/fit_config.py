@@ -17,6 +17,10 @@ class FitConfig:
     """Optimiser."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Learning rate."""
+    freeze: tuple[str, ...] = ()
+    """Names of parameters, or of parts of the model, that are not trained, as checkpoints have
+    them: `["encoders.streaming"]`. What is frozen as a whole acts as in recognition, its training
+    aids too."""
     seed: int = 0
     """All randomness of a run follows from it."""
     num_epochs: int = 0

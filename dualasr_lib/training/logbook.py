@@ -14,8 +14,12 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from torch import Tensor
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch.utils.tensorboard import SummaryWriter
+
+from dualasr_lib.core.picture import Picture
+from dualasr_lib.training.drawing import drawn
+from dualasr_lib.training.log_names import description
 
 __all__ = ["Logbook", "LogbookError"]
 
@@ -28,10 +32,22 @@ class Logbook:
     """Writes points into `directory`; does nothing where `enabled` is false (other ranks)."""
 
     def __init__(
-        self, directory: Path, step: int = 0, num_lines: int = 0, *, enabled: bool = True
+        self,
+        directory: Path,
+        step: int = 0,
+        num_lines: int = 0,
+        *,
+        descriptions: Mapping[str, str] = MappingProxyType({}),
+        enabled: bool = True,
     ) -> None:
-        """Goes on after `step` with the first `num_lines` lines of the old log."""
+        """Goes on after `step` with the first `num_lines` lines of the old log.
+
+        Args:
+            descriptions: name or pattern of names -> what TensorBoard says of the value.
+        """
         self._enabled = enabled
+        self._descriptions = descriptions
+        self._described: set[str] = set()
         self._path = directory / "log.jsonl"
         self._board_path = directory / "tensorboard"
         self.num_lines = 0
@@ -65,12 +81,12 @@ class Logbook:
         step: int,
         scalars: Mapping[str, float],
         texts: Mapping[str, str] = MappingProxyType({}),
-        images: Mapping[str, Tensor] = MappingProxyType({}),
+        images: Mapping[str, Picture] = MappingProxyType({}),
     ) -> None:
         """Logs values and texts under their names (`train/loss`) at `step`.
 
         Args:
-            images: (H, W) in [0, 1] each; they go to TensorBoard only.
+            images: they are drawn, and go to TensorBoard only.
 
         Raises:
             LogbookError: the disk is full.
@@ -80,11 +96,11 @@ class Logbook:
         self._write({"step": step, **scalars, **texts})
         with _writing(self._board_path):
             for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)
+                self._add_scalar(name, value, step)
             for name, text in texts.items():
                 self._board.add_text(name, text, step)
             for name, image in images.items():
-                self._board.add_image(name, image.float(), step, dataformats="HW")
+                self._board.add_image(name, drawn(image), step, dataformats="HWC")
 
     def event(self, step: int, kind: str, **details: Any) -> None:
         """Logs that something happened at `step`, in `log.jsonl` only.
@@ -109,6 +125,14 @@ class Logbook:
         with _writing(self._board_path):
             self._board.flush()
 
+    def _add_scalar(self, name: str, value: float, step: int) -> None:
+        """With its description, the first time: TensorBoard keeps that of a name's first point."""
+        said = "" if name in self._described else description(name, self._descriptions)
+        self._described.add(name)
+        metadata = SummaryMetadata(summary_description=said) if said else None
+        point = Summary.Value(tag=name, simple_value=value, metadata=metadata)
+        self._board.file_writer.add_summary(Summary(value=[point]), step)
+
     def _write(self, record: Mapping[str, Any]) -> None:
         plain = {name: _json_value(value) for name, value in record.items()}
         with _writing(self._path):
@@ -127,7 +151,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _open_board(directory: Path, step: int) -> Any:
-    return SummaryWriter(str(directory), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(directory), purge_step=step + 1)
 
 
 def _json_value(value: Any) -> Any:

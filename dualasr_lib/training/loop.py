@@ -27,6 +27,7 @@ from dualasr_lib.training.contract import (
 from dualasr_lib.training.distributed import gather, sum_over_ranks
 from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.lock import sole_run
+from dualasr_lib.training.log_names import DESCRIPTIONS
 from dualasr_lib.training.logbook import Logbook
 from dualasr_lib.training.signals import Interrupted, StopSignal
 from dualasr_lib.training.state import TrainState
@@ -66,9 +67,17 @@ def fit(
         resumed = state.resume()
         is_main = run.world.is_main
         with (
-            Logbook(run.directory, state.step, state.log_lines, enabled=is_main) as logbook,
+            Logbook(
+                run.directory,
+                state.step,
+                state.log_lines,
+                descriptions={**DESCRIPTIONS, **run.descriptions},
+                enabled=is_main,
+            ) as logbook,
             Progress("training", "steps", done=state.step, enabled=is_main) as progress,
         ):
+            if config.freeze:
+                progress.note(f"frozen: {state.frozen.describe()}")
             if resumed is not None:
                 progress.note(f"going on from {resumed} (step {state.step}, epoch {state.epoch})")
             desk = _Desk(state, logbook, progress, stop)
@@ -84,7 +93,7 @@ def _run(
     validate: Validate | None,
     on_step: Callable[[int], None] | None,
 ) -> None:
-    state.model.train()
+    state.frozen.train()
     desk.validate_if_due(validate)  # a stop may have cut it short
     while not state.finished and not desk.told_to_stop():
         start = time.monotonic()
@@ -141,11 +150,11 @@ class _Desk:
             try:
                 with self._stop.interruptible(), torch.no_grad():
                     state.model.eval()
-                    found = validate(state.model)
+                    found = validate(state.model, state.validation_turn)
             except Interrupted:
                 return
             finally:
-                state.model.train()
+                state.frozen.train()
             scores = {f"valid/{name}": value for name, value in found.scores.items()}
             texts = {f"valid/{name}": text for name, text in found.texts.items()}
             images = {f"valid/{name}": image for name, image in found.images.items()}

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dualasr_lib.training.contract import Batches, Cause, Run
 from dualasr_lib.training.distributed import gather
 from dualasr_lib.training.feed import Feed
 from dualasr_lib.training.fit_config import FitConfig
+from dualasr_lib.training.freezing import Frozen
 from dualasr_lib.training.meter import Meter
 from dualasr_lib.training.optim import build_optimizer
 from dualasr_lib.training.precision import LossScale
@@ -31,6 +33,7 @@ class TrainState:
     def __init__(self, model: nn.Module, batches: Batches, run: Run, config: FitConfig) -> None:
         self.model, self.run, self.config = model, run, config
         self.device = next(model.parameters()).device
+        self.frozen = Frozen(model, config.freeze)
         self.optimizer = build_optimizer(model, config.optim)
         self.average = RunningAverage(config.average_period)
         self.loss_scale = LossScale(config.dtype)
@@ -62,6 +65,12 @@ class TrainState:
         """Steps of the whole run; 0 while that cannot be known (no `max_steps`, first epoch)."""
         by_epochs = self.config.num_epochs * self.steps_per_epoch
         return min((n for n in (by_epochs, self.config.max_steps) if n), default=0)
+
+    @property
+    def validation_turn(self) -> int:
+        """Which validation of the run is due, from 1."""
+        every = self.config.validate_every
+        return -(-self.step // every) if every else self.epoch + (self.steps_in_epoch > 0)
 
     def end_step(self, skipped: Cause | None = None) -> None:
         """Counts a step, taken or skipped."""
@@ -106,10 +115,13 @@ class TrainState:
     def _resume(self) -> Path | None:
         path = checkpoints.newest(self.run.directory)
         if path is None:
+            self._begin(None)
             self.feed.start(0)
             return None
         checkpoint = checkpoints.load(path)
         _check_fingerprints(path, checkpoint.fingerprints, self.run.fingerprints)
+        _check_frozen(path, checkpoint.training.get("freeze", []), self.config.freeze)
+        self._begin(checkpoint.config)
         try:
             self.model.load_state_dict(checkpoint.model)
             self._restore(checkpoint)
@@ -122,6 +134,10 @@ class TrainState:
         if self.run.world.is_main:
             _tell_changes(path, checkpoint.config, self.run.config)
         return path
+
+    def _begin(self, saved: Mapping[str, Any] | None) -> None:
+        if self.run.begin is not None:
+            self.run = replace(self.run, config=self.run.begin(self.model, saved))
 
     def save(self, log_lines: int) -> None:
         """Writes a checkpoint unless the newest one is of this moment; all ranks call it together.
@@ -164,6 +180,7 @@ class TrainState:
             "positions": positions,
             "meters": meters,
             "log_lines": log_lines,
+            "freeze": list(self.frozen.prefixes),
             **{name: getattr(self, name) for name in _COUNTERS},
         }
 
@@ -192,6 +209,15 @@ def _check_fingerprints(path: Path, saved: Mapping[str, str], own: Mapping[str, 
                 f"checkpoint {path} must have the {name} of this run ({own.get(name)}), "
                 f"but was made with {saved.get(name)}"
             )
+
+
+def _check_frozen(path: Path, saved: Sequence[str], own: Sequence[str]) -> None:
+    """What was frozen has no state of the optimiser, and what was trained has one."""
+    if sorted(saved) != sorted(own):
+        raise ValueError(
+            f"`training.freeze` of a run cannot change, but is {list(own)} and was {list(saved)} "
+            f"in checkpoint {path}: begin a new run with that one's weights (--init-from)"
+        )
 
 
 def _check_ranks(directory: Path, found: Sequence[tuple[int, int, str]]) -> None:

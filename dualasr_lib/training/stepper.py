@@ -115,6 +115,11 @@ class Stepper:
             result = self._objective(state.model, batch.to(state.device))
         if not 0 < result.weight < math.inf:
             raise ValueError(f"the weight of a batch must be above 0, but is {result.weight}")
+        if not result.loss.requires_grad:
+            raise ValueError(
+                "the loss must depend on some parameter that is trained, but does not: freeze less "
+                "(training.freeze)"
+            )
         torch.autograd.backward(result.loss * (result.weight * state.loss_scale.value))
         terms = fetched({**result.terms, _LOSS: Term(result.loss.detach(), 1.0)})
         loss = float(terms.pop(_LOSS).sum)

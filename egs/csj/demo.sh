@@ -57,7 +57,7 @@ stage "open corpus" python "$root/tools/make_open_corpus.py" \
 stage "prepare" bash "$root/egs/csj/prepare.sh" \
   --csj-dir "$work/corpus" --data-dir "$work/data" --open --max-length 4 --jobs "$jobs"
 stage "train" python "$root/egs/csj/train.py" --config "$root/egs/csj/conf/demo.toml" \
-  --data-dir "$work/data" --exp-dir "$work/exp"
+  --data-dir "$work/data" --exp-dir "$work/exp" --processes 2
 stage "decode" decode
 stage "streaming decode" stream
 

@@ -12,15 +12,4 @@
 # It may be killed at any time and started again: finished stages (DATA/done) are skipped.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-if [ -f "$root/tools/env.sh" ]; then
-  source "$root/tools/env.sh"
-fi
-python="${DUALASR_VENV:-$root/.venv}/bin/python"
-if [ ! -x "$python" ]; then
-  echo "prepare.sh: error: '$python' is missing; run tools/setup.sh first" >&2
-  exit 1
-fi
-export OMP_NUM_THREADS=1 # each of --jobs processes has one thread
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUTF8=1
-exec "$python" -m egs.csj.local.corpus "$@"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../prepare_corpus.sh" csj "$@"

@@ -85,6 +85,20 @@ def test_another_base_takes_the_place_of_the_included_file(tmp_path: Path) -> No
         read_toml(run, base=run)
 
 
+def test_of_several_included_files_later_ones_win(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('name = "base"\n[inner]\ndim = 4\nrate = 3\n')
+    (tmp_path / "step.toml").write_text("[inner]\ndim = 6\n")
+    (tmp_path / "run.toml").write_text('include = ["base.toml", "step.toml"]\nlimit = 1\n')
+    run = tmp_path / "run.toml"
+    assert load(Outer, run) == Outer(name="base", inner=Inner(dim=6, rate=3), limit=1.0)
+    (tmp_path / "other.toml").write_text('name = "other"\n[inner]\ndim = 5\n')
+    swapped = load(Outer, run, base=tmp_path / "other.toml")
+    assert swapped == Outer(name="other", inner=Inner(dim=6), limit=1.0)
+    run.write_text("include = 3\n")
+    with pytest.raises(ValueError, match="a file name or several, but is 3"):
+        read_toml(run)
+
+
 def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "loop.toml").write_text('include = "loop.toml"\n')
     (tmp_path / "bad.toml").write_text("= 3\n")

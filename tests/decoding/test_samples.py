@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.core.levels import LOUDEST
-from dualasr_lib.decoding.samples import as_samples
+from dualasr_lib.decoding.samples import as_mono, as_samples
 
 VALUES = [0.0, 0.5, -0.25, 1.0, -1.0]
 HALF = np.array(VALUES, np.float32)
@@ -95,3 +95,18 @@ def test_samples_of_16_bits_cast_to_float_are_no_speech() -> None:
 def test_a_little_beyond_full_scale_is_no_error() -> None:
     loud: Tensor = torch.tensor([1.4, -LOUDEST, LOUDEST])
     assert torch.equal(as_samples(loud), loud)
+
+
+def test_channels_are_averaged() -> None:
+    both = np.stack([HALF, -HALF / 2])
+    assert as_mono(both).tolist() == (HALF / 4).tolist()
+    assert as_mono(torch.from_numpy(both)).tolist() == (HALF / 4).tolist()
+    assert as_mono(HALF).tolist() == VALUES
+    assert as_mono(np.full((2, 1), 16384, np.int16)).tolist() == [0.5]
+    assert as_mono(np.zeros((2, 0))).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(16000, 2), (9, 5), (0, 5)])
+def test_channels_that_are_none(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"\(channels, samples\) .*: transpose it"):
+        as_mono(np.zeros(shape))

@@ -46,6 +46,17 @@ def model_of(config: ExperimentConfig, vocab_size: int = 50) -> JointModel:
     return JointModel(config.model, config.loss.distillation, vocab_size, sos_eos=1)
 
 
+@pytest.mark.parametrize("recipe", ["librispeech", "tedlium3", "own"])
+def test_other_recipes_share_sizes_and_steps(recipe: str) -> None:
+    folder = CONF.parents[1] / recipe / "conf"
+    configs = {path.stem: load(ExperimentConfig, path) for path in folder.glob("*.toml")}
+    assert configs.keys() >= {"small", "medium"}
+    assert (configs["small"], configs["medium"]) == (configured("small"), configured("csj"))
+    assert {*configs} - {"small", "medium"} <= STEPS.keys()
+    for step in STEPS.keys() & configs.keys():
+        assert configs[step] == configured(step), step
+
+
 def test_there_is_no_other_file() -> None:
     assert {path.stem for path in CONF.glob("*.toml")} == {*BASES, *STEPS, "matrix"}
 

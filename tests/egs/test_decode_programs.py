@@ -9,7 +9,7 @@ would take seconds.
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
 pytest.importorskip("k2")
-pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
@@ -42,6 +41,7 @@ from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
+from dualasr_lib.programs import bundle
 from dualasr_lib.recognition.methods.registry import METHODS
 from dualasr_lib.training.fit_config import FitConfig
 from egs.csj import decode, streaming_decode
@@ -103,8 +103,9 @@ def exp(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(data: Path, exp: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     """Runs a program on split eval1 of the tiny data."""
 
-    def run(module: ModuleType, *options: object, split: str = "eval1") -> None:
-        arguments = ["--exp-dir", exp, "--data-dir", data, "--split", split]
+    def run(module: ModuleType, *options: object, model: Sequence[object] = ()) -> None:
+        model = model or ("--exp-dir", exp)
+        arguments = [*model, "--data-dir", data, "--split", "eval1"]
         words = [*arguments, "--device", "cpu", *options]
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
         run_program(module.main)
@@ -177,6 +178,39 @@ def test_every_method(program: Program, exp: Path, branch: str) -> None:
         cers = {tuple(v for k, v in p.items() if k != "cer"): p["cer"] for p in kept["grid"]}
         assert cers[tuple(kept["scales"].values())] == min(cers.values())
         assert found[method]["params"]["scales"] == kept["scales"]
+
+
+@pytest.mark.parametrize("branch", ["streaming", "full"])
+def test_a_bundle_gives_the_same_texts(
+    program: Program, data: Path, exp: Path, branch: str, tmp_path: Path
+) -> None:
+    """By every method, with the scales and n-grams in the file: there is no tuning."""
+    for method in METHODS:
+        if not (results(exp, branch, method) / "summary-eval1.json").is_file():
+            program(decode, "--branch", branch, "--method", method, *beam(method))
+    path, lms = tmp_path / "x.dualasr", sorted((data / "lang").glob("G_*gram.arpa"))
+    arguments = [exp, "--data-dir", data, "--out", path, "--lm", *lms]
+    bundle.main(list(map(str, arguments)))
+    model = ("--bundle", path, "--out-dir", tmp_path / "out")
+    for method in METHODS:
+        program(decode, "--branch", branch, "--method", method, *beam(method), model=model)
+        folder = results(exp, branch, method)
+        same = results(tmp_path / "out", branch, method)
+        assert recogs_of(same) == recogs_of(folder), method
+        before, after = summary_of(folder)["params"], summary_of(same)["params"]
+        assert after.get("scales") == before.get("scales")
+        assert after.get("scales_from", "of the bundle, tuned on valid").startswith("of the bundle")
+        assert after["weights"] == before["weights"]
+    assert not (tmp_path / "out" / "scales").exists()
+
+
+def test_streams_of_a_bundle(program: Program, data: Path, exp: Path, tmp_path: Path) -> None:
+    program(streaming_decode, "--method", "greedy")
+    bundle.main([str(exp), "--data-dir", str(data), "--out", str(tmp_path / "x.dualasr")])
+    model = ("--bundle", tmp_path / "x.dualasr", "--out-dir", tmp_path / "out")
+    program(streaming_decode, "--method", "greedy", model=model)
+    name = "decode/streaming-online-greedy"
+    assert recogs_of(tmp_path / "out" / name) == recogs_of(exp / name)
 
 
 def test_several_branches_and_methods_at_once(program: Program, exp: Path) -> None:

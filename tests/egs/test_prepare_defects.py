@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
-pytest.importorskip("kaldilm")
 pytest.importorskip("matplotlib")
 pytest.importorskip("soundfile")
 

@@ -15,7 +15,6 @@ import pytest
 
 pytest.importorskip("lhotse")
 pytest.importorskip("_kaldifeat")
-pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("matplotlib")
 

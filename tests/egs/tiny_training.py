@@ -1,4 +1,4 @@
-"""A model that trains in seconds, and how tests start the programs of egs/csj."""
+"""A model that trains in seconds, and how tests start the programs of egs/."""
 
 import os
 import subprocess
@@ -27,8 +27,10 @@ _TINY = (
 )
 
 
-def run(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "egs/csj" / program), *map(str, arguments)]
+def run(
+    program: str, *arguments: object, check: bool = True, recipe: str = "csj"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "egs" / recipe / program), *map(str, arguments)]
     result = subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280
     )

@@ -4,15 +4,16 @@ dualasr_lib.model.zipformer.streaming).
 Inputs are (N, T, C) frames; a window holds one chunk and the module's declared look-ahead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
 from dualasr_lib.core.tree import leaves, split, stack
 
-__all__ = ["Module", "run_chunks", "verify_streaming"]
+__all__ = ["Module", "attended", "convolved", "run_chunks", "verify_context", "verify_streaming"]
 
 
 class Module(NamedTuple):
@@ -25,6 +26,8 @@ class Module(NamedTuple):
     init_state: Callable[[int], Any]
     chunk: int  # new frames per step
     lookahead: int = 0
+    weights: Sequence[Tensor] = ()  # gradients of which are compared, too
+    several: bool = False  # whether a step takes several chunks at once; else it must refuse them
 
 
 def run_chunks(module: Module, x: Tensor, state: Any, first: int, last: int) -> tuple[Tensor, Any]:
@@ -43,9 +46,82 @@ def _close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
     )
 
 
-@torch.no_grad()
 def verify_streaming(module: Module, x: Tensor, tolerance: float = 1e-5) -> None:
     """x: (N, chunks * chunk + lookahead, C), N >= 2, at least 4 chunks."""
+    with torch.no_grad():
+        _verify_outputs(module, x, tolerance)
+        _verify_two_chunks(module, x, tolerance)
+    _verify_gradients(module, x, tolerance)
+
+
+def verify_context(module: Module, x: Tensor, heard: Tensor) -> None:
+    """Output frames depend on exactly the frames of x (N, T, C) that `heard` (T', T) declares."""
+    inputs = x.detach().clone().requires_grad_()
+    y = module.forward(inputs)
+    assert heard.shape == (y.shape[1], x.shape[1])
+    weights = torch.randn_like(y)
+    for frame in range(y.shape[1]):
+        total = (weights[:, frame] * y[:, frame]).sum()
+        (gradient,) = torch.autograd.grad(total, inputs, retain_graph=True)
+        found = gradient.abs().sum(dim=(0, 2)) > 0
+        early, late = (found & ~heard[frame]).nonzero(), (heard[frame] & ~found).nonzero()
+        assert not len(early), f"frame {frame} hears {early.flatten().tolist()}: not declared"
+        assert not len(late), f"frame {frame} does not hear {late.flatten().tolist()}: declared"
+
+
+def attended(frames: int, chunk: int, left: int) -> Tensor:
+    """(T, T) bool: frames of a chunk see the chunk and `left` frames, whole chunks, before it."""
+    number = torch.arange(frames) // chunk
+    behind = number[:, None] - number[None, :]
+    return (behind >= 0) & (behind <= left // chunk)
+
+
+def convolved(frames: int, chunk: int, kernel: int) -> Tensor:
+    """(T, T) bool: half a kernel to either side, but not beyond the chunk."""
+    index = torch.arange(frames)
+    behind = index[:, None] - index[None, :]
+    return (behind <= kernel // 2) & (behind >= -(kernel // 2)) & attended(frames, chunk, frames)
+
+
+def _verify_two_chunks(module: Module, x: Tensor, tolerance: float) -> None:
+    """From any state, two chunks at once equal one after the other; or they are refused."""
+    _, state = run_chunks(module, x, module.init_state(len(x)), 0, 1)
+    window = x[:, module.chunk : 3 * module.chunk + module.lookahead]
+    if not module.several:
+        with pytest.raises(ValueError, match="one chunk"):
+            module.step(window, state)
+        return
+    one_by_one, end = run_chunks(module, x, state, 1, 3)
+    at_once, same_end = module.step(window, state)
+    _close(at_once, one_by_one, tolerance, "two chunks at once differ from one after the other")
+    for (name, a), (_, b) in zip(leaves(end), leaves(same_end)):
+        _close(b, a, tolerance, f"state {name} after two chunks at once")
+
+
+def _verify_gradients(module: Module, x: Tensor, tolerance: float) -> None:
+    """Those of steps are those of forward: for the input and for the weights."""
+    total = (x.shape[1] - module.lookahead) // module.chunk
+    found = []
+    for whole in (True, False):
+        inputs = x.detach().clone().requires_grad_()
+        if whole:
+            y = module.forward(inputs)
+        else:
+            y, _ = run_chunks(module, inputs, module.init_state(len(x)), 0, total)
+        weights = torch.linspace(-1.0, 1.0, y[0].numel()).reshape(y[0].shape)
+        wanted = [inputs, *module.weights]
+        gradients = torch.autograd.grad((weights * y).sum(), wanted, allow_unused=True)
+        found.append(gradients)
+    assert found[0][0].abs().max() > 0, "no gradient reaches the input"
+    for number, (of_forward, of_steps) in enumerate(zip(*found)):
+        name = f"weight {number - 1}" if number else "the input"
+        assert (of_forward is None) == (of_steps is None), f"gradient of {name}"
+        if of_forward is not None:
+            most = float(of_forward.abs().max()) or 1.0
+            _close(of_steps / most, of_forward / most, 10 * tolerance, f"gradient of {name}")
+
+
+def _verify_outputs(module: Module, x: Tensor, tolerance: float) -> None:
     batch, total = x.shape[0], (x.shape[1] - module.lookahead) // module.chunk
     assert batch >= 2 and total >= 4
     start = module.init_state(batch)

@@ -2,6 +2,7 @@
 branch, `step` equals `forward`, padding is harmless, a branch alone is the branch of the joint
 model."""
 
+import functools
 import itertools
 import random
 
@@ -136,7 +137,9 @@ def test_step_equals_forward(
         return encoder.step(x, torch.full((x.shape[0],), x.shape[1]), state, prepared)
 
     prepared = encoder.prepare(chunk, CPU)
-    module = Module(forward, step, lambda n: encoder.init_state(n, chunk, CPU), 2 * frames, extra)
+    weights = tuple(encoder.parameters())
+    start = functools.partial(encoder.init_state, chunk=chunk, device=CPU)
+    module = Module(forward, step, start, 2 * frames, extra, weights)
     verify_streaming(module, torch.randn(2, 5 * 2 * frames + extra, FEATURES), 1e-4)
 
 

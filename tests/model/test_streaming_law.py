@@ -1,11 +1,18 @@
 """The streaming law over every streaming module of the model, and over the whole encoder."""
 
+import functools
 from pathlib import Path
 
 import pytest
 import torch
 from joint_cases import stir
-from streaming_contract import Module, verify_streaming
+from streaming_contract import (
+    Module,
+    attended,
+    convolved,
+    verify_context,
+    verify_streaming,
+)
 
 from dualasr_lib.core.config import from_dict, read_toml
 from dualasr_lib.model.encoder import StreamingEncoder
@@ -40,6 +47,34 @@ def untrained(module: torch.nn.Module) -> torch.nn.Module:
     return module.eval()
 
 
+def heard_by_front_end(frames: int, lookahead: int) -> torch.Tensor:
+    """(T / 2, T + E): three convolutions of 3 frames and one of 7, the last two at half the rate,
+    reach over 19 frames and their own, of which E are behind the output's.
+    """
+    first, inputs = 2 * torch.arange(frames), torch.arange(2 * frames + lookahead)
+    after = inputs[None, :] - first[:, None]
+    return (after >= lookahead - 19) & (after <= lookahead + 1)
+
+
+def heard_by_stack(config: StackConfig, frames: int, chunk: ChunkSpec) -> torch.Tensor:
+    """(T, T): the modules of its layers, one after the other, at the rate of the stack."""
+    factor = config.downsampling
+    local, size = chunk.downsampled(factor), frames // factor
+    sees = attended(size, local.frames, local.left or 0)
+    hears = convolved(size, local.frames, config.layer.kernel)
+    heard = torch.eye(size, dtype=torch.bool)
+    for _ in range(config.layers):
+        for module in (sees, sees, hears, sees, hears):  # non-linear attention comes first
+            heard = then(module, heard)
+    group = torch.arange(frames) // factor
+    return heard[group][:, group]
+
+
+def then(module: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """What is heard through one module behind others."""
+    return (module.float() @ before.float()) > 0
+
+
 @pytest.mark.parametrize("future", [(0, 0, 0, 0), (2, 1, 2, 3), (2, 0, 0, 1)])
 @pytest.mark.parametrize("chunk", [2, 16, 32])
 def test_subsampling(future: tuple[int, ...], chunk: int) -> None:
@@ -51,8 +86,14 @@ def test_subsampling(future: tuple[int, ...], chunk: int) -> None:
     def forward(x: torch.Tensor) -> torch.Tensor:
         return front.step(x, front.init_state(x.shape[0], CPU))[0]
 
-    module = Module(forward, front.step, lambda n: front.init_state(n, CPU), chunk, front.lookahead)
+    module = Module(
+        forward, front.step, lambda n: front.init_state(n, CPU), chunk, front.lookahead,
+        weights=tuple(front.parameters()), several=True,
+    )  # fmt: skip
     verify_streaming(module, torch.randn(3, 6 * chunk + front.lookahead, 20), 1e-4)
+    if chunk == 2:
+        x = torch.randn(2, 40 + front.lookahead, 20)
+        verify_context(module, x, heard_by_front_end(20, front.lookahead))
 
 
 @pytest.mark.parametrize("frames", [8, 16, 32, 64])
@@ -67,8 +108,28 @@ def test_zipformer_stacks(frames: int, left_chunks: int) -> None:
         lambda x, state: encoder.step(x, state, prepared),
         lambda n: encoder.init_state(n, chunk, CPU),
         frames,
+        weights=tuple(encoder.parameters()),
     )
     verify_streaming(module, torch.randn(2, 6 * frames, 16), 1e-4)
+
+
+@pytest.mark.parametrize("left_chunks", [1, 2])
+@pytest.mark.parametrize("shape", [((1, 1, 16),), ((1, 4, 16),), ((2, 1, 16), (1, 2, 24))])
+def test_zipformer_stacks_hear_what_is_declared(
+    shape: tuple[tuple[int, int, int], ...], left_chunks: int
+) -> None:
+    """Of the past as much as the left context of each layer gives, and no more."""
+    chunk = ChunkSpec(frames=4, left=4 * left_chunks)
+    configs = stacks(*shape)
+    encoder = untrained(Zipformer(configs, causal=True))
+    assert isinstance(encoder, Zipformer)
+    x = torch.randn(1, 4 * (4 + 7 * left_chunks * sum(config.layers for config in configs)), 16)
+    heard = torch.eye(x.shape[1], dtype=torch.bool)
+    for config in configs:
+        heard = then(heard_by_stack(config, x.shape[1], chunk), heard)
+    assert not heard[-1, 0], "the utterance is too short to tell"
+    forward = functools.partial(encoder.forward_chunks, chunk=chunk)
+    verify_context(Module(forward, encoder.step, lambda n: None, 4), x, heard)
 
 
 @pytest.mark.parametrize("future", [(0, 0, 0, 0), (2, 1, 2, 3)])
@@ -89,7 +150,9 @@ def test_streaming_encoder(future: tuple[int, ...], frames: int) -> None:
         left = torch.full((x.shape[0],), x.shape[1])
         return encoder.step(x, left, state, prepared)  # type: ignore[arg-type]
 
-    module = Module(forward, step, lambda n: encoder.init_state(n, chunk, CPU), 2 * frames, extra)
+    weights = tuple(encoder.parameters())
+    start = functools.partial(encoder.init_state, chunk=chunk, device=CPU)
+    module = Module(forward, step, start, 2 * frames, extra, weights)
     verify_streaming(module, torch.randn(2, 5 * 2 * frames + extra, 20), 1e-4)
 
 

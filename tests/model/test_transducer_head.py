@@ -67,7 +67,7 @@ def test_states_and_picture(kind: StateKind) -> None:
     assert view.hidden.shape == (3, 5, head.state_dim or 0)
     assert view.log_probs is None
     assert view.lens.tolist() == [5, 3, 2]
-    picture = head.pictures(reading)["occupancy"]
+    picture = head.pictures(reading)["occupancy"].values
     assert picture.shape == (5, 9)
     torch.testing.assert_close(picture.sum(dim=0), torch.ones(9))  # every frame has one blank
     assert (picture[:, -1].argmax() == 4) and not picture.requires_grad

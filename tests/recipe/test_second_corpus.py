@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("lilcom")
 pytest.importorskip("_kaldifeat")
-pytest.importorskip("kaldilm")
 pytest.importorskip("kaldingram")
 pytest.importorskip("matplotlib")
 
@@ -21,7 +20,8 @@ from lhotse import Recording
 
 from dualasr_lib.data.datamodule import DataConfig, DataModule
 from dualasr_lib.data.folder import DATA_FILE, DataFolder
-from dualasr_lib.data.tokenizer import PieceType, Tokenizer
+from dualasr_lib.data.pieces import PieceType
+from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.programs.prepare import main
 from dualasr_lib.recipe.corpus import Corpus, Item, Join, Split
 from dualasr_lib.recipe.options import Options, option

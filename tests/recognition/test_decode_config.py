@@ -93,3 +93,27 @@ def test_parse_scales() -> None:
 def test_refused_scales(option: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_scales([option])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "by --exp-dir .* or by --bundle, but neither is given"),
+        ({"exp_dir": Path("e"), "data_dir": Path("d"), "bundle": Path("b")}, "but both are given"),
+        ({"exp_dir": Path("e")}, "--exp-dir needs --data-dir"),
+        ({"bundle": Path("b"), "epoch": 3}, "a bundle has one set of weights"),
+        ({"bundle": Path("b"), "avg": 3}, "a bundle has one set of weights"),
+    ],
+)
+def test_one_model(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecodeConfig(**options)
+
+
+def test_where_results_go() -> None:
+    out, bundle = Path("out"), DecodeConfig(bundle=Path("b"))
+    assert made().results_dir == Path("exp")
+    assert made(out_dir=out).results_dir == out
+    with pytest.raises(ValueError, match="--bundle needs --out-dir"):
+        _ = bundle.results_dir
+    assert DecodeConfig(bundle=Path("b"), out_dir=out).results_dir == out

@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+import pytest
+
 from dualasr_lib.lattice.options import NbestConfig
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.recognition.methods.registry import find
-from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
+from dualasr_lib.recognition.naming import (
+    ResultName,
+    option_parts,
+    scale_parts,
+    without_model_parts,
+)
 
 
 def test_a_default_run_has_a_plain_name() -> None:
@@ -46,3 +53,18 @@ def test_a_name_fits_the_file_system_and_stays_its_own() -> None:
     assert len(long.text) <= 200
     assert long.text != other.text
     assert "/" not in ResultName("full", "hlg", ("lm=a/b",)).text
+
+
+@pytest.mark.parametrize("method", ["attention", "nbest-lm", "hlg-words", "online-1best"])
+@pytest.mark.parametrize("variant", ["", "-chunk160-left640", "-num_texts=4-lm=a-epoch3.0f"])
+@pytest.mark.parametrize("model", ["", "-epoch3", "-avg10", "-epoch12-avg2-step2040"])
+def test_checkpoint_and_average_are_left_out(method: str, model: str, variant: str) -> None:
+    name = without_model_parts(f"full-{method}{model}{variant}")
+    assert (name.branch, name.method) == ("full", method)
+    assert name.text == f"full-{method}{variant}"
+
+
+@pytest.mark.parametrize("text", ["", "full", "latency", "both-1best"])
+def test_what_is_no_name_of_results(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a name of results"):
+        without_model_parts(text)

@@ -12,11 +12,11 @@ pytest.importorskip("_kaldifeat")
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
-from dualasr_lib.configuration import ExperimentConfig, build_model
+from random_model import trained_model
+
 from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.data.batch import Example, collate
-from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.contract import Frames
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy, greedy_search
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
@@ -26,19 +26,12 @@ from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.lattice.path import SearchConfig
-from dualasr_lib.model.attention_decoder import DecoderConfig
-from dualasr_lib.model.heads.registry import HeadsConfig
-from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName, ModelConfig
-from dualasr_lib.model.zipformer.attention import AttentionConfig
-from dualasr_lib.model.zipformer.layer import LayerConfig
-from dualasr_lib.model.zipformer.stacks import StackConfig
+from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
 from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients
 from dualasr_lib.recognition.methods.registry import find
 from dualasr_lib.recognition.trained_model import TrainedModel
-from dualasr_lib.training.fit_config import FitConfig
 
 LENGTHS = (16000, 5119, 5120, 5121, 31234, 300, 12345)  # samples; 5120 is one chunk of 320 ms
 
@@ -97,32 +90,6 @@ EVERY_KIND = [
     for branches in (("streaming", "full"), ("streaming",), ("full",))
     for sharing in ("separate", "shared")
 ]
-
-
-def trained_model(
-    future: tuple[int, ...] = (0, 0, 0, 0), shared: tuple[str, ...] = (), **options: Any
-) -> TrainedModel:
-    """Random weights; `options` are fields of `ModelConfig`."""
-    torch.manual_seed(5)
-    attention = AttentionConfig(heads=2, query_head_dim=8, value_head_dim=4, position_dim=8)
-    layer = LayerConfig(dim=16, feedforward=16, kernel=7, attention=attention)
-    slow = StackConfig(layers=1, downsampling=4, layer=layer)
-    decoder = DecoderConfig(layers=1, dim=16, heads=2, feedforward=16)
-    model = ModelConfig(
-        subsampling=SubsamplingConfig(channels=(2, 3, 4), future=future),
-        streaming=(StackConfig(layers=1, layer=layer), slow),
-        full=(StackConfig(layers=1, layer=layer),),
-        heads=HeadsConfig(attention=decoder, shared=shared),
-        **options,
-    )
-    config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
-    tokenizer = Tokenizer.train(["あいうえお", "かきくけこ"])
-    joint = build_model(config, tokenizer).eval()
-    with torch.no_grad():
-        for parameter in joint.parameters():
-            if parameter.dim() > 1:
-                parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
-    return TrainedModel(config, joint, tokenizer, torch.device("cpu"), "random")
 
 
 @pytest.mark.parametrize(

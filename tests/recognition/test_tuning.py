@@ -14,7 +14,7 @@ from dualasr_lib.decoding.hypothesis import ScoredText
 from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals, Scales, rescored
 from dualasr_lib.recognition.methods.method import OfflineMethod
-from dualasr_lib.recognition.tuning import TuningData, scales_for
+from dualasr_lib.recognition.tuning import NoScalesError, TuningData, scales_for
 
 GRID = (Scales(), Scales(lm=0.5), Scales(lm=1.0), Scales(lm=2.0))
 TEXTS = (
@@ -173,3 +173,44 @@ def test_kept_scales_serve_where_there_is_no_validation_set(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"no split valid"):  # of another model they are none
         scales_for(method(), path, {**MODEL, "model": "epoch 4"}, nothing.data)
     assert nothing.reads == 0
+
+
+BROUGHT = {"scales": {"lm": 0.5}, "made_for": {**MODEL, "beam": 8.0, "valid": "far away"}}
+
+
+def test_scales_that_came_with_the_model(tmp_path: Path) -> None:
+    """They serve whatever `valid` is, before what is kept, and a newer program's options too."""
+    valid, path = Valid(), tmp_path / "scales.json"
+    scales_for(method(beam=8.0), path, MODEL, valid.data)
+    for params in ({"beam": 8.0}, {"beam": 8.0, "new": True}):
+        for data in (valid.data, Valid(None).data):
+            found = scales_for(method(**params), path, MODEL, data, brought=[BROUGHT])
+            assert found == (Scales(lm=0.5), "of the bundle, tuned on valid")
+    assert valid.reads == 1
+    given = scales_for(method(beam=8.0), path, MODEL, valid.data, {"lm": 0.3}, [BROUGHT])
+    assert given.source == "given"
+
+
+@pytest.mark.parametrize(
+    ("params", "brought"),
+    [
+        ({"beam": 9.0}, BROUGHT),
+        ({"beam": 8.0}, {**BROUGHT, "made_for": {**MODEL, "left_frames": 64}}),
+        ({"beam": 8.0}, {**BROUGHT, "scales": {"attention": 1.0}}),
+        ({"beam": 8.0}, {**BROUGHT, "scales": {"lm": 0.5, "attention": 1.0}}),
+    ],
+)
+def test_scales_of_something_else_do_not_serve(
+    params: dict[str, Any], brought: dict[str, Any]
+) -> None:
+    with pytest.raises(NoScalesError, match="the bundle holds none"):
+        scales_for(method(**params), None, MODEL, Valid(None).data, brought=[brought])
+    tuned = scales_for(method(**params), None, MODEL, Valid().data, brought=[brought])
+    assert tuned == (Scales(lm=2.0), "tuned on valid")  # and kept nowhere
+
+
+@pytest.mark.parametrize("brought", [{}, {"scales": 3, "made_for": {}}, {"scales": {"lm": -1}}])
+def test_damaged_scales_of_a_bundle(brought: dict[str, Any]) -> None:
+    kept = {"made_for": {}, **brought}
+    with pytest.raises(ValueError, match="scales that came with the model are damaged"):
+        scales_for(method(), None, MODEL, Valid().data, brought=[kept])

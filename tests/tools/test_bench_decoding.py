@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("k2")
 
 import bench_decoding
+from bench.posteriors import describe, log_probs, write_bigram
+from bench.report import Row, cells
 from bench_tiny import write_tiny
-from benchmarks.posteriors import describe, log_probs, write_bigram
-from benchmarks.report import Row, cells
 
 from dualasr_lib.lattice.ngram import NgramLm
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import count_parameters
 import pytest
+from bench.joint import build_joint
+from bench.parameters import encoder_counts, joint_counts, size
+from bench.workloads import Setting, build_encoder
 from bench_tiny import TINY, write_tiny
-from benchmarks.joint import build_joint
-from benchmarks.parameters import encoder_counts, joint_counts, size
-from benchmarks.workloads import Setting, build_encoder
 
 SIZES = Path(__file__).resolve().parents[2] / "egs" / "csj" / "conf" / "sizes"
 
@@ -18,7 +18,7 @@ SIZES = Path(__file__).resolve().parents[2] / "egs" / "csj" / "conf" / "sizes"
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def start(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["count_parameters.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["count_parameters.py", "--config", *map(str, arguments)])
         count_parameters.main()
 
     return start

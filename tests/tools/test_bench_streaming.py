@@ -9,11 +9,11 @@ from pathlib import Path
 import bench_streaming
 import pytest
 import torch
+from bench import streaming
+from bench.streaming import Load, Measured, measure_loads, percentile, target_ms
+from bench.timing import Gemm, Rate, Time
+from bench.workloads import Setting, build_encoder
 from bench_tiny import write_tiny
-from benchmarks import streaming
-from benchmarks.streaming import Load, Measured, measure_loads, percentile, target_ms
-from benchmarks.timing import Gemm, Rate, Time
-from benchmarks.workloads import Setting, build_encoder
 from torch import Tensor
 
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig

@@ -16,14 +16,15 @@ from typing import Any
 import bench_training
 import pytest
 import torch
+from bench import breakdown, training
+from bench.breakdown import OTHER, break_down, parts_of
+from bench.memory import Peak, peak_memory
+from bench.names import CASE_NAMES
+from bench.report import HEADER, Row, announce, cells
+from bench.timing import Gemm, Rate, Work, run_rounds, single_product
+from bench.training import PartRow, efficiencies, part_rows
+from bench.workloads import Setting, build_encoder, is_yardstick, train_encoder
 from bench_tiny import write_tiny
-from benchmarks import breakdown, training
-from benchmarks.breakdown import OTHER, break_down, parts_of
-from benchmarks.memory import Peak, peak_memory
-from benchmarks.report import HEADER, Row, announce, cells
-from benchmarks.timing import Gemm, Rate, Work, run_rounds, single_product
-from benchmarks.training import PartRow, efficiencies, part_rows
-from benchmarks.workloads import Setting, build_encoder, is_yardstick, train_encoder
 from torch import Tensor, nn
 
 from dualasr_lib.core.table import markdown
@@ -340,6 +341,10 @@ def test_refusals(run: Callable[..., None], arguments: tuple[object, ...], messa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cases_are_those_that_help_lists() -> None:
+    assert tuple(training.CASES) == CASE_NAMES
+
+
 def test_an_error_is_one_line() -> None:
     program = [sys.executable, str(ROOT / "tools" / "bench_training.py"), "--device", "cuda"]
     done = subprocess.run(program, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""tools/check_setup.py names a package that fails or has another version; so does the exit code."""
+"""tools/setup/check_setup.py: names and exit code, if a package fails or has another version."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import check_setup
+from tools.setup import check_setup
 
 
 def _broken(_: Path) -> str:

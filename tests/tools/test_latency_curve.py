@@ -17,10 +17,10 @@ pytest.importorskip("_kaldifeat")
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
-from latency.cells import Cell, Made, obtain
-from latency.curve import Curve, Plan, shown_at_the_end
-from latency.emissions import emissions_file, read_emissions, write_emissions
-from latency.report import Point, pool, table
+from analysis.latency.cells import Cell, Made, obtain
+from analysis.latency.curve import Curve, Plan, shown_at_the_end
+from analysis.latency.emissions import emissions_file, read_emissions, write_emissions
+from analysis.latency.report import Point, pool, table
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.checkpoint import Checkpoint, file_name, save
@@ -169,7 +169,7 @@ def test_table(tmp_path: Path) -> None:
 
 def test_drawing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from latency.drawing import draw
+    from analysis.latency.drawing import draw
 
     made = points(tmp_path)
     nothing = Interval(None, None, None)
@@ -266,8 +266,8 @@ def test_a_curve_goes_on_where_it_was_interrupted(
     summary = json.loads((tmp_path / "out/streaming-160ms/summary-other.json").read_text())
     assert (pooled["pooled"], summary["pooled"], summary["unit"]) == (True, False, "character")
     assert summary["params"]["chunk_ms"] == 160 and summary["params"]["left_frames"] == 128
-    monkeypatch.setattr("latency.curve.decode_streams", None)
-    monkeypatch.setattr("latency.curve.decode_batches", None)
+    monkeypatch.setattr("analysis.latency.curve.decode_streams", None)
+    monkeypatch.setattr("analysis.latency.curve.decode_batches", None)
     assert Curve(setup, data, plan, tmp_path / "out").points() == found
     with torch.no_grad():
         next(setup.trained.model.parameters()).add_(1.0)

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
-from learning_curves import collect, read_curves, table, write_curves
-from matrix.folder import Record, write_record
+from analysis.matrix.folder import Record, write_record
+from learning_curves import collect, read_curves, table, united, write_curves
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +71,21 @@ def test_the_file_gives_the_same_tables(runs: Path, tmp_path: Path) -> None:
     ]
     assert printed[0] == printed[1]
     assert "32.0 ± 2.8" in printed[0] and "full branch" in printed[0] and "abc123" in printed[0]
+
+
+def test_newer_runs_join_the_older_ones_or_take_their_place(runs: Path, tmp_path: Path) -> None:
+    older = collect(runs)
+    run(tmp_path / "more", "all", 1, {600: {"streaming": 9.0}})
+    run(tmp_path / "more", "all", 2, {600: {"streaming": 8.0}})
+    found = united(older, collect(tmp_path / "more"))
+    key = [(curve.cell, curve.seed, curve.branch, curve.cer.get(600)) for curve in found]
+    assert key == [
+        ("all", 0, "streaming", 10.0),
+        ("all", 1, "streaming", 9.0),
+        ("all", 2, "streaming", 8.0),
+        ("joint", 0, "streaming", None),
+        ("joint", 0, "full", None),
+    ]
 
 
 def test_what_is_missing_or_damaged_is_named(runs: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
 import run_matrix
-from matrix.folder import Record, record_file, write_record
-from matrix.plan import Cell, CellConfig, CorpusConfig, MatrixConfig, Run, plan
-from matrix.report import report
-from matrix.results import MatrixResults, RunResult, collect, read_results, write_results
-from matrix.statistics import Table
-from matrix.steps import Workplace, steps
+from analysis.matrix.folder import Record, record_file, write_record
+from analysis.matrix.plan import Cell, CellConfig, CorpusConfig, MatrixConfig, Run, plan
+from analysis.matrix.report import report
+from analysis.matrix.results import MatrixResults, RunResult, collect, read_results, write_results
+from analysis.matrix.statistics import Table
+from analysis.matrix.steps import Workplace, steps
 
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
@@ -147,7 +147,7 @@ def test_results_come_back_from_json(tmp_path: Path) -> None:
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from matrix.drawing import draw
+    from analysis.matrix.drawing import draw
 
     draw(Table(RESULTS), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

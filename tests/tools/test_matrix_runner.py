@@ -18,11 +18,11 @@ pytest.importorskip("lhotse")
 pytest.importorskip("sentencepiece")
 
 import run_matrix
-from matrix import runner
-from matrix.folder import data_fingerprint, read_record, record_file
-from matrix.plan import MatrixConfig, Run, plan, runs
-from matrix.runner import Runner
-from matrix.steps import Step, Workplace, steps
+from analysis.matrix import runner
+from analysis.matrix.folder import data_fingerprint, read_record, record_file
+from analysis.matrix.plan import MatrixConfig, Run, plan, runs
+from analysis.matrix.runner import Runner
+from analysis.matrix.steps import Step, Workplace, steps
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
 DATA = {"tokens": "89ab", "train": "0123", "valid": "4567"}

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("lhotse")
 
 from open_corpus.layout import fixed_talks
+from open_corpus.names import PRESET_NAMES
 from open_corpus.plan import BabbleClip, babble_clips, check_speakers, speakers, talks
 from open_corpus.presets import PRESETS, preset
 from open_corpus.prompts import DemoPrompts, TatoebaPrompts, group_of, kanji_number
@@ -30,6 +31,10 @@ def test_fixed_talks_are_those_of_the_recipe() -> None:
     assert {x for x, split in found.items() if split == "valid"} == set(csj._VALID)
     for index, names in enumerate(csj._EVAL, start=1):
         assert {x for x, split in found.items() if split == f"eval{index}"} == set(names)
+
+
+def test_presets_are_those_that_help_lists() -> None:
+    assert tuple(sorted(PRESETS)) == PRESET_NAMES
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

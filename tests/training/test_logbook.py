@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from dualasr_lib.core.picture import Picture
+from dualasr_lib.training import drawing
 from dualasr_lib.training.logbook import Logbook, LogbookError
 
 
@@ -61,20 +64,71 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None
     assert "valid/example/text_summary" in board.Tags()["tensors"]
 
 
-def test_images_go_to_tensorboard_only(tmp_path: Path) -> None:
+@pytest.fixture
+def ramp() -> Picture:
+    """Numbers from 0 to 10 in 2 rows of 3, drawn from 0 to 10."""
+    values = torch.linspace(0, 10, 6).reshape(2, 3)
+    return Picture(values, "ramp", "column (number)", "row (number)", "size (apples)", 0.0, 10.0)
+
+
+def test_an_image_has_everything_around_it(tmp_path: Path, ramp: Picture) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    picture = torch.linspace(0, 1, 6).reshape(2, 3)
-    images = {"valid/ramp": picture, "valid/half": picture.to(torch.bfloat16)}
+    pytest.importorskip("matplotlib")
+    with Logbook(tmp_path) as logbook:
+        logbook.point(4, {"valid/cer": 0.5}, images={"valid/ramp": ramp})
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    [image] = board.Images("valid/ramp")
+    assert (image.width, image.height) == (600, 480)
+    drawn = Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB")
+    colours = {
+        drawn.getpixel((80 + 400 * (1 + 2 * c) // 6, y)) for c in range(3) for y in (99, 350)
+    }
+    assert len(colours) == 6  # one for each number; what is written is in tests/tools/test_pictures
+
+
+def test_without_matplotlib_images_are_bare_and_one_line_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ramp: Picture,
+) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(drawing, "find_spec", lambda name: None)
+    monkeypatch.setattr(drawing, "_can_draw", cache(drawing._can_draw.__wrapped__))
+    caplog.set_level("INFO", logger="dualasr_lib.training.drawing")
+    half = ramp._replace(values=ramp.values.to(torch.bfloat16))
+    images = {"valid/ramp": ramp, "valid/half": half}
     with Logbook(tmp_path) as logbook:
         logbook.point(4, {"valid/cer": 0.5}, images=images)
     assert _lines(tmp_path) == [{"step": 4, "valid/cer": 0.5}]
     board = events.EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
+    assert [record.getMessage() for record in caplog.records] == [
+        "matplotlib is not installed: images in TensorBoard have no axes"
+    ]
     for name in images:
         [image] = board.Images(name)
         assert (image.step, image.width, image.height) == (4, 3, 2)
         pixels = Image.open(io.BytesIO(image.encoded_image_string)).convert("L").tobytes()
         assert list(pixels) == pytest.approx([0, 51, 102, 153, 204, 255], abs=1)
+
+
+def test_tensorboard_says_what_a_value_is(tmp_path: Path) -> None:
+    """Of a name's first point, also after a resume."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    table = {"train/loss": "What is minimised.", "train/ctc_*": "A loss of CTC."}
+    with Logbook(tmp_path, descriptions=table) as logbook:
+        for step in (1, 2):
+            logbook.point(step, {"train/loss": 0.5, "train/ctc_full": 1.5, "train/odd": 2.0})
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    said = {
+        n: board.SummaryMetadata(n).summary_description for n in ("train/loss", "train/ctc_full")
+    }
+    assert said == {"train/loss": "What is minimised.", "train/ctc_full": "A loss of CTC."}
+    assert [point.value for point in board.Scalars("train/loss")] == [0.5, 0.5]
+    assert [point.value for point in board.Scalars("train/odd")] == [2.0, 2.0]
 
 
 def _age_event_files(directory: Path) -> None:
@@ -100,7 +154,9 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
 _FILL = """
 import resource, signal, sys, torch
 from pathlib import Path
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.training.logbook import Logbook
+noise = Picture(torch.rand(90, 90), "noise", "x", "y", "c", 0.0, 1.0)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 with Logbook(Path(sys.argv[1])) as logbook:
@@ -115,7 +171,7 @@ with Logbook(Path(sys.argv[1])) as logbook:
     [
         ('logbook.event(step, "skipped", reason="x" * 100)', "", "log.jsonl"),
         ('logbook.point(step, {"a": 1.0}, {"b": "x" * 5000})', "", "(log.jsonl|tensorboard)"),
-        ('logbook.point(0, {}, {}, {"a": torch.rand(90, 90)})', "logbook.flush()", "tensorboard"),
+        ('logbook.point(0, {}, {}, {"a": noise})', "logbook.flush()", "tensorboard"),
     ],
 )
 def test_a_disk_that_fills_up_between_checkpoints_is_a_clear_error(

@@ -13,6 +13,7 @@ from torch import nn
 
 from dualasr_lib.core import checkpoint as checkpoints
 from dualasr_lib.core.checkpoint import CheckpointError
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.training.contract import StepResult, Term, Validation
 from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.logbook import Logbook
@@ -80,7 +81,10 @@ def test_validation_comes_when_it_is_due_and_at_the_end(
 ) -> None:
     modes: list[bool] = []
 
-    def validate(model: nn.Module) -> Validation:
+    turns: list[int] = []
+
+    def validate(model: nn.Module, turn: int) -> Validation:
+        turns.append(turn)
         modes.append(model.training or torch.is_grad_enabled())
         return Validation({"error": 1.0})
 
@@ -88,15 +92,16 @@ def test_validation_comes_when_it_is_due_and_at_the_end(
     tiny_run.tiny_fit(tmp_path, model=model, validate=validate, max_steps=15, validate_every=every)
     assert list(_series(tmp_path, "valid/error")) == expected
     assert modes == [False] * len(expected)
+    assert turns == [*range(1, len(expected) + 1)]
     assert model.training
 
 
 def test_what_a_validation_found_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = []
     monkeypatch.setattr(Logbook, "point", lambda self, *values: points.append(values))
-    picture = torch.rand(2, 3)
+    picture = Picture(torch.rand(2, 3), "title", "x (s)", "y (s)", "c (s)", 0.0, 1.0)
 
-    def validate(model: nn.Module) -> Validation:
+    def validate(model: nn.Module, turn: int) -> Validation:
         return Validation({"cer": 0.5}, {"first": "あ"}, {"similarity": picture})
 
     tiny_run.tiny_fit(tmp_path, validate=validate, log_every=5, max_steps=2)

@@ -11,23 +11,24 @@ texts are compared with the transcripts: characters lost and doubled within two 
 beside what the same number of characters has elsewhere.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.core.program import run_program
-from dualasr_lib.data.datamodule import DataConfig, DataModule, Utterance
-from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.live import Rules, listen
-from dualasr_lib.metrics.alignment import align
 from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config, load_engine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dualasr_lib.data.datamodule import Utterance
+    from dualasr_lib.decoding.live import Rules
 
 _TALK_SECONDS = 300.0
 _NEAR = 2
@@ -40,7 +41,7 @@ class Damage(NamedTuple):
     doubled: int = 0
     changed: int = 0
 
-    def plus(self, other: "Damage") -> "Damage":
+    def plus(self, other: Damage) -> Damage:
         """Both together."""
         return Damage(*(a + b for a, b in zip(self, other)))
 
@@ -53,13 +54,15 @@ class NearCuts(NamedTuple):
     far: int = 0
     far_chars: int = 0
 
-    def plus(self, other: "NearCuts") -> "NearCuts":
+    def plus(self, other: NearCuts) -> NearCuts:
         """Both together."""
         return NearCuts(*(a + b for a, b in zip(self, other)))
 
 
 def damage(uncut: str, joined: str) -> Damage:
     """What the text of a stream with cuts has lost, doubled or changed."""
+    from dualasr_lib.metrics.alignment import align
+
     pairs = [pair for pair in align(uncut, joined) if pair.ref != pair.hyp]
     lost = sum(pair.hyp is None for pair in pairs)
     doubled = sum(pair.ref is None for pair in pairs)
@@ -68,6 +71,8 @@ def damage(uncut: str, joined: str) -> Damage:
 
 def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
     """Deletions and insertions of joined `pieces` near their borders and elsewhere."""
+    from dualasr_lib.metrics.alignment import align
+
     borders = list(itertools.accumulate(map(len, pieces)))[:-1]
     near = near_chars = far = far_chars = position = 0
     for pair in align(ref, "".join(pieces)):
@@ -81,6 +86,8 @@ def near_cuts(ref: str, pieces: Sequence[str]) -> NearCuts:
 
 def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Tensor, str]]:
     """Samples and transcript of each talk."""
+    import torch
+
     left = 60 * minutes
     endless = itertools.cycle(utterances)
     while left > 0:
@@ -94,9 +101,12 @@ def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Ten
 
 def recognised(samples: Tensor, rules: Rules, endpoint: EndpointConfig) -> list[tuple[str, str]]:
     """First and final text of each segment."""
+    from dualasr_lib.decoding.events import Final
+    from dualasr_lib.decoding.live import listen
+
     rules = replace(rules, config=replace(rules.config, endpoint=endpoint))
     events = listen(samples.split(rules.model.chunk_samples), rules)
-    finals = [event for event in events if hasattr(event, "reason")]
+    finals = [event for event in events if isinstance(event, Final)]
     return [(final.first_pass_text, final.text) for final in finals if final.text]
 
 
@@ -139,6 +149,10 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.data_dir is None:
         raise ValueError("--data-dir must be given: its utterances are heard")
+    from dualasr_lib.data.data_config import DataConfig  # what is heavy, after the options
+    from dualasr_lib.data.datamodule import DataModule
+    from dualasr_lib.data.tokenizer import Tokenizer
+
     rules = load_engine(engine_config(arguments)).rules
     tokenizer = Tokenizer.load(arguments.data_dir / "lang")
     data = DataModule(DataConfig(), arguments.data_dir, tokenizer)

@@ -161,7 +161,7 @@ def _say(
     words: Sequence[Word], speaker: Speaker, plan: Plan, engine: Synthesiser, rng: random.Random
 ) -> _Unit:
     # A second to import, and only workers need it.
-    from scipy.signal import resample_poly  # type: ignore[import-untyped]
+    from scipy.signal import resample_poly
 
     texts = labels(words)
     engine.voice(speaker.voice)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.pairing import Sequences
 
@@ -123,8 +124,8 @@ class Head(nn.Module):
         del reading
         return None
 
-    def pictures(self, reading: Any) -> dict[str, Tensor]:
-        """Pictures of the first utterance for the log, by name, (H, W) in [0, 1]."""
+    def pictures(self, reading: Any) -> dict[str, Picture]:
+        """Pictures of the first utterance for the log, by name."""
         del reading
         return {}
 

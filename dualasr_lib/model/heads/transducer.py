@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.picture import Picture
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.heads.contract import Head, HeadSizes, NbestTexts, Targets
 from dualasr_lib.model.pairing import Sequences
@@ -114,7 +115,7 @@ class TransducerHead(Head):
         hidden = text_states(reading.view, reading.text, alignment, self.options.states)
         return Sequences(hidden, None, reading.text.token_lens + 1)
 
-    def pictures(self, reading: TransducerReading) -> dict[str, Tensor]:
+    def pictures(self, reading: TransducerReading) -> dict[str, Picture]:
         """ "occupancy": (W, S), how probably each number of tokens has been said at each frame."""
         alignment, text = reading.done.alignment, reading.text
         if not len(text.lens) or not int(text.lens[0]):
@@ -122,7 +123,16 @@ class TransducerHead(Head):
         frames, texts = int(text.lens[0]), int(text.token_lens[0]) + 1
         whole = alignment.blank.new_zeros(frames, text.tokens.shape[1] + 1)
         whole.scatter_(1, alignment.texts[0, :frames], alignment.blank[0, :frames])
-        return {"occupancy": whole[:, :texts].t().float().clamp(0.0, 1.0)}
+        picture = Picture(
+            values=whole[:, :texts].t().float().clamp(0.0, 1.0),
+            title="how many tokens have been said, first utterance of the batch",
+            x="encoder frame (40 ms)",
+            y="tokens said (number)",
+            colours="occupancy (probability)",
+            low=0.0,
+            high=1.0,
+        )
+        return {"occupancy": picture}
 
     def frames(self, h: Tensor) -> Tensor:
         """(N, S, C) -> the joiner's part of each frame (N, S, D)."""

@@ -61,7 +61,7 @@ def additive_arcs(
         language_share: share of the log-probability by `language` alone against that of both: it
             lets the acoustic part learn to correct the text's part.
     """
-    return Arcs(*_Additive.apply(*acoustic, *language, text, language_share))  # type: ignore[no-untyped-call,unused-ignore]
+    return Arcs(*_Additive.apply(*acoustic, *language, text, language_share))
 
 
 class _Rows(NamedTuple):

@@ -53,7 +53,7 @@ def joint_outcomes(
         min_gradient: share of the largest gradient of an utterance's cells up to which the gradient
             of a cell counts as 0; below 0: none does.
     """
-    return Outcomes(*_Joint.apply(encoder, prediction, *output, cells, min_gradient))  # type: ignore[no-untyped-call,unused-ignore]
+    return Outcomes(*_Joint.apply(encoder, prediction, *output, cells, min_gradient))
 
 
 class _Joint(torch.autograd.Function):

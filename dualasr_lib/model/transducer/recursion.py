@@ -133,7 +133,7 @@ def own_recursion(
     """The `Recursion` of this package: one step per anti-diagonal t + u, or per frame where a
     symbol moves on.
     """
-    return _Sum.apply(  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
+    return _Sum.apply(  # type: ignore[no-any-return,unused-ignore]
         symbol, blank, lens, token_lens, moves_on
     )
 

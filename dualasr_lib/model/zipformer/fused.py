@@ -29,7 +29,7 @@ def run(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     if tracing() and hasattr(function, "plain"):
         return function.plain(*arguments)
     if torch.is_grad_enabled():
-        return function.apply(*arguments)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
+        return function.apply(*arguments)  # type: ignore[no-any-return,unused-ignore]
     result: Tensor = function.forward(_Forgetful(), *arguments)
     return result
 
@@ -38,7 +38,7 @@ def tracing() -> bool:
     """Whether a model is being traced for export: then sizes may be symbols, and no branch may
     depend on values.
     """
-    return bool(torch.jit.is_tracing())  # type: ignore[no-untyped-call,unused-ignore]
+    return bool(torch.jit.is_tracing())
 
 
 def windows_by_slices(x: Tensor, block: int, width: int) -> Tensor:

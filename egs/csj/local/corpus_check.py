@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import soundfile
-from lhotse.recipes import csj as lhotse_csj
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.recipe.process import die_with_parent, worker_pool
 from dualasr_lib.recipe.stage import PrepareError, progress
 from egs.csj.local.sdb import Defect, Span, check_sdb
+
+if TYPE_CHECKING:
+    import soundfile
 
 __all__ = ["Talk", "TalkReport", "check_corpus", "hard_coded_talks"]
 
@@ -51,6 +51,8 @@ class TalkReport(NamedTuple):
 
 def hard_coded_talks() -> dict[str, str]:
     """The 75 talk ids that lhotse's recipe wants, and the split of each."""
+    from lhotse.recipes import csj as lhotse_csj  # heavy, so after the options
+
     splits = dict.fromkeys(lhotse_csj._A01M0056, "excluded")
     splits |= dict.fromkeys(lhotse_csj._VALID, "valid")
     for number, talks in enumerate(lhotse_csj._EVAL, start=1):
@@ -124,6 +126,8 @@ class _Beyond(NamedTuple):
 
 def _beyond(talk: Talk, wav: Path, spans: tuple[Span, ...]) -> _Beyond:
     """Units of one recording that reach beyond its audio: cut short by lhotse, or not there."""
+    import soundfile
+
     end = soundfile.info(wav).duration
     own = [span for span in spans if span.units[0].id.startswith(f"{wav.stem}_")]
     result = _Beyond([], [], [])
@@ -146,6 +150,8 @@ def _beyond(talk: Talk, wav: Path, spans: tuple[Span, ...]) -> _Beyond:
 
 
 def _audio_problems(wav: Path, last_end: float) -> Iterator[str]:
+    import soundfile
+
     if not wav.is_file():
         yield "the audio is missing"
         return

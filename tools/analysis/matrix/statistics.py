@@ -1,0 +1,153 @@
+"""From errors by utterance to rates, spreads over seeds, and comparisons with intervals."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import NamedTuple
+
+from analysis.matrix.results import MatrixResults, RunResult
+from dualasr_lib.metrics.bootstrap import (
+    BootstrapConfig,
+    Interval,
+    relative_cerr_interval,
+    relative_cerr_over_seeds,
+)
+from dualasr_lib.model.joint import BRANCHES
+
+__all__ = ["Comparison", "Rate", "Table"]
+
+
+class Rate(NamedTuple):
+    """CER of a cell."""
+
+    mean: float
+    """Over seeds."""
+    spread: float | None
+    """Standard deviation over seeds; None for one seed."""
+    seeds: tuple[float, ...]
+
+
+class Comparison(NamedTuple):
+    """A cell against a baseline, on one branch, with one method."""
+
+    cell: str
+    baseline: str
+    branch: str
+    utterances: Interval
+    """Relative CERR of the seeds both have, and its interval for other utterances: these models."""
+    both: Interval
+    """With an interval for other utterances and other seeds: these methods."""
+    splits: dict[str, float | None]
+    """Relative CERR on each split."""
+    better: int
+    """Seeds in which the cell makes fewer errors than the baseline."""
+    seeds: int
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether the interval for other utterances and seeds leaves out 0; None for one seed."""
+        if self.seeds < 2 or self.both.low is None or self.both.high is None:
+            return None
+        return self.both.low > 0 or self.both.high < 0
+
+
+class Table:
+    """Questions to ask of the results."""
+
+    def __init__(self, results: MatrixResults) -> None:
+        self.results = results
+        self._runs: dict[str, list[RunResult]] = {}
+        for run in results.runs:
+            self._runs.setdefault(run.cell, []).append(run)
+        self._compared: dict[tuple[str, str], list[Comparison]] = {}
+
+    def runs(self, cell: str) -> list[RunResult]:
+        """The runs of a cell; none if it was not run."""
+        return self._runs.get(cell, [])
+
+    def has(self, cell: str, branch: str) -> bool:
+        """Whether there are results of a cell's branch."""
+        return any(branch in run.errors for run in self.runs(cell))
+
+    def rate(self, cell: str, branch: str, method: str, splits: Sequence[str]) -> Rate:
+        """CER of all utterances of `splits` together."""
+        chars = sum(sum(self.results.lengths[split]) for split in splits)
+        if not chars:
+            raise ValueError(f"{' + '.join(splits)} must have reference characters, but has none")
+        rates = [sum(self._errors(run, branch, method, splits)) / chars for run in self.runs(cell)]
+        return Rate(mean(rates), stdev(rates) if len(rates) > 1 else None, tuple(rates))
+
+    def compare(self, cell: str, baseline: str, branch: str, method: str) -> Comparison:
+        """`cell` against `baseline` in the seeds that both have.
+
+        Raises:
+            ValueError: they have no seed in common.
+        """
+        ours, theirs = ({run.seed: run for run in self.runs(name)} for name in (cell, baseline))
+        seeds = sorted(ours.keys() & theirs.keys())
+        if not seeds:
+            raise ValueError(f"{cell} and {baseline} have no seed in common")
+
+        def rows(runs: dict[int, RunResult], splits: Sequence[str]) -> list[list[int]]:
+            return [self._errors(runs[seed], branch, method, splits) for seed in seeds]
+
+        config = BootstrapConfig()
+        splits = self.results.splits
+        system, base = rows(ours, splits), rows(theirs, splits)
+        by_split = {
+            split: _reduction(rows(theirs, [split]), rows(ours, [split])) for split in splits
+        }
+        return Comparison(
+            cell,
+            baseline,
+            branch,
+            relative_cerr_interval(_summed(base), _summed(system), config),
+            relative_cerr_over_seeds(base, system, config),
+            by_split,
+            sum(sum(b) > sum(s) for b, s in zip(base, system)),
+            len(seeds),
+        )
+
+    def comparisons(self, group: str, method: str) -> list[Comparison]:
+        """All that the cells of a group ask for and for which there are results; made once."""
+        if (group, method) not in self._compared:
+            self._compared[group, method] = [
+                self.compare(cell.name, baseline, branch, method)
+                for branch in BRANCHES
+                for cell in self.results.cells
+                if cell.group == group and self.has(cell.name, branch)
+                for baseline in cell.baselines(branch)
+                if self.has(baseline, branch) and self._seeds(cell.name) & self._seeds(baseline)
+            ]
+        return self._compared[group, method]
+
+    def emission(self, cell: str, rank: str) -> float | None:
+        """Percentile `rank` of the emission delay, ms: the mean over splits and seeds."""
+        found = [
+            value
+            for run in self.runs(cell)
+            for split in run.emission_ms.values()
+            if (value := split[rank]) is not None
+        ]
+        return mean(found) if found else None
+
+    def similarity(self, cell: str, name: str) -> float | None:
+        """An sp-KD loss on valid, the mean over seeds."""
+        found = [run.similarity[name] for run in self.runs(cell) if name in run.similarity]
+        return mean(found) if found else None
+
+    def _seeds(self, cell: str) -> set[int]:
+        return {run.seed for run in self.runs(cell)}
+
+    def _errors(self, run: RunResult, branch: str, method: str, splits: Sequence[str]) -> list[int]:
+        by_split = run.errors[branch][method]
+        return [errors for split in splits for errors in by_split[split]]
+
+
+def _summed(rows: Sequence[Sequence[int]]) -> list[int]:
+    """Errors of each utterance, all seeds together."""
+    return [sum(column) for column in zip(*rows)]
+
+
+def _reduction(baseline: Sequence[Sequence[int]], system: Sequence[Sequence[int]]) -> float | None:
+    before, after = (sum(map(sum, rows)) for rows in (baseline, system))
+    return (before - after) / before if before else None

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs dualasr[recognise] into a clean environment outside the checkout, and uses it there.
+#
+#   tools/check_wheel.sh                         the entry points, the names for users, what was installed
+#   tools/check_wheel.sh BUNDLE AUDIO            the same, then recognises AUDIO with a bundle, from Python and by program
+#
+# Needs the network, or pip's cache: torch alone is 200 MB (CPU) to 3 GB (PyPI's, with CUDA). pip's own variables choose,
+# e.g. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. PYTHON names another python than python3.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ $# = 0 ] || [ $# = 2 ] || { echo "check_wheel.sh: give a bundle and an audio file, or nothing" >&2; exit 2; }
+for file in "$@"; do
+  [ -f "$file" ] || { echo "check_wheel.sh: $file does not exist" >&2; exit 2; }
+done
+given=("${@/#/}")
+for i in "${!given[@]}"; do given[i]=$(realpath "${given[i]}"); done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+unset PYTHONPATH VIRTUAL_ENV
+python=$work/venv/bin/python
+
+step() { # step TITLE COMMAND ...: runs it, says how long it took; shows what it wrote if it fails
+  local title=$1 start=$SECONDS
+  shift
+  if ! "$@" >"$work/log" 2>&1; then
+    cat "$work/log" >&2
+    echo "check_wheel.sh: $title failed" >&2
+    exit 1
+  fi
+  printf '%-44s %4d s\n' "$title" $((SECONDS - start))
+}
+
+build() { # from a copy of the files that git knows: nothing is left in the checkout, nothing else gets in
+  mkdir "$work/source" "$work/wheel"
+  (cd "$root" && git ls-files -z dualasr_lib pyproject.toml README.md LICENSE | tar -c --null -T -) | tar -x -C "$work/source"
+  "$python" -m pip wheel --quiet --no-deps -w "$work/wheel" "$work/source"
+}
+
+scripts() { # the entry points of the wheel
+  "$python" -c 'from importlib.metadata import distribution as d
+print(*(e.name for e in d("dualasr").entry_points if e.group == "console_scripts"))'
+}
+
+help_of_all() {
+  for name in $(scripts); do
+    "$work/venv/bin/$name" --help | grep -q "^usage: $name"
+    "$work/venv/bin/$name" --version
+  done
+}
+
+complete() { # what was brought is what is needed: nothing is missing, and nothing of training
+  "$python" -m pip check
+  "$python" - <<'END'
+from importlib.util import find_spec
+import dualasr_lib
+for name in dualasr_lib.__all__:
+    getattr(dualasr_lib, name)
+for module in ("sentencepiece", "soundfile", "soxr", "kaldi_native_fbank"):
+    assert find_spec(module), f"{module} is missing"
+for module in ("lhotse", "tensorboard", "matplotlib", "k2", "pytest"):
+    assert not find_spec(module), f"{module} was installed, too"
+assert "site-packages" in dualasr_lib.__file__, dualasr_lib.__file__
+from dualasr_lib.features.fbank import Fbank, FbankConfig
+import torch
+assert Fbank(FbankConfig())(torch.zeros(16000)).shape == (100, 80)
+END
+}
+
+three_lines() {
+  "$python" - "$@" <<'END'
+import sys
+import soundfile
+from dualasr_lib import Recogniser
+audio, rate = soundfile.read(sys.argv[2])
+recogniser = Recogniser.load(sys.argv[1])
+print(recogniser.transcribe(audio, rate))
+END
+}
+
+cd "$work" # away from the checkout, which python would find first
+step "clean environment" "${PYTHON:-python3}" -m venv "$work/venv"
+step "wheel" build
+wheel=$(ls "$work"/wheel/dualasr-*.whl)
+echo "$(basename "$wheel")  $(du -k "$wheel" | cut -f1) kB"
+step "install, nothing else" "$python" -m pip install --quiet --no-deps "$wheel"
+step "--help and --version of $(scripts), without torch" help_of_all
+step "install dualasr[recognise]" "$python" -m pip install --quiet "$wheel[recognise]"
+step "what was installed is what is needed" complete
+"$python" -m pip list --format=freeze | tr '\n' ' '
+echo
+du -sm "$work/venv" | awk '{ print $1 " MB" }'
+if [ $# = 2 ]; then
+  step "three lines of Python" three_lines "${given[@]}"
+  tail -n 3 "$work/log"
+  step "dualasr-transcribe --bundle" "$work/venv/bin/dualasr-transcribe" --bundle "${given[@]}"
+  tail -n 3 "$work/log"
+fi
+echo "the wheel is good"

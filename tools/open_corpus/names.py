@@ -1,0 +1,5 @@
+"""The names of the presets; they stand apart, so that --help comes at once."""
+
+__all__ = ["PRESET_NAMES"]
+
+PRESET_NAMES = ("demo", "large", "noisy", "small")
