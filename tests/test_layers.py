@@ -55,6 +55,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "onnx": ("dualasr_lib/export/",),
     "onnxruntime": ("dualasr_lib/export/",),
     "torch.onnx": ("dualasr_lib/export/",),
+    "sherpa_onnx": ("tools/",),
     **dict.fromkeys(
         ("aiohttp", "fastapi", "flask", "starlette", "tornado", "uvicorn", "websockets"),
         ("dualasr_lib/serving/",),

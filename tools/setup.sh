@@ -2,7 +2,7 @@
 # Makes the environment: one command from a fresh clone to working tools.
 #
 #   tools/setup.sh            .venv: Python 3.11, torch 1.13.1, k2, kaldifeat, lhotse and all else, pinned
-#   tools/setup.sh --torch2   .venv-torch2: torch 2.x for training and recognition; no k2, kaldi-native-fbank
+#   tools/setup.sh --torch2   .venv-torch2: torch 2.x for training, recognition and export; no k2, kaldi-native-fbank
 #
 # Safe to run again: a finished environment is only checked (seconds), an interrupted one is completed, a
 # broken one repaired. Every package is proved by use (tools/setup/check_setup.py), and the versions are printed.

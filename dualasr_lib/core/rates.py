@@ -33,4 +33,5 @@ FEATURES_PER_ENCODER_FRAME = FRONT_END_STRIDE * ENCODER_STRIDE
 
 def encoder_frames(num_features: int) -> int:
     """Encoder frames of an utterance of so many feature frames."""
-    return -(-num_features // FEATURES_PER_ENCODER_FRAME)
+    # no floor of a negative number: graphs of other runtimes cut towards zero
+    return (num_features + FEATURES_PER_ENCODER_FRAME - 1) // FEATURES_PER_ENCODER_FRAME

@@ -160,7 +160,13 @@ class StreamingEncoder(FrontEnd):
         Args:
             frames_left: (N,) valid feature frames from the first one of this window on.
         """
-        y, subsampling = self.subsampling.step(_padded(features, frames_left), state.subsampling)
+        return self.advance(_padded(features, frames_left), state, prepared)
+
+    def advance(
+        self, features: Tensor, state: EncoderState, prepared: Prepared
+    ) -> tuple[Tensor, EncoderState]:
+        """`step` of streams that do not end in this window."""
+        y, subsampling = self.subsampling.step(features, state.subsampling)
         h, stacks = self.stacks.step(y, state.stacks, prepared)
         return self.downsample(h), EncoderState(subsampling, stacks)
 

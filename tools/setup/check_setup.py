@@ -110,6 +110,28 @@ def _native_fbank(_: Path) -> str:
     return f"a tone of 1 kHz in mel band {band}"
 
 
+def _onnx(_: Path) -> str:
+    import torch
+
+    from dualasr_lib.export.graph import Signature, session, traced
+
+    x = torch.tensor([[1.0, 2.0, 4.0]])
+    graph = traced(torch.nn.Softmax(dim=1), [x], Signature(("x",), ("y",), {}), {})
+    (y,) = session(graph).run(None, {"x": x.numpy()})
+    difference = float((torch.from_numpy(y) - x.softmax(dim=1)).abs().max())
+    assert difference < 1e-6, difference
+    return f"a traced softmax, {difference:.0e} from torch's"
+
+
+def _sherpa_onnx(_: Path) -> str:
+    import sherpa_onnx
+
+    buffer = sherpa_onnx.CircularBuffer(8)
+    buffer.push([0.25, 0.5, 0.75])
+    assert buffer.get(1, 2) == [0.5, 0.75]
+    return "a buffer of samples"
+
+
 def _lhotse(folder: Path) -> str:
     import lhotse
     from lhotse.dataset import SimpleCutSampler
@@ -252,7 +274,12 @@ PROOFS: dict[str, dict[str, Proof]] = {
         "scipy": _scipy,
         "matplotlib": _matplotlib,
     },
-    "torch2": _BOTH,
+    "torch2": {
+        **_BOTH,
+        "onnx": _onnx,
+        "onnxruntime": _onnx,
+        "sherpa-onnx": _sherpa_onnx,
+    },
 }
 """Per lane: distribution name -> work done in a scratch folder, which returns what it showed."""
 

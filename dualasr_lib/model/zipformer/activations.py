@@ -179,6 +179,10 @@ class _ActivationLinear(torch.autograd.Function):
         return y.reshape(*u.shape[:2], -1)
 
     @staticmethod
+    def plain(u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(swoosh_parts(u, kind)[1], weight, bias)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         inverse, hidden, weight = ctx.saved_tensors
         rows = grads[0].flatten(0, 1).to(hidden.dtype)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualasr_lib.model.zipformer.band import MASKED, merge, split_keys, split_queries
@@ -78,6 +79,15 @@ def relative_view(by_distance: Tensor, width: int) -> Tensor:
     strides = (*by_distance.stride()[:-2], row - 1, 1)
     offset = by_distance.storage_offset() + block - 1
     return by_distance.as_strided((*outer, block, width), strides, offset)
+
+
+def _relative_by_slices(by_distance: Tensor, width: int) -> Tensor:
+    """`relative_view` of (H, M, B, R) without strides; R may be larger than W + B - 1."""
+    heads, _, block, row = by_distance.shape
+    flat = by_distance.reshape(heads, -1, block * row)
+    begin = block - 1
+    shifted = flat[:, :, begin : begin + block * (row - 1)]
+    return shifted.reshape(heads, -1, block, row - 1)[:, :, :, :width]
 
 
 class AttentionWeights(nn.Module):
@@ -157,6 +167,20 @@ class _Weights(torch.autograd.Function):
         beyond = _beyond(flat) if penalise else None
         ctx.save_for_backward(q, k, p, table, weights, beyond)
         return weights
+
+    @staticmethod
+    def plain(
+        q: Tensor, k: Tensor, p: Tensor, table: Tensor, mask: Tensor, penalise: bool
+    ) -> Tensor:
+        heads, _, block, _ = q.shape
+        table = F.pad(
+            table, (0, 0, 0, 1)
+        )  # rows read one shorter have a column then, even if R = 1
+        by_distance = p @ table.transpose(1, 2)[:, None]  # (H, M, B, R + 1)
+        width = by_distance.shape[3] - block
+        scores = q @ k.transpose(2, 3) + _relative_by_slices(by_distance, width)
+        by_block = scores.reshape(heads, -1, mask.shape[1], block, width)
+        return (by_block + mask).softmax(dim=4).reshape(scores.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

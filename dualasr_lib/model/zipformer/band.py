@@ -18,10 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.fused import run, tracing, windows_by_slices
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
-__all__ = ["MASKED", "Window", "band_mask", "best_window", "merge", "split_keys", "split_queries"]
+__all__ = [
+    "MASKED",
+    "Window",
+    "band_mask",
+    "best_window",
+    "merge",
+    "split_keys",
+    "split_queries",
+    "whole_blocks",
+]
 
 MASKED = -10000.0
 """Added to masked scores: e^(MASKED - max) = 0, yet a row masked throughout is no NaN."""
@@ -43,9 +52,14 @@ class Window(NamedTuple):
 
 
 def best_window(num_frames: int, chunk: ChunkSpec) -> Window:
-    """The cheapest cut of T frames (a multiple of the chunk): all at once, or in blocks."""
+    """The cheapest cut of T frames (a multiple of the chunk): all at once, or in blocks. While a
+    model is traced T, a multiple of `whole_blocks`, may be a symbol: blocks of that length.
+    """
     if chunk.left is None:
         return Window(1, num_frames, num_frames)
+    if tracing():
+        block = whole_blocks(chunk)
+        return Window(num_frames // block, block, block + chunk.left)
     chunks = -(-num_frames // chunk.frames)
     sizes = {-(-chunks // count) for count in range(1, chunks + 1)}  # chunks per block
     cuts = [Window(-(-chunks // n), n * chunk.frames, n * chunk.frames + chunk.left) for n in sizes]
@@ -54,6 +68,13 @@ def best_window(num_frames: int, chunk: ChunkSpec) -> Window:
     if whole <= best.blocks * best.block * (best.width + _OVERHEAD):
         return Window(1, num_frames, num_frames)
     return best
+
+
+def whole_blocks(chunk: ChunkSpec) -> int:
+    """Frames of the blocks of a traced model: whole chunks, about half of the left context."""
+    if chunk.left is None:
+        raise ValueError("a traced model needs a finite left context, but left is None")
+    return max(1, chunk.left // (2 * chunk.frames)) * chunk.frames
 
 
 def band_mask(window: Window, chunk: ChunkSpec, device: torch.device) -> Tensor:
@@ -94,7 +115,9 @@ def split_keys(x: Tensor, cache: Tensor, window: Window) -> tuple[Tensor, Tensor
     batch, frames, _ = x.shape
     _, left, heads, width = cache.shape
     missing = window.blocks * window.block - frames
-    parts = [cache.to(x.dtype), x.reshape(batch, frames, heads, width)]
+    parts = [x.reshape(batch, frames, heads, width)]
+    if left:
+        parts.insert(0, cache.to(x.dtype))
     if missing:
         parts.append(x.new_zeros(batch, missing, heads, width))
     if window.blocks == 1:  # joined in the order that products need
@@ -121,6 +144,13 @@ class _Windows(torch.autograd.Function):
         ctx.heads, ctx.window, ctx.shape = heads, window, x.shape
         views = _views(x.contiguous(), heads, window, 0, window.width)
         return views.reshape(heads, -1, window.width, x.shape[2] // heads)
+
+    @staticmethod
+    def plain(x: Tensor, heads: int, window: Window) -> Tensor:
+        batch, _, channels = x.shape
+        parts = windows_by_slices(x, window.block, window.width)  # (N, blocks, W, H*D)
+        parts = parts.reshape(batch, -1, window.width, heads, channels // heads)
+        return parts.permute(3, 0, 1, 2, 4).flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.model.zipformer.band import MASKED, Window, band_mask, best_window
+from dualasr_lib.model.zipformer.fused import tracing
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 __all__ = ["Context", "chunk_context", "full_context", "position_encoding", "step_context"]
@@ -62,11 +63,12 @@ def position_encoding(window: Window, dim: int, device: torch.device) -> Tensor:
     told apart better than far ones; columns are cosines and sines of its multiples, the last column
     is 1.
     """
-    distance = torch.arange(window.width - 1, -window.block, -1, device=device, dtype=torch.float64)
+    # a graph of a runtime has no arc tangent of float64; float32 is 1e-6 off
+    dtype = torch.float32 if tracing() else torch.float64
+    distance = torch.arange(window.width - 1, -window.block, -1, device=device).to(dtype)
     width = math.sqrt(dim)
     squeezed = width * distance.sign() * ((distance.abs() + width).log() - math.log(width))
     angle = (squeezed * (2.0 * math.pi / dim)).atan()
     multiples = angle[:, None] * torch.arange(1, dim // 2 + 1, device=device)
-    encoding = torch.stack([multiples.cos(), multiples.sin()], dim=2).flatten(1)
-    encoding[:, -1] = 1.0
-    return encoding.float()
+    encoding = torch.stack([multiples.cos(), multiples.sin()], dim=2).flatten(1).float()
+    return torch.cat([encoding[:, :-1], torch.ones_like(encoding[:, :1])], dim=1)

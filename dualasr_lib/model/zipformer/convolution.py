@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dualasr_lib.model.zipformer.activations import SWOOSH_R, swoosh_linear
 from dualasr_lib.model.zipformer.attention import scaled_linear
 from dualasr_lib.model.zipformer.context import Context
-from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.fused import run, windows_by_slices
 from dualasr_lib.model.zipformer.streaming import keep_last
 from dualasr_lib.model.zipformer.training_aids import Aids
 
@@ -76,6 +76,16 @@ class _BlockwiseConv(torch.autograd.Function):
         ctx.save_for_backward(columns, matrix)
         ctx.shape, ctx.bias = x.shape, (bias.shape, bias.dtype)
         return y
+
+    @staticmethod
+    def plain(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+        batch, _, channels = x.shape
+        _, block, width = matrix.shape
+        windows = windows_by_slices(x, int(block), int(width))  # (N, T/B, W, C)
+        columns = windows.permute(3, 0, 1, 2).reshape(channels, -1, width)
+        result = columns @ matrix.transpose(1, 2)
+        result = result.reshape(channels, batch, -1, block).permute(1, 2, 3, 0)  # (N, T/B, B, C)
+        return (result + bias).flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,12 +207,13 @@ class ChunkCausalConv(nn.Module):
 
     def _edge_of_each(self, lens: Tensor, frames: int) -> Tensor:
         """(N, T, C) factors 1 + left + right for chunks that end with their utterance."""
-        left = F.pad(self.edge_scale[0], (0, max(0, frames - self.kernel)))[:, :frames]
         index = torch.arange(frames, device=lens.device)
+        left = self.edge_scale[0].t()[index.clamp(max=self.kernel - 1)]
+        left = left.masked_fill(index[:, None] >= self.kernel, 0.0)
         column = index[None, :] - (lens[:, None] - self.kernel)  # of the right edge's K frames
         inside = (column >= 0) & (column < self.kernel)
         right = self.edge_scale[1].t()[column.clamp(0, self.kernel - 1)]
-        return 1.0 + left.t() + right.masked_fill(~inside[:, :, None], 0.0)
+        return 1.0 + left + right.masked_fill(~inside[:, :, None], 0.0)
 
     def edge(self, chunk: int) -> Tensor:
         """(C, B) factors 1 + left + right; a chunk shorter than K sees both edges overlap."""

@@ -12,6 +12,7 @@ Letters: N batch, T frames, C channels, H hidden channels.
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualasr_lib.model.zipformer.activations import (
@@ -97,6 +98,12 @@ class _FeedForward(torch.autograd.Function):
         ctx.save_for_backward(x, u, first, second, mask)
         ctx.balance = how.balance
         return y
+
+    @staticmethod
+    def plain(x: Tensor, *rest: Any) -> Tensor:
+        first, first_bias, second, second_bias, _, _ = rest
+        _, value = swoosh_parts(F.linear(x, first, first_bias - SWOOSH_L.shift), SWOOSH_L)
+        return F.linear(value, second, second_bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

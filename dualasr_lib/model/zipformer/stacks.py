@@ -26,6 +26,7 @@ from dualasr_lib.model.zipformer.context import (
     position_encoding,
     step_context,
 )
+from dualasr_lib.model.zipformer.fused import tracing
 from dualasr_lib.model.zipformer.layer import (
     LayerConfig,
     LayerConstants,
@@ -297,7 +298,11 @@ def fit_channels(x: Tensor, dim: int) -> Tensor:
 
 
 def _without_unused(states: tuple[LayerState, ...], unused: Tensor) -> tuple[LayerState, ...]:
-    """The caches of attention with zeros where `unused` (N, L) says that nothing was kept yet."""
+    """The caches of attention with zeros where `unused` (N, L) says that nothing was kept yet; an
+    exported model is handed zeros there.
+    """
+    if tracing():
+        return states
     if unused.device.type == "cpu" and not bool(unused.any()):
         return states
     empty = unused[:, :, None, None]

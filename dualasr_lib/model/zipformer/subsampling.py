@@ -252,5 +252,5 @@ def _drawn(balancer: nn.Module, ndim: int) -> Balance | None:
 
 def _past(x: Tensor, cache: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """x (N, c, T + e, f) with its cache in front, and the next cache: what lies before frame T."""
-    joined = torch.cat([cache.to(x.dtype), x], dim=2)
+    joined = torch.cat([cache.to(x.dtype), x], dim=2) if cache.shape[2] else x
     return joined, joined[:, :, frames : frames + cache.shape[2]].to(cache.dtype)

@@ -1,0 +1,68 @@
+"""`dualasr-export`: a trained model as ONNX files that sherpa-onnx runs as they are.
+
+    dualasr-export --exp-dir EXP --data-dir DATA [--epoch E] [--avg K] --out DIR [--int8]
+    dualasr-export --bundle FILE --out DIR [--int8]
+
+DIR gets the streaming branch (online zipformer2 CTC), the full branch (offline zipformer CTC), the
+token table and a README.md with the calls. Needs `pip install dualasr[export]`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dualasr_lib.core.program import run_program
+from dualasr_lib.programs.options import parser
+from dualasr_lib.recognition.decode_config import DecodeConfig
+
+__all__ = ["main", "program"]
+
+
+def program() -> None:
+    """The console script."""
+    run_program(main)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Writes an export and says what is in it."""
+    arguments = _read(words)
+    config = DecodeConfig(
+        exp_dir=arguments.exp_dir,
+        data_dir=arguments.data_dir,
+        bundle=arguments.bundle,
+        epoch=arguments.epoch,
+        avg=arguments.avg,
+        chunk_ms=arguments.chunk_ms,
+        left_ms=arguments.left_ms,
+        device="cpu",
+    )
+    import torch
+
+    from dualasr_lib.export.folder import check_out, write_export
+    from dualasr_lib.recognition.origin import open_origin
+
+    check_out(arguments.out)
+    trained = open_origin(config, torch.device("cpu")).trained
+    chunk = trained.chunk(config.chunk_ms, config.left_ms)
+    facts = write_export(trained, chunk, arguments.out, arguments.int8)
+    for name, entry in facts["files"].items():
+        print(f"{arguments.out / name}  {entry['bytes']:,} bytes")
+
+
+def _read(words: Sequence[str] | None) -> argparse.Namespace:
+    reader = parser(__doc__)
+    add = reader.add_argument
+    add("--exp-dir", type=Path, metavar="EXP", help="what train.py wrote")
+    add("--data-dir", type=Path, metavar="DATA", help="what prepare.sh wrote: the tokens")
+    add("--bundle", type=Path, metavar="FILE", help="a model in one file, in place of --exp-dir")
+    add("--epoch", type=int, help="checkpoint of EXP; default: the newest")
+    add("--avg", type=int, default=0, help="mean of its last K epochs; default: none")
+    add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
+    add("--left-ms", type=int, help="their left context; default: the config's")
+    add("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    add("--int8", action="store_true", help="also files with 8-bit weights")
+    return reader.parse_args(words)
+
+
+if __name__ == "__main__":
+    program()
