@@ -17,6 +17,7 @@ N utterances, S encoder frames, D channels of the joiner, K tokens of context, V
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,11 +27,12 @@ from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.options import FastBeamConfig
 from dualasr_lib.lattice.path import Path
 
-__all__ = ["Join", "check_graph", "fast_beam_lattices", "fast_beam_paths"]
+__all__ = ["Join", "check_graph", "fast_beam", "fast_beam_lattices", "fast_beam_paths"]
 
 Join = Callable[[Tensor, Tensor], Tensor]
 """Frames (M, D), contexts (M, K) int64 -> natural log-probabilities (M, V) float32."""
 
+_WIDEST = 1000.0  # beam, nats
 _NEVER = -1e4  # of all but the blank on the closing frame
 
 
@@ -61,7 +63,7 @@ def fast_beam_lattices(
         context: K.
         graph: a k2.Fsa that `check_graph` accepts; None: any token may follow any other.
     """
-    beam = config.beam or (4.0 if graph is None else 12.0)
+    beam = _beam(config, graph)
     if graph is None:
         graph, ends = k2.trivial_graph(vocab_size - 1), False
     else:
@@ -103,16 +105,48 @@ def _with_end_token(graph: Any, vocab_size: int) -> Any:
     return k2.arc_sort(k2.Fsa(torch.cat([arcs, last])))
 
 
-def fast_beam_paths(lattice: Any) -> list[Path]:
-    """The best path of each lattice."""
+def fast_beam(
+    frames: Sequence[Tensor], join: Join, vocab_size: int, context: int,
+    config: FastBeamConfig, graph: Any = None,
+) -> list[Path]:  # fmt: skip
+    """The best path of each utterance (S_i, D). If no path within the beam reaches an end of the
+    graph, the utterance is searched again with a beam twice as wide.
+
+    Raises:
+        ValueError: as `check_graph`; or no text of the graph fits, however wide the beam.
+    """
+    found: list[Path | None] = [None] * len(frames)
+    beam = _beam(config, graph)
+    while missing := [index for index, path in enumerate(found) if path is None]:
+        if beam > _WIDEST:
+            raise ValueError(
+                f"no text of the graph fits {len(missing)} utterances, not even within a beam of "
+                f"{beam / 2:g}: is it a graph of this language, of tokens of this model?"
+            )
+        lattice = fast_beam_lattices(
+            [frames[index] for index in missing], join, vocab_size, context,
+            replace(config, beam=beam), graph,
+        )  # fmt: skip
+        for index, path in zip(missing, fast_beam_paths(lattice)):
+            found[index] = path
+        beam *= 2
+    return [path for path in found if path is not None]
+
+
+def _beam(config: FastBeamConfig, graph: Any) -> float:
+    return config.beam or (4.0 if graph is None else 12.0)
+
+
+def fast_beam_paths(lattice: Any) -> list[Path | None]:
+    """The best path of each lattice; None where there is none."""
     best = k2.shortest_path(lattice, use_double_scores=True)
     scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
     return [_read(best[index], score) for index, score in enumerate(scores)]
 
 
-def _read(fsa: Any, score: float) -> Path:
+def _read(fsa: Any, score: float) -> Path | None:
     emitted = [(frame, label) for frame, label in enumerate(fsa.labels.tolist()) if label > 0]
     if not fsa.num_arcs:
-        raise ValueError("no path of the graph is within the beam: give a wider `beam`")
+        return None
     tokens, frames = tuple(t for _, t in emitted), tuple(f for f, _ in emitted)
     return Path(tokens, frames, score)

@@ -1,6 +1,4 @@
-"""Every search of a transducer through decode.py and streaming_decode.py: both branches have one, and
-nothing else.
-"""
+"""Every search of a transducer in decode.py and streaming_decode.py: models have just one."""
 
 import json
 import sys

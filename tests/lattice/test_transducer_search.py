@@ -20,6 +20,7 @@ from dualasr_lib.lattice.token_graph import token_graph
 from dualasr_lib.lattice.transducer_search import (
     Join,
     check_graph,
+    fast_beam,
     fast_beam_lattices,
     fast_beam_paths,
 )
@@ -61,7 +62,7 @@ def exhaustive(frames: Tensor, join: Join, lm: NgramLm | None, scale: float) -> 
 def search(
     frames: list[Tensor], join: Join, vocab_size: int, graph: Any = None,
     config: FastBeamConfig = WIDE,
-) -> list[Path]:  # fmt: skip
+) -> list[Path | None]:  # fmt: skip
     lattice = fast_beam_lattices(frames, join, vocab_size, 2, config, graph)
     return fast_beam_paths(lattice)
 
@@ -114,8 +115,20 @@ def test_a_token_beyond_the_beam_is_lost_so_graphs_have_a_wide_one() -> None:
     frames = [torch.arange(2.0)[:, None]]
     (found,) = search(frames, join, 3, graph, FastBeamConfig())
     assert found.tokens == (1,) and found.score == pytest.approx(-9.0)
-    with pytest.raises(ValueError, match="no path of the graph is within the beam"):
-        search(frames, join, 3, graph, FastBeamConfig(beam=8.0))
+    assert search(frames, join, 3, graph, FastBeamConfig(beam=8.0)) == [None]
+    narrow = FastBeamConfig(beam=3.0)  # searched again with 6, 12
+    assert fast_beam(frames * 2, join, 3, 2, narrow, graph) == [found, found]
+
+
+def test_a_graph_that_no_text_can_follow_is_said() -> None:
+    """Two tokens must be said in one frame."""
+    graph = k2.arc_sort(k2.Fsa.from_str("0 1 1 0.0\n1 2 2 0.0\n2 3 -1 0.0\n3"))
+
+    def join(frames: Tensor, contexts: Tensor) -> Tensor:
+        return torch.zeros(len(frames), 3)
+
+    with pytest.raises(ValueError, match="no text of the graph fits 1 utterances"):
+        fast_beam([torch.zeros(1, 1)], join, 3, 2, FastBeamConfig(), graph)
 
 
 def test_graphs_that_would_be_misread_are_refused() -> None:
