@@ -117,7 +117,7 @@ def test_help_needs_nothing_heavy(program: str) -> None:
         (
             "dualasr_lib/programs/export.py",
             ("--bundle", "b", "--out", "egs"),
-            "--out must be a new or an empty folder, but egs is there already",
+            "the folder must be new or empty, but egs is there already",
         ),
         ("tools/latency_curve.py", (*DATA, "--beam", "beam=3"), "method 1best: unknown"),
         ("tools/run_matrix.py", ("--matrix", "x", "--jobs", "0"), "--jobs must be at least 1"),
