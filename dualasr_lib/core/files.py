@@ -1,12 +1,22 @@
 """Files that appear whole or not at all; and what tells one file from another."""
 
+import contextlib
 import glob
 import hashlib
 import os
 import platform
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["AnyPath", "file_hash", "require_paths", "write_atomically"]
+__all__ = [
+    "AnyPath",
+    "file_hash",
+    "require_paths",
+    "check_new_folder",
+    "new_folder",
+    "write_atomically",
+]
 
 AnyPath = str | os.PathLike[str]
 """A path as callers have it: what reads or writes a file takes any."""
@@ -60,3 +70,28 @@ def _is_running(pid: str) -> bool:
     except (ValueError, PermissionError):  # not ours to judge
         return True
     return True
+
+
+def check_new_folder(path: Path) -> None:
+    """ValueError unless there is nothing at `path`, or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"the folder must be new or empty, but {path} is there already")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into; it gets the name `path` at the end, or is removed if that fails.
+
+    Raises:
+        ValueError: as `check_new_folder`.
+        OSError: it cannot be made.
+    """
+    check_new_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, path)  # over an empty one, too
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # still there only if something failed

@@ -8,16 +8,13 @@ not at all.
 """
 
 import json
-import os
-import platform
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
 
-from dualasr_lib.core.files import file_hash
+from dualasr_lib.core.files import check_new_folder, file_hash, new_folder
 from dualasr_lib.export.contract import NUM_FEATURES, contract_of
 from dualasr_lib.export.ctc import full_ctc, streaming_ctc
 from dualasr_lib.export.graph import quantised
@@ -31,7 +28,6 @@ __all__ = [
     "STREAMING",
     "TOKENS",
     "check_features",
-    "check_out",
     "token_table",
     "write_export",
 ]
@@ -53,36 +49,22 @@ def write_export(
         ValueError: the model or its features cannot be run by the client, or `out` is in use.
         OSError: it cannot be written.
     """
-    check_out(out)
+    check_new_folder(out)
     check_features(trained.config.features)
     tokens = token_table(trained.tokenizer.tokens)
     made = _make(trained, chunk, int8)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{platform.node()}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir()
-        (temporary / TOKENS).write_text(tokens, encoding="utf-8")
+    with new_folder(out) as folder:
+        (folder / TOKENS).write_text(tokens, encoding="utf-8")
         for name, model in made.models.items():
-            onnx.save(model, temporary / f"{name}.onnx")
+            onnx.save(model, folder / f"{name}.onnx")
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-            for path in sorted(temporary.iterdir())
+            for path in sorted(folder.iterdir())
         }
         facts = {**made.facts, "files": files}
-        (temporary / "export.json").write_text(_json(facts), encoding="utf-8")
-        (temporary / "README.md").write_text(readme(facts), encoding="utf-8")
-        if out.is_dir():
-            out.rmdir()  # an empty one
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # there only if something failed
+        (folder / "export.json").write_text(_json(facts), encoding="utf-8")
+        (folder / "README.md").write_text(readme(facts), encoding="utf-8")
     return facts
-
-
-def check_out(out: Path) -> None:
-    """ValueError unless `out` is a new or an empty folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out must be a new or an empty folder, but {out} is there already")
 
 
 def check_features(config: FbankConfig) -> None:

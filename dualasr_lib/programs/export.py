@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dualasr_lib.core.files import check_new_folder
 from dualasr_lib.core.program import run_program
 from dualasr_lib.programs.options import parser
 from dualasr_lib.recognition.decode_config import DecodeConfig
@@ -36,12 +37,12 @@ def main(words: Sequence[str] | None = None) -> None:
         left_ms=arguments.left_ms,
         device="cpu",
     )
+    check_new_folder(arguments.out)
     import torch
 
-    from dualasr_lib.export.folder import check_out, write_export
+    from dualasr_lib.export.folder import write_export
     from dualasr_lib.recognition.origin import open_origin
 
-    check_out(arguments.out)
     trained = open_origin(config, torch.device("cpu")).trained
     chunk = trained.chunk(config.chunk_ms, config.left_ms)
     facts = write_export(trained, chunk, arguments.out, arguments.int8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import new_folder, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -37,7 +37,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
 _WRITER = """
 import os, signal, sys
 from pathlib import Path
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import write_atomically, new_folder
 path, how = Path(sys.argv[1]), sys.argv[2]
 if how == "killed":
     os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
@@ -64,3 +64,17 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 1 and names(tmp_path)[0].endswith(".tmp")
     write_atomically(tmp_path / "a", b"whole")
     assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("1", encoding="utf-8")
+        assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
+    with pytest.raises(OSError, match="full"), new_folder(tmp_path / "b") as folder:
+        (folder / "a").touch()
+        raise OSError("full")
+    with pytest.raises(ValueError, match="must be new or empty"), new_folder(tmp_path / "out"):
+        raise AssertionError("never entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -72,7 +72,7 @@ def test_an_experiment_and_its_bundle_give_the_same_files(
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    with pytest.raises(ValueError, match=r"must be a new or an empty folder, but .*out is there"):
+    with pytest.raises(ValueError, match=r"must be new or empty, but .*out is there"):
         main(["--bundle", "none", "--out", str(tmp_path / "out")])
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 

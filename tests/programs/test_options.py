@@ -78,6 +78,21 @@ def test_help_needs_nothing_heavy(program: str) -> None:
         ("egs/csj/train.py", ("--config", "no.toml", *FOLDERS), "no.toml"),
         ("egs/csj/decode.py", (*DECODE, "--scales", "lm=1"), "--scales is for methods"),
         ("egs/csj/decode.py", (*DECODE, "--method", "nbest", "--beam", "x=1"), "method nbest: un"),
+        (
+            "egs/csj/decode.py",
+            (*DECODE, "--method", "transducer-beam", "--beam", "beam=0"),
+            "`beam` must be at least 1 hypothesis, but is 0",
+        ),
+        (
+            "egs/csj/streaming_decode.py",
+            (*DATA, "--method", "transducer-greedy", "--beam", "temperature=0"),
+            "`temperature` must be positive and finite, but is 0",
+        ),
+        (
+            "egs/csj/decode.py",
+            (*DECODE, "--method", "fast-beam", "--beam", "beam=0"),
+            "`beam` must be positive, but is 0",
+        ),
         ("egs/csj/decode.py", (*DECODE, "--write-nbest"), "method 1best makes no n-best lists"),
         ("egs/csj/decode.py", (*DECODE, "--write-nbest", "--method", ALL), "not for --method all"),
         ("egs/csj/decode.py", (*DECODE, "--avg", "-1"), "--avg must be at least 0"),
@@ -118,7 +133,7 @@ def test_help_needs_nothing_heavy(program: str) -> None:
         (
             "dualasr_lib/programs/export.py",
             ("--bundle", "b", "--out", "egs"),
-            "--out must be a new or an empty folder, but egs is there already",
+            "the folder must be new or empty, but egs is there already",
         ),
         ("tools/latency_curve.py", (*DATA, "--beam", "beam=3"), "method 1best: unknown"),
         ("tools/run_matrix.py", ("--matrix", "x", "--jobs", "0"), "--jobs must be at least 1"),
