@@ -135,6 +135,9 @@ def _try_shell(path: Path, given: list[str], is_open: bool) -> str | None:
     module = re.search(r"^exec \"\$python\" -m ([\w.]+) ", text, re.MULTILINE)
     if module:
         return _try_module(module[1], given, is_open)
+    recipe = re.search(r"^exec bash .*/prepare_corpus\.sh\" (\w+) ", text, re.MULTILINE)
+    if recipe:
+        return _try_module(f"egs.{recipe[1]}.local.corpus", given, is_open)
     for word in given:
         if word.startswith("--") and word not in text:
             return f"{path.name} has no option {word}"
