@@ -80,28 +80,35 @@ def session(model: onnx.ModelProto, optimise: bool = True) -> onnxruntime.Infere
 def with_fixed_sizes(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> onnx.ModelProto:
     """`model` without arithmetic on sizes that `feeds`, inputs of different sizes, agree on.
 
-    A shape that differs in one place becomes -1 there. What differs otherwise stays as it is. The
-    outputs' sizes are declared in the same way.
+    A reshape whose results differ in one place gets -1 there; what differs otherwise stays as it
+    is. The outputs' sizes are declared in the same way.
     """
     graph = model.graph
-    wanted = _read_by_others(graph, _of_sizes(graph))
+    sizes = _of_sizes(graph)
+    reshapes = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] in sizes]
+    others = _read_by_others(graph, sizes)
+    names = [output.name for output in graph.output]
+    names += [*others, *(node.output[0] for node in reshapes)]
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    have = {output.name for output in graph.output}
+    probe.graph.output.extend(
+        onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names) if n not in have
+    )
     running = session(probe, optimise=False)
-    outputs = [output.name for output in graph.output]
-    seen = [running.run([*outputs, *wanted], dict(feed)) for feed in feeds]
-    runs = list(zip(*seen))  # a value of each run, for each name
-    known = {}
-    for name, values in zip(wanted, runs[len(outputs) :]):
-        value = _agreed(values, wanted[name])
-        if value is not None:
-            known[name] = value
+    seen = [dict(zip(names, running.run(names, dict(feed)))) for feed in feeds]
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    _replace(fixed.graph, known)
-    for output, values in zip(fixed.graph.output, runs):
-        _declare(output, [value.shape for value in values])
+    values = {name: [run[name] for run in seen] for name in names}
+    known = {name: values[name][0] for name in others if _same(values[name])}
+    shapes = {}
+    for node in reshapes:
+        shape = _one_free([value.shape for value in values[node.output[0]]])
+        if shape is not None:
+            shapes[node.output[0]] = np.array(shape, dtype=np.int64)
+    _replace(fixed.graph, known, shapes)
+    for output in fixed.graph.output:
+        _declare(output, [value.shape for value in values[output.name]])
     onnx.checker.check_model(fixed)
     return fixed
 
@@ -146,32 +153,28 @@ def _constant_outputs(graph: onnx.GraphProto) -> set[str]:
     return {name for node in graph.node if node.op_type == "Constant" for name in node.output}
 
 
-def _read_by_others(graph: onnx.GraphProto, sizes: set[str]) -> dict[str, list[tuple[str, int]]]:
-    """Those of `sizes` that other values are computed from -> (operation, place) of each use."""
-    uses: dict[str, list[tuple[str, int]]] = {}
+def _read_by_others(graph: onnx.GraphProto, sizes: set[str]) -> list[str]:
+    """Those of `sizes` that other values are computed from, shapes of reshapes apart."""
+    uses: dict[str, None] = {}
     for node in graph.node:
         if all(name in sizes for name in node.output):
             continue
         for place, name in enumerate(node.input):
-            if name in sizes:
-                uses.setdefault(name, []).append((node.op_type, place))
-    return uses
+            if name in sizes and (node.op_type, place) != ("Reshape", 1):
+                uses[name] = None
+    return list(uses)
 
 
-def _agreed(
-    values: Sequence["np.ndarray[Any, Any]"], uses: Sequence[tuple[str, int]]
-) -> "np.ndarray[Any, Any] | None":
-    """What all values are, -1 in the one place of a shape where they differ; None otherwise."""
-    first = values[0]
-    if any(value.shape != first.shape for value in values):
+def _same(values: Sequence["np.ndarray[Any, Any]"]) -> bool:
+    return all(np.array_equal(value, values[0]) for value in values)
+
+
+def _one_free(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape that all are, -1 in the one place where they differ; None if there are more."""
+    if any(0 in shape or len(shape) != len(shapes[0]) for shape in shapes):
         return None
-    differ = np.any([value != first for value in values], axis=0)
-    if not differ.any():
-        return first
-    is_shape = all(use == ("Reshape", 1) for use in uses)
-    if not is_shape or differ.sum() > 1 or (first == -1).any():
-        return None
-    return np.where(differ, -1, first)
+    shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes))
+    return shape if shape.count(-1) < 2 else None
 
 
 def _declare(output: onnx.ValueInfoProto, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -181,16 +184,25 @@ def _declare(output: onnx.ValueInfoProto, shapes: Sequence[tuple[int, ...]]) -> 
             output.type.tensor_type.shape.dim[place].dim_value = sizes[0]
 
 
-def _replace(graph: onnx.GraphProto, known: Mapping[str, "np.ndarray[Any, Any]"]) -> None:
-    """Constants for `known`, and nothing that then is computed in vain."""
-    rename = {name: f"{name}_fixed" for name in known}
+def _replace(
+    graph: onnx.GraphProto,
+    known: Mapping[str, "np.ndarray[Any, Any]"],
+    shapes: Mapping[str, "np.ndarray[Any, Any]"],
+) -> None:
+    """Constants for `known` and for the shapes of reshapes, by what these give; without what then
+    is computed in vain.
+    """
+    constants = {f"{name}_fixed": value for name, value in known.items()}
     for node in graph.node:
         for place, name in enumerate(node.input):
-            if name in rename:
-                node.input[place] = rename[name]
+            if name in known:
+                node.input[place] = f"{name}_fixed"
+        if node.op_type == "Reshape" and node.output[0] in shapes:
+            node.input[1] = f"{node.output[0]}_shape"
+            constants[node.input[1]] = shapes[node.output[0]]
     graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(value), rename[name])
-        for name, value in known.items()
+        numpy_helper.from_array(np.ascontiguousarray(value), name)
+        for name, value in constants.items()
     )
     needed = {output.name for output in graph.output}
     kept = []

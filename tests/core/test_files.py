@@ -72,9 +72,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "a").write_text("1", encoding="utf-8")
         assert not list((tmp_path / "out").iterdir())
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
-    with pytest.raises(OSError, match="full"), new_folder(tmp_path / "b") as folder:  # noqa: PT012
-        (folder / "a").touch()
-        raise OSError("full")
-    with pytest.raises(ValueError, match="must be new or empty"), new_folder(tmp_path / "out"):
-        raise AssertionError("never entered")
+
+    def fail(name: str) -> None:
+        with new_folder(tmp_path / name) as folder:
+            (folder / "b").touch()
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail("other")
+    with pytest.raises(ValueError, match="must be new or empty"):
+        fail("out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
