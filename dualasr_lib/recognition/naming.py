@@ -23,6 +23,7 @@ _NAME = re.compile(
     r"(?:-epoch\d+)?(?:-avg\d+(?:-step\d+)?)?"
     r"(?:-(?P<variant>(?:chunk\d|left\d|realtime|streams\d|[\w.]+=).*))?"
 )
+_SAME_TEXTS = {"greedy": "1best"}
 _LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
 
@@ -53,13 +54,16 @@ class ResultName(NamedTuple):
         return exp_dir / "scales" / f"{self.text}.json"
 
     def calibration_file(self, exp_dir: Path) -> Path:
-        """Where the calibration of confidence is kept; streams have that of whole utterances."""
+        """Where the calibration of confidence is kept; searches of the same texts share it."""
         return exp_dir / "calibration" / f"{self.of_whole_utterances.text}.json"
 
     @property
     def of_whole_utterances(self) -> "ResultName":
-        """The name of the same search that does not run in a stream."""
-        return self._replace(method=self.method.removeprefix("online-"))
+        """The name of a search that does not run in a stream and gives the same texts; that of the
+        best path for greedy search, too.
+        """
+        method = self.method.removeprefix("online-")
+        return self._replace(method=_SAME_TEXTS.get(method, method))
 
 
 def without_model_parts(text: str) -> ResultName:

@@ -69,8 +69,11 @@ def test_streams_share_the_file_of_whole_utterances(tmp_path: Path) -> None:
     assert (
         whole.calibration_file(tmp_path) == tmp_path / "calibration/streaming-1best-chunk160.json"
     )
-    online = whole._replace(method="online-1best")
-    assert online.calibration_file(tmp_path) == whole.calibration_file(tmp_path)
+    for method in ("online-1best", "greedy", "online-greedy"):
+        same = whole._replace(method=method)
+        assert same.calibration_file(tmp_path) == whole.calibration_file(tmp_path)
+    other = whole._replace(method="online-hlg")
+    assert other.calibration_file(tmp_path).name == "streaming-hlg-chunk160.json"
 
 
 def test_one_that_came_with_the_model_serves_until_another_is_made(tmp_path: Path) -> None:
