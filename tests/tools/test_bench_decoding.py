@@ -47,10 +47,11 @@ def test_streams_and_second_pass_are_measured(
 ) -> None:
     rows = run("--only", "online", "second-pass")
     names = [row["what"] for row in rows]
-    for name in ("1best, chunks / at once", "hlg, chunks / at once", "attention / encoder"):
+    ratios = ("1best, chunks / at once", "hlg, chunks / at once", "attention / encoder")
+    for name in (*ratios, "confidence, a chunk"):
         assert names.count(name) == 1
     judged = [row for row in rows if row["at_most"] is not None]
-    assert len(judged) == 4
+    assert len(judged) == 5
     for row in judged:
         assert row["passed"] == (row["value"] <= row["at_most"])
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
