@@ -44,10 +44,10 @@ def test_json() -> None:
 def test_json_says_how_sure_it_is() -> None:
     doubted = [
         item._replace(tokens=tuple(token._replace(confidence=0.25) for token in item.tokens))
-        for item in TALK.finals
+        for item in TALK.segments
     ]
     floor = Calibration(slope=1.0, offset=0.0, mean=0.9, floor=0.8)
-    read = json.loads(render(TALK._replace(finals=doubted, calibration=floor), "json"))
+    read = json.loads(render(TALK._replace(segments=doubted, calibration=floor), "json"))
     assert (read["confidence"], read["calibrated"], read["out_of_domain"]) == (0.25, True, True)
     assert read["segments"][0]["confidence"] == 0.25
     assert read["segments"][0]["tokens"][0]["confidence"] == 0.25

@@ -21,7 +21,7 @@ from dualasr_lib.decoding.contract import Rewritten
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy_search
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.live import listen
+from dualasr_lib.decoding.live import Rules, listen
 from dualasr_lib.decoding.offline import Heard, Searched
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.streaming import StreamingConfig, decode_streams
@@ -126,8 +126,8 @@ def test_streams_have_those_of_whole_utterances(step: int) -> None:
 def test_events_carry_confidences_over_cuts(seed: int, detokenise: Callable[[Any], str]) -> None:
     search, bare = ConfidentSearch(OneHead(OnlineGreedy()), KNOWN), OneHead(OnlineGreedy())
     blocks, config = [talk(seed)], LiveConfig(endpoint=QUICK)
-    events = list(listen(blocks, RowModel(), search, detokenise, config))
-    plain = list(listen(blocks, RowModel(), bare, detokenise, config))
+    events = list(listen(blocks, Rules(RowModel(), search, detokenise, config)))
+    plain = list(listen(blocks, Rules(RowModel(), bare, detokenise, config)))
     assert {event.reason for event in events if isinstance(event, Final)} > {"length"}
     for event, without in zip(events, plain, strict=True):
         if isinstance(event, Partial):
@@ -148,7 +148,9 @@ def test_a_second_pass_brings_its_own(detokenise: Callable[[Any], str]) -> None:
         return Rewritten(second(Heard({"ctc": said[None]}, torch.tensor([len(said)]))).paths[0])
 
     search = ConfidentSearch(OneHead(OnlineGreedy()), None)
-    events = listen([talk(1)], RowModel(), search, detokenise, LiveConfig(endpoint=QUICK), rewrite)
+    events = listen(
+        [talk(1)], Rules(RowModel(), search, detokenise, LiveConfig(endpoint=QUICK), rewrite)
+    )
     finals = [event for event in events if isinstance(event, Final) and event.text]
     highest = KNOWN.confidences([1.0])[0]
     assert finals and all(len(f.confidences) == 1 for f in finals)

@@ -11,7 +11,7 @@ import torch
 from live_cases import GREEDY, QUICK, RowModel, Text, second_pass, timeless
 
 from dualasr_lib.decoding.events import LiveConfig
-from dualasr_lib.decoding.live import Listener
+from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.pool import ListenerPool
 
 INT16 = np.random.default_rng(0).integers(-20000, 20000, 30000).astype(np.int16)
@@ -35,7 +35,7 @@ CONFIG = LiveConfig(endpoint=QUICK)
 
 
 def listened(blocks: list[Any], detokenise: Text) -> list[Any]:
-    listener = Listener(RowModel(), GREEDY, detokenise, CONFIG, second_pass)
+    listener = Listener(Rules(RowModel(), GREEDY, detokenise, CONFIG, second_pass))
     events: list[Any] = []
     for block in blocks:
         try:
@@ -46,7 +46,7 @@ def listened(blocks: list[Any], detokenise: Text) -> list[Any]:
 
 
 def pooled(blocks: list[Any], detokenise: Text) -> list[Any]:
-    pool = ListenerPool(RowModel(), GREEDY, detokenise, CONFIG, second_pass)
+    pool = ListenerPool(Rules(RowModel(), GREEDY, detokenise, CONFIG, second_pass))
     pool.open("a")
     events: list[Any] = []
     for block in blocks:
