@@ -4,10 +4,10 @@ Pre-norm layers with sinusoidal absolute positions, `<sos/eos>` at both ends. On
 three ways through it, which agree:
 
     forward                    given texts at once, for training
-    init_state, step           one token of each hypothesis at a time, for search
+    init_state, step           one token of each hypothesis at a time: greedy search
     score_nbest                many given texts of each utterance, each common prefix once
 
-It leaves out the searches.
+It leaves out beam search: texts of n-best lists are scored instead.
 
 Letters: N batch, S encoder frames, U tokens, V vocabulary, C decoder channels, M encoder channels,
 K hypotheses per utterance, T tokens in the caches, P hypotheses of all utterances, H heads.
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.core.tree import map_tree, stack
+from dualasr_lib.core.tree import map_tree
 from dualasr_lib.model.decoder_layer import DecoderLayer, KeyValue, attend, by_head
 from dualasr_lib.model.prefixes import PrefixChunk, prefix_chunks
 
@@ -32,7 +32,6 @@ __all__ = [
     "DecoderOutput",
     "DecoderState",
     "Memory",
-    "join",
     "smoothed_nll",
 ]
 
@@ -108,15 +107,6 @@ class DecoderState(NamedTuple):
     """The same for all K hypotheses."""
     position: Tensor
     """(N,) int64 tokens read, the start included."""
-
-    def select(self, index: Tensor) -> "DecoderState":
-        """The streams `index` (N',) in that order, any number of times."""
-        return map_tree(lambda leaf: leaf[index], self)
-
-    def reorder(self, parents: Tensor) -> "DecoderState":
-        """Hypotheses (N, K') that go on from `parents`, numbers below K; memory stays in place."""
-        rows = torch.arange(len(parents), device=parents.device)[:, None]
-        return self._replace(caches=map_tree(lambda leaf: leaf[rows, parents], self.caches))
 
 
 class AttentionDecoder(nn.Module):
@@ -281,32 +271,6 @@ class AttentionDecoder(nn.Module):
         targets = F.pad(tokens, (0, 1), value=-1)
         targets = targets.masked_fill(index == token_lens[:, None], self.sos_eos)
         return inputs, targets.masked_fill(index > token_lens[:, None], -1)
-
-
-def join(states: Sequence[DecoderState]) -> DecoderState:
-    """One batch of searches that have read differently many tokens, of memories of different
-    lengths; all must have the same K.
-    """
-    counts = {state.caches[0].keys.shape[1] for state in states}
-    if len(counts) != 1:
-        raise ValueError(f"states must have equally many hypotheses, but have {sorted(counts)}")
-    tokens = max(state.caches[0].keys.shape[3] for state in states)
-    frames = max(state.memory.visible.shape[1] for state in states)
-    return stack([_widened(state, tokens, frames) for state in states])
-
-
-def _widened(state: DecoderState, tokens: int, frames: int) -> DecoderState:
-    """`state` with caches of `tokens` and memories of `frames`; what is added is never visible."""
-    before = tokens - state.caches[0].keys.shape[3]
-    behind = frames - state.memory.visible.shape[1]
-    return DecoderState(
-        map_tree(lambda leaf: F.pad(leaf, (0, 0, before, 0)), state.caches),
-        Memory(
-            map_tree(lambda leaf: F.pad(leaf, (0, 0, 0, behind)), state.memory.layers),
-            F.pad(state.memory.visible, (0, behind)),
-        ),
-        state.position,
-    )
 
 
 def _part(memory: Memory, index: Tensor, frames: int) -> Memory:

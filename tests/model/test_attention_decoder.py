@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualasr_lib.core.tree import leaves, map_tree, split, stack
+from dualasr_lib.core.tree import leaves, map_tree
 from dualasr_lib.model import decoder_layer
 from dualasr_lib.model.attention_decoder import (
     AttentionDecoder,
     DecoderConfig,
-    DecoderState,
-    join,
 )
 
 VOCAB, WIDTH, END = 13, 6, 1
@@ -132,73 +130,6 @@ def test_steps_equal_teacher_forcing(size: int) -> None:
         assert log_probs.dtype == torch.float32
         exactly(log_probs, expected[:, u])
     assert state.position.tolist() == [size + 1] * 3
-
-
-def after(decoder: AttentionDecoder, memory: Tensor, text: Tensor) -> DecoderState:
-    """State of one stream of memory (S, WIDTH) that has read the start and `text` (U,)."""
-    state = decoder.init_state(memory[None], torch.tensor([len(memory)]))
-    for token in [END, *text.tolist()]:
-        _, state = decoder.step(torch.tensor([token]), state)
-    return state
-
-
-def test_streams_of_different_age_share_a_batch() -> None:
-    decoder = make()
-    memory, lens, tokens = draw(4, 6)
-    memories = [rows[:n] for rows, n in zip(memory, lens.tolist())]
-    ages = [5, 0, 2, 3]
-    states = [after(decoder, m, text[:age]) for m, text, age in zip(memories, tokens, ages)]
-    state = join(states)
-    assert state.position.tolist() == [age + 1 for age in ages]
-    newest = torch.tensor([int(text[age]) for text, age in zip(tokens, ages)])
-    together, following = decoder.step(newest, state)
-    apart = [decoder.step(token[None], alone) for token, alone in zip(newest, states)]
-    exactly(together, torch.cat([log_probs for log_probs, _ in apart]))
-    # leave, come back in another order, go on
-    parts = split(following)
-    order = [2, 0, 3]
-    mixed = stack([parts[i] for i in order])
-    chosen = following.select(torch.tensor(order))
-    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(leaves(mixed), leaves(chosen)))
-    last, _ = decoder.step(torch.tensor([4, 5, 6]), mixed)
-    for log_probs, i, token in zip(last, order, (4, 5, 6)):
-        exactly(log_probs[None], decoder.step(torch.tensor([token]), apart[i][1])[0])
-
-
-def test_join_wants_equally_many_hypotheses() -> None:
-    decoder = make()
-    memory, lens, _ = draw(2, 0)
-    one = decoder.init_state(memory, lens)
-    with pytest.raises(ValueError, match=r"equally many hypotheses, but have \[1, 2\]"):
-        join([one, one.reorder(torch.zeros(2, 2, dtype=torch.int64))])
-
-
-def test_hypotheses_branch_and_keep_their_past() -> None:
-    """A random search with 1, then 4 hypotheses per utterance; each score equals `forward`."""
-    decoder = make()
-    memory, lens, _ = draw(3, 0)
-    generator = torch.Generator().manual_seed(5)
-    texts: list[list[list[int]]] = [[[]] for _ in range(3)]
-    state = decoder.init_state(memory, lens)
-    log_probs, state = decoder.step(torch.full((3, 1), END), state)
-    for _ in range(5):
-        parents = torch.randint(0, log_probs.shape[1], (3, 4), generator=generator)
-        tokens = torch.randint(2, VOCAB, (3, 4), generator=generator)
-        texts = [
-            [[*past[p], t] for p, t in zip(chosen, new)]
-            for past, chosen, new in zip(texts, parents.tolist(), tokens.tolist())
-        ]
-        log_probs, state = decoder.step(tokens, state.reorder(parents))
-        assert state.memory.visible.shape == (3, 9)  # never copied per hypothesis
-        for i, length in enumerate(lens.tolist()):
-            size = torch.tensor([len(texts[i][0])] * 4)
-            expected = decoder(
-                memory[i : i + 1, :length].expand(4, -1, -1),
-                torch.full((4,), length),
-                torch.tensor(texts[i]),
-                size,
-            )
-            exactly(log_probs[i], expected.log_probs[:, -1])
 
 
 def test_a_state_is_a_value() -> None:
