@@ -17,6 +17,7 @@ N utterances, S encoder frames, D channels of the joiner, K tokens of context, V
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,12 +27,13 @@ from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.options import FastBeamConfig
 from dualasr_lib.lattice.path import Path
 
-__all__ = ["Join", "check_graph", "fast_beam_lattices", "fast_beam_paths"]
+__all__ = ["Join", "check_graph", "fast_beam", "fast_beam_lattices"]
 
 Join = Callable[[Tensor, Tensor], Tensor]
 """Frames (M, D), contexts (M, K) int64 -> natural log-probabilities (M, V) float32."""
 
 _NEVER = -1e4  # of all but the blank on the closing frame
+_WIDEST = 1000.0  # nats
 
 
 def check_graph(graph: Any, vocab_size: int) -> None:
@@ -103,16 +105,38 @@ def _with_end_token(graph: Any, vocab_size: int) -> Any:
     return k2.arc_sort(k2.Fsa(torch.cat([arcs, last])))
 
 
-def fast_beam_paths(lattice: Any) -> list[Path]:
-    """The best path of each lattice."""
+def fast_beam(
+    frames: Sequence[Tensor], join: Join, vocab_size: int, context: int,
+    config: FastBeamConfig, graph: Any = None,
+) -> list[Path]:  # fmt: skip
+    """The best path of each utterance; see `fast_beam_lattices`. Where the costs of a graph put all
+    paths beyond the beam, the search is repeated with twice the beam.
+
+    Raises:
+        ValueError: a graph that is refused, or through which there is no path.
+    """
+    beam = config.beam or (4.0 if graph is None else 12.0)
+    found = _best(fast_beam_lattices(frames, join, vocab_size, context, config, graph))
+    lost = [index for index, path in enumerate(found) if path is None]
+    again: list[Path] = []
+    if lost:
+        if beam > _WIDEST:
+            raise ValueError("an utterance has no path through the graph of the language model")
+        wider = replace(config, beam=2 * beam)
+        again = fast_beam([frames[i] for i in lost], join, vocab_size, context, wider, graph)
+    more = iter(again)
+    return [next(more) if path is None else path for path in found]
+
+
+def _best(lattice: Any) -> list[Path | None]:
+    """The best path of each lattice; None where there is none."""
     best = k2.shortest_path(lattice, use_double_scores=True)
     scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
     return [_read(best[index], score) for index, score in enumerate(scores)]
 
 
-def _read(fsa: Any, score: float) -> Path:
-    emitted = [(frame, label) for frame, label in enumerate(fsa.labels.tolist()) if label > 0]
+def _read(fsa: Any, score: float) -> Path | None:
     if not fsa.num_arcs:
-        raise ValueError("no path of the graph is within the beam: give a wider `beam`")
-    tokens, frames = tuple(t for _, t in emitted), tuple(f for f, _ in emitted)
-    return Path(tokens, frames, score)
+        return None
+    emitted = [(frame, label) for frame, label in enumerate(fsa.labels.tolist()) if label > 0]
+    return Path(tuple(label for _, label in emitted), tuple(frame for frame, _ in emitted), score)

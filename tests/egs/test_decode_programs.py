@@ -271,7 +271,7 @@ def test_transducers_search_both_branches_and_streams(
             assert all(text["total"] == pytest.approx(text["transducer"]) for text in texts)
     if METHODS[method].lm == "optional":
         arpa = min((data / "lang").glob("G_*gram.arpa"))
-        lm = ("--lm", arpa, "--scales", "lm=0.7", "--beam", "beam=2")
+        lm = ("--lm", arpa, "--scales", "lm=0.7", "--beam", "beam=3")
         run(decode, "--branch", "full", "--method", method, *lm)
         (folder,) = (transducer_exp / "decode").glob(f"full-{method}-lm-*")
         assert summary_of(folder)["params"]["scales"] == {"lm": 0.7}

@@ -17,12 +17,7 @@ from dualasr_lib.lattice.ngram import NgramLm
 from dualasr_lib.lattice.options import FastBeamConfig
 from dualasr_lib.lattice.path import Path
 from dualasr_lib.lattice.token_graph import token_graph
-from dualasr_lib.lattice.transducer_search import (
-    Join,
-    check_graph,
-    fast_beam_lattices,
-    fast_beam_paths,
-)
+from dualasr_lib.lattice.transducer_search import Join, check_graph, fast_beam
 
 WIDE = FastBeamConfig(beam=80.0, max_states=1000, max_contexts=200)
 Text = tuple[int, ...]
@@ -62,8 +57,7 @@ def search(
     frames: list[Tensor], join: Join, vocab_size: int, graph: Any = None,
     config: FastBeamConfig = WIDE,
 ) -> list[Path]:  # fmt: skip
-    lattice = fast_beam_lattices(frames, join, vocab_size, 2, config, graph)
-    return fast_beam_paths(lattice)
+    return fast_beam(frames, join, vocab_size, 2, config, graph)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -102,20 +96,21 @@ def test_a_graph_counts_with_its_scale_and_its_end(tmp_path: File, scale: float)
     assert changed
 
 
-def test_a_token_beyond_the_beam_is_lost_so_graphs_have_a_wide_one() -> None:
-    """What k2 does: a cost of 9 nats is lost with a beam of 8, though all else is worse."""
-    arcs = "0 0 2 0.0\n0 1 1 -9.0\n1 1 1 0.0\n1 2 -1 0.0\n2"
-    graph = k2.arc_sort(k2.Fsa.from_str(arcs))
+@pytest.mark.parametrize("beam", [None, 8.0, 1.0])
+def test_where_all_paths_cost_more_than_the_beam_it_is_widened(beam: float | None) -> None:
+    """k2 loses a token of 9 nats with a beam of 8, though there is no other path."""
+    graph = k2.arc_sort(k2.Fsa.from_str("0 1 1 -9.0\n1 1 1 0.0\n1 2 -1 0.0\n2"))
     outcomes = torch.tensor([[-30.0, 0.0, -30.0], [0.0, -30.0, -30.0]])
 
     def join(frames: Tensor, contexts: Tensor) -> Tensor:
         return outcomes[frames[:, 0].long()]
 
-    frames = [torch.arange(2.0)[:, None]]
-    (found,) = search(frames, join, 3, graph, FastBeamConfig())
+    config = FastBeamConfig(beam=beam)
+    (found,) = search([torch.arange(2.0)[:, None]], join, 3, graph, config)
     assert found.tokens == (1,) and found.score == pytest.approx(-9.0)
-    with pytest.raises(ValueError, match="no path of the graph is within the beam"):
-        search(frames, join, 3, graph, FastBeamConfig(beam=8.0))
+    # no frame, and the graph wants a token
+    with pytest.raises(ValueError, match="an utterance has no path through the graph"):
+        search([torch.zeros(0, 1)], join, 3, graph, config)
 
 
 def test_graphs_that_would_be_misread_are_refused() -> None:

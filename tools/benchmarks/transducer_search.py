@@ -23,7 +23,7 @@ from dualasr_lib.decoding.transducer.joiner import Joiner
 from dualasr_lib.decoding.transducer.options import BeamConfig, GreedyConfig
 from dualasr_lib.lattice.options import FastBeamConfig
 from dualasr_lib.lattice.path import Path
-from dualasr_lib.lattice.transducer_search import fast_beam_lattices, fast_beam_paths
+from dualasr_lib.lattice.transducer_search import fast_beam
 
 __all__ = ["transducer_hour_rows", "transducer_rows"]
 
@@ -134,7 +134,7 @@ def _k2(heard: _Heard, vocab_size: int, frames: list[Tensor]) -> list[Path]:
         return logits - norm[:, None]
 
     config = FastBeamConfig(beam=4.0, max_states=32, max_contexts=4)
-    return fast_beam_paths(fast_beam_lattices(frames, join, vocab_size, _CONTEXT, config))
+    return fast_beam(frames, join, vocab_size, _CONTEXT, config)
 
 
 def _chunk_times(search: OneHeadSearch, heard: _Heard, minutes: int) -> tuple[list[float], int]:

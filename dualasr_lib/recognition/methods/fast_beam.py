@@ -59,7 +59,7 @@ def _all_at_once(
 ) -> "Searched":
     from dualasr_lib.decoding.offline import Searched
     from dualasr_lib.decoding.transducer.joiner import check_frames
-    from dualasr_lib.lattice.transducer_search import fast_beam_lattices, fast_beam_paths
+    from dualasr_lib.lattice.transducer_search import fast_beam
 
     def join(frames: "Tensor", contexts: "Tensor") -> "Tensor":
         logits, norm = joiner.outcomes(frames, joiner.texts(contexts))
@@ -68,8 +68,7 @@ def _all_at_once(
     rows = heard.rows("transducer")
     for frames in rows:
         check_frames(frames, joiner.dim)
-    lattice = fast_beam_lattices(rows, join, joiner.vocab_size, joiner.context, config, graph)
-    return Searched(fast_beam_paths(lattice))
+    return Searched(fast_beam(rows, join, joiner.vocab_size, joiner.context, config, graph))
 
 
 METHOD = SearchMethod(
