@@ -14,6 +14,8 @@ from document_commands import Command, commands
 for library in ("lhotse", "_kaldifeat", "k2", "kaldingram", "sentencepiece"):
     pytest.importorskip(library)
 
+from dualasr_lib.programs import bundle
+
 CHEAP = (
     "egs/csj/decode.py",
     "egs/csj/streaming_decode.py",
@@ -35,15 +37,24 @@ def cheap() -> list[Command]:
     return list(found.values())
 
 
+@pytest.fixture(scope="module")
+def bundled(data: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "model.dualasr"
+    bundle.main([str(trained), "--data-dir", str(data), "--out", str(path)])
+    return path
+
+
 def test_every_kind_is_there() -> None:
     programs = {command.words[0] for command in cheap()}
     assert programs == {kind.split()[0] for kind in CHEAP}
 
 
 @pytest.mark.parametrize("command", cheap(), ids=lambda c: f"{c.document}:{c.line}")
-def test_a_cheap_command_runs(command: Command, data: Path, trained: Path) -> None:
-    filled = {"EXP": str(trained), "DATA": str(data)}
-    words = [filled.get(word, word) for word in command.words]
+def test_a_cheap_command_runs(
+    command: Command, data: Path, trained: Path, bundled: Path, tmp_path: Path
+) -> None:
+    filled = {"EXP": trained, "DATA": data, "model.dualasr": bundled, "OUT": tmp_path}
+    words = [str(filled.get(word, word)) for word in command.words]
     outcome = subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,
