@@ -6,7 +6,9 @@
 
 Decodes with torch and with every model of DIR (sherpa-onnx, one thread each), one utterance at a
 time, with the silence after it that brings the last word out. "as torch" counts texts that are the
-same to the character. RTF is CPU seconds per second of audio, features and search included.
+same to the character; torch also hears the last, incomplete chunk of that silence, which the client
+leaves out, and may say a token there. RTF is CPU seconds per second of audio,
+features and search included.
 """
 
 import argparse

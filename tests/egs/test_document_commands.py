@@ -14,7 +14,7 @@ from document_commands import Command, commands
 for library in ("lhotse", "_kaldifeat", "k2", "kaldingram", "sentencepiece"):
     pytest.importorskip(library)
 
-from dualasr_lib.programs import bundle
+from dualasr_lib.programs import bundle  # noqa: E402
 
 CHEAP = (
     "egs/csj/decode.py",
