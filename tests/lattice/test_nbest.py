@@ -94,7 +94,7 @@ def test_align_is_the_best_of_all_alignments(seed: int) -> None:
 def test_align_in_a_large_vocabulary() -> None:
     log_probs = torch.full((4, 5000), -20.0)
     log_probs[range(4), [4999, 4999, 0, 7]] = 0.0
-    assert align(log_probs, (4999, 7)) == ((4999, 7), (0, 3), 0.0)
+    assert align(log_probs, (4999, 7))[:3] == ((4999, 7), (0, 3), 0.0)
 
 
 @pytest.mark.parametrize("text", [(1, 2, 3, 1), (2, 2, 1)])
