@@ -6,6 +6,7 @@ Imports nothing heavy: programs read their options first.
 import logging
 import os
 import pickle
+import re
 import sys
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 from dualasr_lib.core.memory import is_memory_error
 
-__all__ = ["INTERRUPTED", "USERS_ERRORS", "is_users_error", "one_line", "run_program"]
+__all__ = ["INTERRUPTED", "USERS_ERRORS", "is_users_error", "one_line", "run_program", "told_by"]
 
 INTERRUPTED = 130
 """Exit code of a program that a signal stopped: what shells give for SIGINT."""
@@ -33,6 +34,11 @@ file, line and remedy of them where they can; this is the net below. Libraries t
 (AssertionError, KeyError, RuntimeError) are caught where they are called."""
 
 _TRACEBACK = "DUALASR_TRACEBACK"
+_LONGEST = 300
+"""Characters of a message; libraries put whole file listings into theirs."""
+_NAMED_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Warning)\b")
+_DUMP = "[extra info]"
+"""How lhotse begins the line with all arguments of the call that failed."""
 
 
 def run_program(main: Callable[[], None]) -> None:
@@ -66,3 +72,13 @@ def one_line(error: BaseException) -> str:
     """The message of an error in one line; its name where it has none."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line) or type(error).__name__
+
+
+def told_by(message: str) -> str:
+    """What a message of any length says, in one line: of a traceback its error, else the last
+    line; shortened if need be.
+    """
+    lines = [line.strip() for line in message.split(_DUMP)[0].splitlines() if line.strip()]
+    named = [line for line in lines if _NAMED_ERROR.match(line)]
+    line = " ".join((named or lines or ["no message"])[-1].split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import AnyPath, file_hash
+from dualasr_lib.core.program import told_by
 from dualasr_lib.data.augment import Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
 from dualasr_lib.data.data_config import DataConfig
@@ -277,8 +278,8 @@ def _features(cut: Cut) -> Tensor:
     try:
         features = torch.from_numpy(cut.load_features()).to(torch.float32)
     except Exception as error:  # whatever lhotse and lilcom raise
-        why = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{where} cannot be read: {why[-1]}; make stage 4 again") from error
+        why = told_by(str(error)) if str(error) else type(error).__name__
+        raise ValueError(f"{where} cannot be read: {why}; make stage 4 again") from error
     wanted = cut.num_features
     if features.dim() != 2 or features.shape[1] != wanted or not len(features):
         raise ValueError(f"{where} must be (T, {wanted}), but are {tuple(features.shape)}")
@@ -301,9 +302,9 @@ def _load_audio(cut: Cut) -> Tensor:
         with reading(cut.recording):
             samples = cut.load_audio()
     except Exception as error:  # whatever lhotse's audio back end raises
-        why = str(error).strip().splitlines() or [type(error).__name__]
+        why = told_by(str(error)) if str(error) else type(error).__name__
         raise ValueError(
-            f"the audio of {cut.id} cannot be read: {why[-1]}; if the corpus has moved, run"
+            f"the audio of {cut.id} cannot be read: {why}; if the corpus has moved, run"
             " prepare.sh with its new folder"
         ) from error
     return torch.from_numpy(samples[0])

@@ -20,12 +20,13 @@ from lhotse import LilcomChunkyWriter
 from lhotse.serialization import deserialize_item
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import told_by
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe.corpus import Corpus, O
 from dualasr_lib.recipe.extraction import WriteError, compute_features, make_extractor
 from dualasr_lib.recipe.noise import make_noise
 from dualasr_lib.recipe.options import Options
-from dualasr_lib.recipe.process import die_with_parent, told_by, worker_pool
+from dualasr_lib.recipe.process import die_with_parent, worker_pool
 from dualasr_lib.recipe.stage import (
     Folders,
     LeftOut,

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -16,16 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import told_by
 from dualasr_lib.recipe.stage import PrepareError
 
-__all__ = ["die_with_parent", "told_by", "run_lhotse", "run_program", "worker_pool"]
+__all__ = ["die_with_parent", "run_lhotse", "run_program", "worker_pool"]
 
 _BACKEND = "LHOTSE_AUDIO_BACKEND"
 _HEARTBEAT = 10.0
 """Seconds between two lines that say that a program is still at work."""
-_LONGEST = 300
-"""Characters of a message; libraries put whole file listings into theirs."""
-_NAMED_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Warning)\b")
 
 
 def die_with_parent() -> None:
@@ -53,16 +50,6 @@ def worker_pool(jobs: int, initializer: Callable[[], None]) -> Iterator[ProcessP
             "a worker process died (killed from outside, or for want of memory): use fewer --jobs;"
             " the same command goes on"
         ) from None
-
-
-def told_by(message: str) -> str:
-    """What a message of any length says, in one line: of a traceback its error, else the last
-    line; shortened if need be.
-    """
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    named = [line for line in lines if _NAMED_ERROR.match(line)]
-    line = " ".join((named or lines or ["no message"])[-1].split())
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
 def run_program(arguments: Sequence[str], log: Path, **settings: str) -> str:

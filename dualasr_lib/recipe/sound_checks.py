@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from lhotse import Recording
 
+from dualasr_lib.core.program import told_by
 from dualasr_lib.data.sphere import reading
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.recipe.process import die_with_parent, told_by, worker_pool
+from dualasr_lib.recipe.process import die_with_parent, worker_pool
 from dualasr_lib.recipe.source import Defect
 from dualasr_lib.recipe.stage import progress
 from dualasr_lib.recipe.text_checks import Utterance

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from lhotse import Recording
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import told_by
 from dualasr_lib.core.text import read_lines
 from dualasr_lib.recipe.corpus import Item
 from dualasr_lib.recipe.options import Options
-from dualasr_lib.recipe.process import told_by
 from dualasr_lib.recipe.stage import Folders, LeftOut, PrepareError, remember_left_out
 
 __all__ = ["DEFECTS_FILE", "Defect", "Source", "open_recording", "read_table", "settle", "unit"]

@@ -116,6 +116,15 @@ def test_a_manifest_with_something_wrong(
     assert "\n" not in str(error.value)
 
 
+def test_a_damaged_store_of_features_is_a_short_line(data_dir: Path) -> None:
+    """lhotse puts the whole utterance into its message."""
+    (data_dir / "features" / "all.lca").write_bytes(b"no features" * 9000)
+    with pytest.raises(ValueError, match=r"the features of 'u.' in .* cannot be read: ") as error:
+        list(_module(data_dir).valid_batches())
+    assert "extra info" not in str(error.value)
+    assert len(str(error.value)) < len(str(data_dir)) + 500
+
+
 @pytest.mark.parametrize("content", ["[]", "7", '"a"', "{", "nul", "[" * 5000, '{"id": "\\ud800"}'])
 def test_lines_that_are_no_cuts(tmp_path: Path, content: str) -> None:
     path = tmp_path / "cuts.jsonl.gz"

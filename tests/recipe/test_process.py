@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dualasr_lib.recipe.process import run_program, told_by
+from dualasr_lib.core.program import told_by
+from dualasr_lib.recipe.process import run_program
 from dualasr_lib.recipe.stage import PrepareError
 
 
@@ -15,6 +16,7 @@ from dualasr_lib.recipe.stage import PrepareError
         ("", "no message"),
         ("one\ntwo\n\n", "two"),
         ("Traceback:\n File x\na.b.AudioError: no\n[extra info] f\n", "a.b.AudioError: no"),
+        ("bad magic\n[extra info] When calling: load(a,\nb" + "x" * 5000, "bad magic"),
         ("ValueError: first\nDuring handling:\nOSError: second\n", "OSError: second"),
         ("x" * 1000, "x" * 300 + " ..."),
     ],
