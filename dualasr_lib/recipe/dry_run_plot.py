@@ -30,19 +30,19 @@ def plot(
     splits = list(dict.fromkeys(utterance.split for utterance in utterances))
     by_split = [[u.seconds for u in utterances if u.split == split] for split in splits]
     lengths.hist(by_split, bins=24, label=splits, stacked=True)
-    lengths.set(xlabel="duration (s)", ylabel="utterances")
+    lengths.set(title="lengths", xlabel="duration (s)", ylabel="utterances (number)")
     lengths.legend()
     suspicious = {item["id"] for kind in _RATES for item in doubts.get(kind, ())}
     for colour, chosen, label in (("C0", False, "usual"), ("C3", True, "suspicious")):
         shown = [u for u in utterances if (u.id in suspicious) == chosen]
         sizes = [len(characters(u.text)) for u in shown]
         texts.scatter([u.seconds for u in shown], sizes, s=8, c=colour, label=label)
-    texts.set(xlabel="duration (s)", ylabel="characters")
+    texts.set(title="texts", xlabel="duration (s)", ylabel="characters (number)")
     texts.legend()
     heard = [max(sound.level, _LOWEST) for sound in sounds]
     levels.hist(heard, bins=np.arange(_LOWEST, 5.0, 2.5))
-    levels.set(xlabel="level (dB of full scale)", ylabel="utterances")
+    levels.set(title="levels", xlabel="level (dB of full scale)", ylabel="utterances (number)")
     names = list(doubts)[::-1]
     kinds.barh(names, [len(doubts[name]) for name in names])
-    kinds.set(xlabel="number of doubts", xscale="symlog")
+    kinds.set(title="doubts", xlabel="doubts (number)", ylabel="kind", xscale="symlog")
     figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -230,7 +230,7 @@ def test_results_are_collected_from_folders(
     decoded_run(tmp_path, replace(matrix, splits=("eval1",)), Run(joint, 5))
     with caplog.at_level(logging.INFO):
         assert collect(matrix, cells, tmp_path) == results
-    assert "joint/seed-4, made with config.training.max_steps: 5, now 2000" in caplog.text
+    assert "joint/seed-4, made with config.training.max_steps: 5, now 2300" in caplog.text
     assert "joint/seed-5, not decoded" in caplog.text
 
 

@@ -17,13 +17,16 @@ import similarity
 from analysis.latency.drawing import draw as draw_latency
 from analysis.matrix.drawing import draw as draw_matrix
 from analysis.matrix.results import read_results
+from analysis import calibration
 from analysis.matrix.statistics import Table
 from figure_faults import figure_faults
 from matplotlib.figure import Figure
 from test_latency_curve import points
 
 from dualasr_lib.core.picture import Picture
-from dualasr_lib.recipe import report
+from dualasr_lib.recipe import dry_run_plot, report
+from dualasr_lib.recipe.sound_checks import Sound
+from dualasr_lib.recipe.text_checks import Utterance
 from dualasr_lib.training.drawing import drawn
 
 ROOT = Path(__file__).parents[2]
@@ -62,11 +65,29 @@ def of_the_log(folder: Path) -> None:
     drawn(Picture(torch.rand(13, 13), *words, "similarity (no unit)", -1.0, 1.0))
 
 
+def reliability(folder: Path) -> None:
+    tokens = calibration.Tokens([0.2, 0.6, 0.9] * 20, [0.3, 0.6, 0.8] * 20, [False, True, True] * 20)
+    splits = [calibration.Split("full-1best", n, tokens, 20, 0) for n in ("valid", "eval1")]
+    calibration.draw(splits, folder / "reliability.png")
+
+
+def doubts(folder: Path) -> None:
+    utterances = [
+        Utterance(f"u{n}", split, "あいう" * (n + 1), 1.0 + n, "s", "r", 0, 0.0)
+        for n, split in enumerate(("train", "train", "valid", "eval"))
+    ]
+    sounds = [Sound(f"u{n}", -20.0 - n, "", ()) for n in range(4)]
+    kinds = {"too-long": [{"id": "u3"}], "slow-speech": [{"id": "u1"}]}
+    dry_run_plot.plot(utterances, sounds, kinds, folder / "doubts.png")
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "tools/bench_long_stream.py": long_stream,
     "tools/analysis/latency/drawing.py": lambda f: draw_latency(points(f), f / "latency.png"),
     "tools/analysis/matrix/drawing.py": matrix,
+    "tools/analysis/calibration.py": reliability,
     "tools/similarity.py": similarities,
+    "dualasr_lib/recipe/dry_run_plot.py": doubts,
     "dualasr_lib/recipe/report.py": durations,
     "dualasr_lib/training/drawing.py": of_the_log,
 }

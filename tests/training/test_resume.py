@@ -142,7 +142,7 @@ def test_crash_at_any_step(uninterrupted: Path, tmp_path: Path, stop_at: int) ->
 def test_signal_in_a_validation_breaks_it_off_and_it_is_made_up_for(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
-    def slow(model: torch.nn.Module) -> Any:
+    def slow(model: torch.nn.Module, turn: int) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 

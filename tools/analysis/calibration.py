@@ -129,7 +129,7 @@ def draw(splits: Sequence[Split], path: Path) -> None:
     from analysis.pictures import write_picture
 
     folders = list(dict.fromkeys(split.folder for split in splits))
-    figure = Figure(figsize=(9, 4.2 * len(folders)))
+    figure = Figure(figsize=(9, 4.2 * len(folders)), layout="constrained")
     panels = figure.subplots(len(folders), 2, squeeze=False, sharex=True, sharey=True)
     for folder, (left, right) in zip(folders, panels):
         own = [split for split in splits if split.folder == folder]
@@ -144,8 +144,8 @@ def draw(splits: Sequence[Split], path: Path) -> None:
         right.set_title(f"{folder}: calibrated confidence")
         for axes in (left, right):
             axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-            axes.set_xlabel(f"mean of the tokens in a bin of at least {_FEW}")
-            axes.set_ylabel("share of them that is right")
+            axes.set_xlabel(f"mean of a bin of at least {_FEW} tokens (probability)")
+            axes.set_ylabel("tokens that are right (share)")
             axes.legend(fontsize="small", loc="lower right")
     write_picture(figure, path, dpi=110)
 
