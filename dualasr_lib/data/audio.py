@@ -23,7 +23,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from dualasr_lib.core.levels import LOUDEST
+from dualasr_lib.core.levels import CANCELLED, LOUDEST
 from dualasr_lib.data.pipe import STANDARD_INPUT, ForwardFile, copied, is_pipe, open_pipe
 from dualasr_lib.data.resample import Resampler
 
@@ -35,8 +35,6 @@ _READ_SECONDS = 1.0
 _PIPE_SECONDS = 0.1  # somebody may be speaking into it
 _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 0.01
-_CANCELLED = 0.01
-"""Of the energy that the mean of independent channels has."""
 _MP3_SLACK = 2 * 1152  # an MP3 header counts whole frames and the encoder's delay
 _UNKNOWN_BYTES = 0x7FFF0000  # programs that write into a pipe promise about 2 or 4 GiB
 _UNKNOWN_FRAMES = 1 << 60  # what libsndfile says of a flac file that was written into a pipe
@@ -114,7 +112,7 @@ class AudioFile:
                 squares = np.square(piece, dtype=np.float64).mean(axis=1)
                 energy += np.square(mono, dtype=np.float64).sum(), squares.sum()
                 yield mono
-        if energy[0] * self.num_channels < _CANCELLED * energy[1]:
+        if energy[0] * self.num_channels < CANCELLED * energy[1]:
             _LOG.warning(
                 "%s: its %d channels cancel each other, hardly anything is left of them together:"
                 " one is turned over; give one channel alone",

@@ -19,10 +19,11 @@ class Resampler:
 
     def __init__(self, from_rate: float, to_rate: float) -> None:
         for rate in (from_rate, to_rate):
-            if rate != int(rate) or not _LOWEST <= rate <= _HIGHEST:
+            is_number = isinstance(rate, (int, float)) or hasattr(rate, "__index__")
+            if not (is_number and _LOWEST <= rate <= _HIGHEST and rate == int(rate)):
                 raise ValueError(
                     f"a sample rate must be a whole number of Hz from {_LOWEST} to {_HIGHEST}, "
-                    f"but is {rate}"
+                    f"but is {rate!r}"
                 )
         self._stream: Any = None
         if from_rate != to_rate:

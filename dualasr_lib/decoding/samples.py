@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualasr_lib.core.levels import LOUDEST
+from dualasr_lib.core.levels import CANCELLED, LOUDEST
 
-__all__ = ["as_mono", "as_samples"]
+__all__ = ["as_mono", "as_samples", "channels_cancel"]
 
 _MOST_CHANNELS = 8
 
@@ -67,6 +67,16 @@ def as_mono(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) ->
         )
     rows = [as_samples(row, start_seconds, sample_rate) for row in tensor]
     return torch.stack(rows).mean(dim=0)
+
+
+def channels_cancel(block: Any) -> bool:
+    """Whether hardly anything is left of the channels of a block, (channels, n), in their mean."""
+    tensor = _tensor(block)
+    if tensor.dim() != 2 or not tensor.numel():
+        return False
+    channels = tensor.detach().to("cpu", torch.float64)
+    left = float(channels.mean(dim=0).square().mean())
+    return left * len(channels) < CANCELLED * float(channels.square().mean())
 
 
 def _tensor(block: Any) -> Tensor:

@@ -19,7 +19,7 @@ from dualasr_lib.decoding.captions import Transcript
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Event, Final, LiveConfig
 from dualasr_lib.decoding.live import Listener, Rules, listen
-from dualasr_lib.decoding.samples import as_mono
+from dualasr_lib.decoding.samples import as_mono, channels_cancel
 from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.recognition.bundle import is_bundle
 from dualasr_lib.recognition.decode_config import DecodeConfig
@@ -35,6 +35,10 @@ _LOG = logging.getLogger(__name__)
 _GREEDY = "greedy"
 """The search that needs neither k2 nor scales."""
 _BLOCK_SECONDS = 1.0
+_CANCELLED = (
+    "the channels cancel each other, hardly anything is left of them together: one is turned over;"
+    " give one channel alone"
+)
 
 
 class Recogniser:
@@ -132,8 +136,10 @@ class Recogniser:
             return self._transcribe_file(audio)
         if rate is None:
             raise ValueError("samples need their rate: transcribe(samples, 16000)")
-        samples = as_mono(audio, sample_rate=int(rate))
         stream, finals = self.stream(rate), list[Final]()
+        samples = as_mono(audio, sample_rate=int(rate))
+        if channels_cancel(audio):
+            _LOG.warning(_CANCELLED)
         size = max(1, int(_BLOCK_SECONDS * rate))
         for start in range(0, len(samples), size):
             finals += _finals(stream.feed(samples[start : start + size]))
@@ -172,7 +178,7 @@ class AudioStream:
 
         self._resampler = Resampler(rate, rules.model.sample_rate)
         self._listener, self._rate = Listener(rules), int(rate)
-        self._num_samples, self._is_over = 0, False
+        self._num_samples, self._is_over, self._is_warned = 0, False, False
 
     def feed(self, block: Any) -> tuple[Event, ...]:
         """What a block brings: (n,) or (channels, n) samples, n >= 0, torch or numpy, floating
@@ -186,6 +192,9 @@ class AudioStream:
             raise ValueError("the stream has been finished: it takes no more audio")
         samples = as_mono(block, self._num_samples / self._rate, self._rate)
         self._num_samples += len(samples)
+        if not self._is_warned and channels_cancel(block):
+            self._is_warned = True
+            _LOG.warning(_CANCELLED)
         return self._listener.feed(self._resampler.push(samples.numpy()))
 
     def finish(self) -> tuple[Event, ...]:

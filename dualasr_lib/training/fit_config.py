@@ -52,7 +52,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         if self.num_epochs <= 0 and self.max_steps <= 0:
-            raise ValueError("`num_epochs` or `max_steps` must be set, but both are 0")
+            raise ValueError("`num_epochs` or `max_steps` must be above 0, but none is")
         if self.schedule.decay_fraction and not self.max_steps:
             raise ValueError("`schedule.decay_fraction` needs `max_steps`, but it is 0")
         for name in ("accumulate", "log_every", "keep_last", "average_period"):

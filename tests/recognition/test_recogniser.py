@@ -132,6 +132,9 @@ def test_nothing_to_hear(recogniser: Recogniser) -> None:
         (SAMPLES, None, r"samples need their rate: transcribe\(samples, 16000\)"),
         (SAMPLES, 16, "a sample rate must be a whole number of Hz from 1000 .* but is 16"),
         (SAMPLES, 16000.5, "whole number of Hz"),
+        (SAMPLES, "16k", "whole number of Hz from 1000 .* but is '16k'"),
+        (SAMPLES, float("nan"), "whole number of Hz .* but is nan"),
+        (SAMPLES, float("inf"), "whole number of Hz .* but is inf"),
         ("a.wav", RATE, "`rate` is for samples: a file says its own"),
         ("nothing.wav", None, r"nothing\.wav: there is no such file"),
         (SAMPLES.reshape(-1, 2), RATE, r"\(channels, samples\) .* is \(24000, 2\): transpose it"),
@@ -145,6 +148,19 @@ def test_nothing_to_hear(recogniser: Recogniser) -> None:
 def test_audio_that_cannot_be(recogniser: Recogniser, audio: Any, rate: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recogniser.transcribe(audio, rate)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_channels_that_cancel_are_told_once(
+    recogniser: Recogniser, turned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    channels = np.stack([SAMPLES, -SAMPLES if turned else SAMPLES])
+    recogniser.transcribe(channels, RATE)
+    stream = recogniser.stream(RATE)
+    for start in range(0, 12000, 4000):
+        stream.feed(channels[:, start : start + 4000])
+    told = [r for r in caplog.records if "channels cancel each other" in r.getMessage()]
+    assert len(told) == 2 * turned
 
 
 def test_a_bad_block_leaves_the_stream_as_it_was(recogniser: Recogniser) -> None:

@@ -219,7 +219,8 @@ def test_a_weight_of_0_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({}, "`num_epochs` or `max_steps` must be set"),
+        ({}, "`num_epochs` or `max_steps` must be above 0"),
+        ({"max_steps": -3}, "`num_epochs` or `max_steps` must be above 0"),
         ({"max_steps": 5, "accumulate": 0}, "`accumulate` must be at least 1, but is 0"),
         ({"max_steps": 5, "keep_epochs": -1}, "`keep_epochs` must not be negative"),
         (
