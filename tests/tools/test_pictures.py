@@ -14,10 +14,10 @@ pytest.importorskip("sentencepiece")
 
 import bench_long_stream
 import similarity
+from analysis import calibration
 from analysis.latency.drawing import draw as draw_latency
 from analysis.matrix.drawing import draw as draw_matrix
 from analysis.matrix.results import read_results
-from analysis import calibration
 from analysis.matrix.statistics import Table
 from figure_faults import figure_faults
 from matplotlib.figure import Figure
@@ -66,7 +66,9 @@ def of_the_log(folder: Path) -> None:
 
 
 def reliability(folder: Path) -> None:
-    tokens = calibration.Tokens([0.2, 0.6, 0.9] * 20, [0.3, 0.6, 0.8] * 20, [False, True, True] * 20)
+    tokens = calibration.Tokens(
+        [0.2, 0.6, 0.9] * 20, [0.3, 0.6, 0.8] * 20, [False, True, True] * 20
+    )
     splits = [calibration.Split("full-1best", n, tokens, 20, 0) for n in ("valid", "eval1")]
     calibration.draw(splits, folder / "reliability.png")
 
