@@ -53,7 +53,13 @@ def test_every_kind_is_there() -> None:
 def test_a_cheap_command_runs(
     command: Command, data: Path, trained: Path, bundled: Path, tmp_path: Path
 ) -> None:
-    filled = {"EXP": trained, "DATA": data, "model.dualasr": bundled, "OUT": tmp_path}
+    filled = {
+        "EXP": trained,
+        "DATA": data,
+        "model.dualasr": bundled,
+        "model16.dualasr": bundled,
+        "OUT": tmp_path,
+    }
     words = [str(filled.get(word, word)) for word in command.words]
     outcome = subprocess.run(
         [sys.executable, *words],
