@@ -285,7 +285,7 @@ def test_a_signal_stops_everything_and_what_was_begun_is_known(desk: Desk) -> No
     assert signal.getsignal(signal.SIGTERM) is before
     assert desk.noted() == [BOTH[1]]  # the second run was never begun
     record = read_record(record_file(desk.out, "multi-decoder/seed-0"))
-    assert record is not None and record.steps == {} and record.spent["train"] > 0
+    assert record is not None and record.steps == {} and set(record.spent) == {"train"}
     with pytest.raises(ValueError, match="max_steps: 600, now 5"):
         desk.runner(two_runs("training.max_steps=5"))
 
