@@ -7,7 +7,7 @@ N utterances, S encoder frames, V tokens (blank 0).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ __all__ = [
     "GreedyState",
     "GreedyStep",
     "OnlineGreedy",
+    "Walked",
     "greedy",
     "greedy_search",
 ]
@@ -43,10 +44,25 @@ class GreedyState(NamedTuple):
         return TokenPath(*emitted(self.trace), self.score)
 
 
-class GreedyStep(NamedTuple):
-    """What a call returns for one stream."""
+class Walked(Protocol):
+    """The state of a greedy stream."""
 
-    state: GreedyState
+    @property
+    def trace(self) -> Trace | None:
+        """What it has emitted."""
+
+    @property
+    def path(self) -> TokenPath:
+        """The path from the start of the stream."""
+
+
+S = TypeVar("S", bound=Walked)
+
+
+class GreedyStep(NamedTuple, Generic[S]):
+    """What a call of a greedy search, of any head, returns for one stream."""
+
+    state: S
 
     @property
     def partial(self) -> TokenPath:
@@ -90,7 +106,9 @@ class OnlineGreedy:
         """A new stream."""
         return _START
 
-    def step(self, log_probs: Sequence[Tensor], states: Sequence[GreedyState]) -> list[GreedyStep]:
+    def step(
+        self, log_probs: Sequence[Tensor], states: Sequence[GreedyState]
+    ) -> list[GreedyStep[GreedyState]]:
         """Feeds each of some streams its next frames: per stream (S_i, V), S_i >= 0.
 
         Raises:

@@ -17,6 +17,7 @@ from dualasr_lib.decoding.confidence_files import calibrated
 from dualasr_lib.decoding.hypothesis import Hypothesis
 from dualasr_lib.decoding.offline import Detokenise, token_texts
 from dualasr_lib.metrics.calibration import Calibration, correct_tokens, fit_calibration
+from dualasr_lib.recognition.brought import serves
 
 __all__ = ["Calibrator", "Settled"]
 
@@ -50,7 +51,7 @@ class Calibrator:
             return self._of_the_bundle()
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
-            same = kept["made_for"] == self._wanted
+            same = kept["made_for"] == json.loads(json.dumps(self.made_for))
             calibration = from_dict(Calibration, kept["calibration"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -64,18 +65,11 @@ class Calibrator:
             )  # fmt: skip
         return calibration if same else self._of_the_bundle()
 
-    @property
-    def _wanted(self) -> dict[str, Any]:
-        return dict(json.loads(json.dumps(self.made_for)))
-
     def _of_the_bundle(self) -> Calibration | None:
-        """One in whose making all was the same of which both sides speak, as with tuned scales."""
-        wanted = self._wanted
+        """One that serves this search."""
         for kept in self.brought:
             try:
-                made = dict(kept["made_for"])
-                both = (wanted.keys() & made.keys()) - {"model", "weights"}
-                if all(wanted[name] == made[name] for name in both):
+                if serves(dict(kept["made_for"]), self.made_for):
                     return from_dict(Calibration, kept["calibration"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(

@@ -91,9 +91,14 @@ class DecodeConfig:
                 method.check_scales(tuple(self.scales), self.uses_lm(method))
 
     @property
+    def home(self) -> Path | None:
+        """Where results go and what was tuned is kept; None of a bundle without `out_dir`."""
+        return self.out_dir or self.exp_dir
+
+    @property
     def results_dir(self) -> Path:
-        """Where results go; ValueError of a bundle without `out_dir`."""
-        found = self.out_dir or self.exp_dir
+        """`home`; ValueError if there is none."""
+        found = self.home
         if found is None:
             raise ValueError("--bundle needs --out-dir, the folder for results and tuned scales")
         return found

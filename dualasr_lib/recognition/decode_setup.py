@@ -239,7 +239,7 @@ class DecodeSetup:
         self, name: ResultName, described: dict[str, Any], language: Language, scales: Scales
     ) -> Calibrator:
         made_for = {**described, **language.params, "scales": dict(scales)}
-        home = self.config.out_dir or self.config.exp_dir
+        home = self.config.home
         path = None if home is None else name.calibration_file(home)
         return Calibrator(path, made_for, self.origin.calibrations(name))
 
@@ -329,7 +329,7 @@ class DecodeSetup:
                 valid = None
         detokenise = self.trained.detokenise
         data = TuningData(self._valid_batches, hear, detokenise, valid, self._unit)
-        home = self.config.out_dir or self.config.exp_dir
+        home = self.config.home
         path = None if home is None else name.scales_file(home)
         return scales_for(method, path, described, data, given, self.origin.scales(name))
 

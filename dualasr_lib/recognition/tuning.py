@@ -14,6 +14,7 @@ from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
 from dualasr_lib.metrics.units import CHARACTER, Unit
+from dualasr_lib.recognition.brought import serves
 from dualasr_lib.recognition.methods.method import OfflineMethod
 
 __all__ = ["ChosenScales", "NoScalesError", "TuningData", "scales_for"]
@@ -100,15 +101,11 @@ def scales_for(
 def _brought(
     brought: Sequence[Mapping[str, Any]], made_for: Mapping[str, Any], weighs: Sequence[str]
 ) -> Scales | None:
-    """Scales of these scores, in whose making all was the same of which both sides speak: a newer
-    version of the program may know more options. On which data they were tuned is not asked.
-    """
-    wanted = json.loads(json.dumps({**made_for, "valid": None}))
+    """Scales of these scores that serve this search, on whatever data they were tuned."""
     for kept in brought:
         try:
             scales, made = dict(kept["scales"]), dict(kept["made_for"])
-            both = (wanted.keys() & made.keys()) - {"model", "weights", "valid"}
-            if scales.keys() == set(weighs) and all(wanted[name] == made[name] for name in both):
+            if scales.keys() == set(weighs) and serves(made, made_for):
                 return Scales(**scales)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the scales that came with the model are damaged ({error})") from None

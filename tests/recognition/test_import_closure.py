@@ -21,10 +21,7 @@ PROGRAMS = sorted((PACKAGE / "programs").rglob("*.py"))
 TRAINER = ("dualasr_lib.experiment", "dualasr_lib.recipe", "dualasr_lib.programs")
 SETTINGS = {
     f"dualasr_lib.training{name}"
-    for name in (
-        *("", ".adamw", ".clipping", ".fit_config", ".folding", ".freezing", ".initial"),
-        *(".optim", ".scaled_adam", ".schedule"),
-    )
+    for name in ("", ".adamw", ".clipping", ".fit_config", ".optim", ".scaled_adam", ".schedule")
 }
 """All that recognition may see of training: what a checkpoint's configuration is made of."""
 FOREIGN = ("tensorboard", "lhotse", "kaldifeat", "_kaldifeat", "k2", "matplotlib", "scipy")

@@ -188,7 +188,7 @@ def test_what_is_done_is_not_done_again(desk: Desk) -> None:
     assert (record.cell, record.seed) == ("sp-kd", 0)
     assert record.steps["train"]["parameters"] == 7
     assert record.steps["decode"]["device"] == "a cpu"
-    assert set(record.spent) == {"train", "decode"} and max(record.spent.values()) > 0
+    assert set(record.spent) == {"train", "decode"} and min(record.spent.values()) > 0
     assert record.config["loss"]["distillation"]["method"] == "sp_kd"
     desk.asked["decode"] = {"splits": ["eval1"]}  # results of other splits are asked for
     assert desk.runner(two_runs()).execute(2) == []
@@ -285,7 +285,7 @@ def test_a_signal_stops_everything_and_what_was_begun_is_known(desk: Desk) -> No
     assert signal.getsignal(signal.SIGTERM) is before
     assert desk.noted() == [BOTH[1]]  # the second run was never begun
     record = read_record(record_file(desk.out, "multi-decoder/seed-0"))
-    assert record is not None and record.steps == {} and set(record.spent) == {"train"}
+    assert record is not None and record.steps == {} and record.spent["train"] > 0
     with pytest.raises(ValueError, match="max_steps: 600, now 5"):
         desk.runner(two_runs("training.max_steps=5"))
 

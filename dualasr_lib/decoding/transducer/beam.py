@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from dualasr_lib.core.trace import Trace, common_tokens, emitted, extended
 from dualasr_lib.core.tree import map_tree, split, stack
 from dualasr_lib.decoding.hypothesis import ScoredText, TokenPath
 from dualasr_lib.decoding.transducer.beams import Beams, Language, Moves, move_on, open_beams
-from dualasr_lib.decoding.transducer.joiner import BLANK, Joiner, check_frames
+from dualasr_lib.decoding.transducer.joiner import BLANK, Joiner, next_frames
 from dualasr_lib.decoding.transducer.options import BeamConfig
 
 __all__ = ["BeamStep", "BeamStream", "TransducerBeam"]
@@ -75,14 +74,9 @@ class TransducerBeam:
         Raises:
             ValueError: a count or a width that does not fit, or frames that are not finite.
         """
-        if len(frames) != len(states):
-            raise ValueError(f"{len(frames)} streams have frames, but {len(states)} a state")
-        if not states:
+        if not frames and not states:
             return []
-        for rows, state in zip(frames, states):
-            check_frames(rows, self._joiner.dim, state.num_frames)
-        padded = pad_sequence(list(frames), batch_first=True)
-        lens = torch.tensor([len(rows) for rows in frames])
+        padded, lens = next_frames(frames, [state.num_frames for state in states], self._joiner.dim)
         beams = stack([state.beams for state in states])
         traces = [state.traces for state in states]
         for frame in range(padded.shape[1]):

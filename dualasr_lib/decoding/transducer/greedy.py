@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from dualasr_lib.core.trace import Trace, emitted, extended
 from dualasr_lib.core.tree import split, stack
+from dualasr_lib.decoding.greedy import GreedyStep
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.transducer.joiner import BLANK, BLOCK, Joiner, check_frames
+from dualasr_lib.decoding.transducer.joiner import BLANK, BLOCK, Joiner, next_frames
 from dualasr_lib.decoding.transducer.options import GreedyConfig
 
-__all__ = ["GreedyStep", "GreedyStream", "TransducerGreedy"]
+__all__ = ["GreedyStream", "TransducerGreedy"]
 
 _FRAMES = 3
 """Frames of a window that pay: half of the frames after a token are scored for nothing."""
@@ -50,22 +50,6 @@ class GreedyStream(NamedTuple):
         return TokenPath(*emitted(self.trace), float(self.places.score))
 
 
-class GreedyStep(NamedTuple):
-    """What a call returns for one stream."""
-
-    state: GreedyStream
-
-    @property
-    def partial(self) -> TokenPath:
-        """Path from the start of the stream."""
-        return self.state.path
-
-    @property
-    def num_committed(self) -> int:
-        """Tokens of `partial` that cannot change any more: all of them."""
-        return 0 if self.state.trace is None else self.state.trace.depth
-
-
 class TransducerGreedy:
     """Streams that join and leave at any time; any chunks give the same to the bit.
 
@@ -83,20 +67,17 @@ class TransducerGreedy:
         return GreedyStream(places, None, 0)
 
     @torch.no_grad()
-    def step(self, frames: Sequence[Tensor], states: Sequence[GreedyStream]) -> list[GreedyStep]:
+    def step(
+        self, frames: Sequence[Tensor], states: Sequence[GreedyStream]
+    ) -> list[GreedyStep[GreedyStream]]:
         """Feeds each of some streams its next frames: per stream (S_i, D), S_i >= 0.
 
         Raises:
             ValueError: a count or a width that does not fit, or frames that are not finite.
         """
-        if len(frames) != len(states):
-            raise ValueError(f"{len(frames)} streams have frames, but {len(states)} a state")
-        if not states:
+        if not frames and not states:
             return []
-        for rows, state in zip(frames, states):
-            check_frames(rows, self._joiner.dim, state.num_frames)
-        padded = pad_sequence(list(frames), batch_first=True)
-        lens = torch.tensor([len(rows) for rows in frames])
+        padded, lens = next_frames(frames, [state.num_frames for state in states], self._joiner.dim)
         places, said = self._run(padded, lens, stack([state.places for state in states]))
         traces = [state.trace for state in states]
         for stream, token, frame in zip(*(x.tolist() for x in said)):

@@ -9,16 +9,26 @@ M rows, K tokens of context, P channels of the prediction network, D of the join
 (blank 0).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dualasr_lib.decoding.transducer.options import OutcomeConfig
 
-__all__ = ["BLANK", "BLOCK", "Joiner", "JoinerTables", "Outcomes", "check_frames"]
+__all__ = [
+    "BLANK",
+    "BLOCK",
+    "Joiner",
+    "JoinerTables",
+    "NextFrames",
+    "Outcomes",
+    "check_frames",
+    "next_frames",
+]
 
 BLANK = 0
 BLOCK = 12
@@ -96,6 +106,30 @@ def check_frames(frames: Tensor, dim: int, first_frame: int = 0) -> None:
             "what a transducer hears must be finite at each frame, "
             f"but frame {first_frame + int(bad[0])} has NaN or infinity"
         )
+
+
+class NextFrames(NamedTuple):
+    """Next frames of N streams."""
+
+    frames: Tensor
+    """(N, S, D), padded with 0."""
+    lens: Tensor
+    """(N,) int64."""
+
+
+def next_frames(frames: Sequence[Tensor], begun: Sequence[int], dim: int) -> NextFrames:
+    """Next frames of one stream or more, each (S_i, D), behind the `begun` ones of each.
+
+    Raises:
+        ValueError: a count or a width that does not fit, or frames that are not finite.
+    """
+    if len(frames) != len(begun):
+        raise ValueError(f"{len(frames)} streams have frames, but {len(begun)} a state")
+    for rows, first in zip(frames, begun):
+        check_frames(rows, dim, first)
+    return NextFrames(
+        pad_sequence(list(frames), batch_first=True), torch.tensor([len(rows) for rows in frames])
+    )
 
 
 def _padded(x: Tensor) -> Tensor:

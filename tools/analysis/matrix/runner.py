@@ -126,7 +126,7 @@ class Runner:
         begun, log, commit = time.monotonic(), folder / f"{step.name}.log", _commit()
         code = self._call(step, log)
         spent = record.spent.get(step.name, 0.0) + time.monotonic() - begun
-        record.spent[step.name] = round(spent, 1)
+        record.spent[step.name] = round(spent, 3)
         if code == 0:
             record.steps[step.name] = {
                 **({"parameters": self._trained(run)} if step.name == "train" else {}),
