@@ -50,6 +50,8 @@ class ScoredText(NamedTuple):
     scores: Mapping[str, float]
     """Natural log-probabilities, by the name of the head that gave them ("ctc": summed over
     alignments; "attention": the end included) and "lm" (language model, the end included)."""
+    frames: tuple[int, ...] = ()
+    """When its tokens were emitted, if the search that lists it knows; else empty."""
 
     def scored(self, name: str, score: float) -> "ScoredText":
         """The same text with one more score."""

@@ -71,6 +71,8 @@ class Heard(NamedTuple):
     """By head name: what that head thinks of given texts."""
     texts: Sequence[str] = ()
     """Reference texts; only the oracle reads them."""
+    proposed: Sequence[Sequence[ScoredText]] = ()
+    """Texts of each utterance that a first pass has listed; only a second pass has them."""
 
     @property
     def log_probs(self) -> Tensor:

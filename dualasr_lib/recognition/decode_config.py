@@ -51,6 +51,8 @@ class DecodeConfig:
     """Words and their tokens; None: no lexicon."""
     two_pass: bool = False
     """The full branch rewrites each sentence of a stream at its end."""
+    second_method: str = SECOND_PASS
+    """Search method of that second pass."""
     second_beam: tuple[str, ...] = ()
     """Options of that second pass."""
     second_scales: Mapping[str, float] | None = None
@@ -88,7 +90,8 @@ class DecodeConfig:
         for method in map(find, self.methods):
             (method.stream_options if self.streams else method.whole_options)(self.beam)
             if self.scales is not None:
-                method.check_scales(tuple(self.scales), self.uses_lm(method))
+                fitted = method if self.streams else method.of(self.beam)
+                fitted.check_scales(tuple(self.scales), self.uses_lm(method))
 
     @property
     def home(self) -> Path | None:
@@ -106,7 +109,7 @@ class DecodeConfig:
     @property
     def second(self) -> SearchMethod:
         """The method of the second pass."""
-        return find(SECOND_PASS)
+        return find(self.second_method)
 
     @property
     def second_options(self) -> tuple[str, ...]:
@@ -134,14 +137,24 @@ class DecodeConfig:
             raise ValueError(
                 f"--two-pass follows one first pass, but {len(self.methods)} methods are given"
             )
-        given = {"--second-beam": self.second_beam, "--second-scales": self.second_scales}
+        given = {
+            "--second-method": self.second_method != SECOND_PASS,
+            "--second-beam": self.second_beam,
+            "--second-scales": self.second_scales,
+        }
         for name, value in given.items():
             if value and not self.two_pass:
                 raise ValueError(f"{name} is for --two-pass, which was not given")
+        if self.second.second_pass is None:
+            able = names(lambda method: method.second_pass is not None)
+            raise ValueError(
+                f"--second-method must be one of {', '.join(able)}, but is {self.second_method}"
+            )
         if self.two_pass:
             self.second.whole_options(self.second_options)
+            fitted = self.second.of(self.second_options)
             if self.second_scales is not None:
-                self.second.check_scales(tuple(self.second_scales), self.uses_lm(self.second))
+                fitted.check_scales(tuple(self.second_scales), self.uses_lm(fitted))
 
     def _check_used(self) -> None:
         """ValueError for options that one of the methods would ignore."""

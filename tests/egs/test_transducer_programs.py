@@ -20,7 +20,7 @@ from dualasr_lib.core.program import run_program
 from dualasr_lib.recognition.methods.registry import METHODS
 from egs.csj import decode, streaming_decode
 
-TRANSDUCER = [name for name, method in METHODS.items() if "transducer" in method.heads]
+TRANSDUCER = [name for name, method in METHODS.items() if method.heads[0] == "transducer"]
 Program = Callable[..., None]
 
 

@@ -110,7 +110,8 @@ class TransducerBeam:
             scores = {"transducer": own}
             if self._lm is not None:
                 scores = {"transducer": own - self._lm.scale * of_lm, "lm": of_lm}
-            found.append(ScoredText(emitted(state.traces[i]).tokens, scores))
+            tokens, frames = emitted(state.traces[i])
+            found.append(ScoredText(tokens, scores, frames))
         return tuple(found)
 
     def _ended(self, state: BeamStream) -> tuple[Tensor, Tensor]:
