@@ -105,6 +105,8 @@ class Hypothesis(NamedTuple):
     """Times that memory ran out in the second pass and less was searched; of offline decoding the
     batch has them (`Decoded`).
     """
+    left_out: tuple[str, ...] = ()
+    """Parts of the second pass that there was no time for."""
     nbest: tuple[ScoredText, ...] = ()
     """The texts among which this one was chosen, the best first; empty for other searches."""
 

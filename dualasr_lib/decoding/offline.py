@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from dualasr_lib.decoding.budget import Budget
 from dualasr_lib.decoding.contract import Frames, frames_of
 from dualasr_lib.decoding.hypothesis import Hypothesis, PathLike, ScoredText
 
@@ -73,6 +74,8 @@ class Heard(NamedTuple):
     """Reference texts; only the oracle reads them."""
     proposed: Sequence[Sequence[ScoredText]] = ()
     """Texts of each utterance that a first pass has listed; only a second pass has them."""
+    budget: Budget | None = None
+    """Time that the search has; None: as long as it takes."""
 
     @property
     def log_probs(self) -> Tensor:

@@ -21,10 +21,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, StreamingModel
+from dualasr_lib.decoding.contract import (
+    Frames,
+    OnlineSearch,
+    OnlineStep,
+    StreamingModel,
+    listed,
+)
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint
 from dualasr_lib.decoding.events import Partial
-from dualasr_lib.decoding.hypothesis import PathLike, TokenPath
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.stepping import Row, Stepped, Turn, step_streams
 
@@ -40,6 +46,7 @@ __all__ = [
     "backlog_samples",
     "close_at_end",
     "ended",
+    "first_texts",
     "heard",
     "is_ready",
     "open_stream",
@@ -123,6 +130,8 @@ class Closed(NamedTuple):
     reason: EndReason
     hidden: tuple[Tensor, ...]
     """(S_i, C), as many frames as it has."""
+    proposed: tuple[ScoredText, ...] = ()
+    """Texts that the first pass lists, for the second one."""
 
 
 class Advanced(NamedTuple):
@@ -214,7 +223,16 @@ def close_at_end(parts: Parts, stream: Stream) -> Closed:
     with torch.no_grad():
         path = parts.search.finish(segment.search_state)
     start, end = segment.start, max(segment.start, stream.num_samples)
-    return Closed(segment.number, start, end, path, "end", segment.hidden)
+    proposed = first_texts(parts, segment, path)
+    return Closed(segment.number, start, end, path, "end", segment.hidden, proposed)
+
+
+def first_texts(parts: Parts, segment: Segment, path: PathLike) -> tuple[ScoredText, ...]:
+    """What the first pass proposes to the second one: its list, or else its text."""
+    if not parts.keep_hidden:
+        return ()
+    texts = listed(parts.search, segment.search_state)
+    return texts or (ScoredText(path.tokens, {}, path.frames),)
 
 
 def _position(parts: Parts, stream: Stream) -> int:
@@ -326,7 +344,8 @@ def _restarted(parts: Parts, stream: Stream, reason: EndReason) -> tuple[Closed,
     """The segment up to the next window, and the stream with fresh states there."""
     segment, end = stream.segment, _position(parts, stream)
     path = parts.search.finish(segment.search_state)
-    closed = Closed(segment.number, segment.start, end, path, reason, segment.hidden)
+    proposed = first_texts(parts, segment, path)
+    closed = Closed(segment.number, segment.start, end, path, reason, segment.hidden, proposed)
     row = Row(parts.model.init_state(1))
     fresh = Segment(segment.number + 1, end, parts.search.open())
     return closed, stream._replace(origin=end, steps_done=0, row=row, segment=fresh)
@@ -370,7 +389,8 @@ def _first_part(parts: Parts, segment: Segment, cut: int) -> Closed:
     )
     hidden = (torch.cat(segment.hidden)[:cut],) if segment.hidden else ()
     end = segment.start + cut * _frame_samples(parts)
-    return Closed(segment.number, segment.start, end, kept, "length", hidden)
+    proposed = (ScoredText(kept.tokens, {}, kept.frames),)
+    return Closed(segment.number, segment.start, end, kept, "length", hidden, proposed)
 
 
 def _carried(

@@ -71,6 +71,8 @@ _OPTIONS = (
         many=True, metavar=_PAIR),
     _Option("--second-scales", "its scales, e.g. attention=1; default: as for --scales", _TWO_PASS,
         many=True, metavar="NAME=VALUE"),
+    _Option("--second-budget-ms", "its time from a sentence's end on; what does not fit is left\n"
+        "out and counted; default: as long as it takes", _TWO_PASS, float),
     _Option("--epoch", "checkpoint of EXP; default: the newest", kind=int),
     _Option("--avg", "mean of its last K epochs and what came after; default: none",
         kind=int, default=0),

@@ -57,6 +57,8 @@ class DecodeConfig:
     """Options of that second pass."""
     second_scales: Mapping[str, float] | None = None
     """Its scales; None: tuned on valid, kept."""
+    second_budget_ms: float | None = None
+    """Time that it has from the end of a sentence on; None: as long as it takes."""
     epoch: int | None = None
     """Checkpoint; None: the newest."""
     avg: int = 0
@@ -116,6 +118,11 @@ class DecodeConfig:
         """Options of the second pass, its own defaults first."""
         return (*(self.second.second_pass or ()), *self.second_beam)
 
+    @property
+    def budget_seconds(self) -> float:
+        """Time that the second pass has."""
+        return math.inf if self.second_budget_ms is None else self.second_budget_ms / 1000
+
     def uses_lm(self, method: SearchMethod) -> bool:
         """Whether `method` gets a language model."""
         named = self.lm is not None or self.lexicon is not None
@@ -141,7 +148,13 @@ class DecodeConfig:
             "--second-method": self.second_method != SECOND_PASS,
             "--second-beam": self.second_beam,
             "--second-scales": self.second_scales,
+            "--second-budget-ms": self.second_budget_ms is not None,
         }
+        if self.second_budget_ms is not None and not 0 < self.second_budget_ms < math.inf:
+            raise ValueError(
+                "--second-budget-ms must be finite and greater than 0, but is "
+                f"{self.second_budget_ms:g}"
+            )
         for name, value in given.items():
             if value and not self.two_pass:
                 raise ValueError(f"{name} is for --two-pass, which was not given")

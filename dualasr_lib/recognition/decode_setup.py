@@ -205,8 +205,10 @@ class DecodeSetup:
         config = self.config
         method = find(config.methods[0])
         parts = option_parts(method.stream_options(config.beam), method.stream_options(()))
-        named = () if method.name == DEFAULT else (f"first={method.name}",)
+        named: tuple[str, ...] = () if method.name == DEFAULT else (f"first={method.name}",)
         given = scale_parts(config.scales, "first.")
+        limit = config.second_budget_ms
+        named += () if limit is None else (f"second_budget_ms={limit:g}",)
         variant = (*second.name.variant, *named, *(f"first.{part}" for part in parts), *given)
         return second.name._replace(variant=variant)
 

@@ -17,7 +17,7 @@ from dualasr_lib.decoding.confidence import (
     token_posteriors,
     with_confidence,
 )
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy_search
 from dualasr_lib.decoding.hypothesis import TokenPath
@@ -143,7 +143,8 @@ def test_events_carry_confidences_over_cuts(seed: int, detokenise: Callable[[Any
 def test_a_second_pass_brings_its_own(detokenise: Callable[[Any], str]) -> None:
     second = confident(lambda heard: Searched([TokenPath((3,), (0,), 0.0)]), KNOWN)
 
-    def rewrite(hidden: Tensor) -> Rewritten:
+    def rewrite(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         said = hidden.log_softmax(dim=1)
         return Rewritten(second(Heard({"ctc": said[None]}, torch.tensor([len(said)]))).paths[0])
 

@@ -2,6 +2,7 @@
 `attention`; scales that are kept.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from random_model import BIGRAM, trained_model
 from short_cases import heard as short_heard
 
 from dualasr_lib.data.batch import Example, collate
+from dualasr_lib.decoding.budget import Budget, Pace
+from dualasr_lib.decoding.contract import Rewritten, Sentence
+from dualasr_lib.decoding.hypothesis import ScoredText
 from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.lattice.nbest import ctc_scores
+from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.recognition.language import Language, load_language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod
 from dualasr_lib.recognition.methods.registry import find
@@ -216,3 +221,63 @@ def test_scales_are_kept_with_their_axes(model: TrainedModel, tmp_path: Path) ->
     other = short._replace(axes={**short.axes, "attention": (0.0, 1.0)})
     scales_for(other, path, {"model": "m"}, data())
     assert len(reads) == 2
+
+
+def test_texts_of_a_first_pass(model: TrainedModel, heard: Heard) -> None:
+    """They join the list with scores of this branch, not their own; without any nothing changes."""
+    options = 'lists=["nbest","first-pass"]', *QUICK
+    search = build(model, "rescore", *options).search(Scales())
+    alone = build(model, "rescore", *QUICK).search(Scales())(heard)
+    assert search(heard) == alone
+    listed = {text.tokens for text in alone.nbest[0]}
+    assert (3, 4, 5) not in listed
+    given = ScoredText((3, 4, 5), {"transducer": 7.0}, (0, 4, 9)), alone.nbest[0][-1]
+    found = search(heard._replace(proposed=[given, (), ()]))
+    assert {text.tokens for text in found.nbest[0]} == listed | {(3, 4, 5)}
+    assert found.nbest[1:] == alone.nbest[1:]
+    (new,) = (text for text in found.nbest[0] if text.tokens == (3, 4, 5))
+    own = heard.scorer("transducer")([[new.tokens], [()], [()]])[0][0]
+    assert new.scores["transducer"] == pytest.approx(own, abs=1e-3)
+    with_lists = build(model, "rescore", *options).search(Scales(attention=50.0, ctc=0.0))
+    path = with_lists(heard._replace(proposed=[given, (), ()])).paths[0]
+    if path.tokens == (3, 4, 5):
+        assert path.frames == (0, 4, 9)
+
+
+def test_a_budget_leaves_out_heads_from_the_end(model: TrainedModel, heard: Heard) -> None:
+    """What remains decides; with time enough all is as without a budget, to the bit."""
+    made = build(model, "rescore", BOTH, *QUICK)
+    search = made.search(Scales(attention=3.0, transducer=1.0))
+    whole = search(heard)
+    pace = Pace()
+    ample = Budget(math.inf, pace)
+    assert search(heard._replace(budget=ample)) == whole and ample.left_out == ()
+    pace.learn("attention", 1e-9, 1e9)
+    short = Budget(60.0, pace)
+    found = search(heard._replace(budget=short))
+    assert short.left_out == ("attention",)
+    expected = build(model, "rescore", BOTH, *QUICK, 'scores=["ctc","transducer"]')
+    assert found == expected.search(Scales(transducer=1.0))(heard)
+    nothing = Budget(-1.0, pace)
+    found = search(heard._replace(budget=nothing))
+    assert nothing.left_out == ("transducer-beam", "transducer", "attention")
+    assert found == build(model, "nbest", *(o.removeprefix("nbest.") for o in QUICK)).search(
+        Scales()
+    )(heard)
+
+
+def test_a_second_pass_within_a_budget(model: TrainedModel) -> None:
+    """With time enough: stacks and search, nothing else. Without: what the pace allows."""
+    cascaded = trained_model(heads=HEADS, integration="cascaded")
+    search = build(cascaded, "rescore", *QUICK).search(Scales(attention=1.0))
+    rewrite = cascaded.second_pass(search)
+    hidden = torch.randn(30, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        encoded = cascaded.model.encoders.second_pass(Encoded(hidden[None], torch.tensor([30])))
+    slow = search(cascaded._heard(encoded, "full", ()))
+    found = rewrite(Sentence(hidden))
+    assert found.left_out == () and found.path is not None
+    assert (found.path.tokens, found.path.frames) == (slow.paths[0].tokens, slow.paths[0].frames)
+    assert rewrite(Sentence(hidden, seconds=-1.0)) == Rewritten(None, 0, ("stacks",))
+    again = rewrite(Sentence(hidden, seconds=60.0))
+    assert again.path == found.path

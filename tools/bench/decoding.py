@@ -252,6 +252,7 @@ class _Heard:
         score = {"attention": lambda lists: self.score(lists, encoded)}
         heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
         search = rescored(
-            propose_mix([from_lattice(config)], ("ctc", "attention")), Scales(attention=1.0)
+            propose_mix({"nbest": from_lattice(config)}, ("ctc", "attention")),
+            Scales(attention=1.0),
         )
         return search(heard)

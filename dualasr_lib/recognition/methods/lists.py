@@ -1,7 +1,8 @@
 """n-best lists of any heads with scores of all: what several methods choose from."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from dualasr_lib.lattice.options import NbestConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dualasr_lib.decoding.budget import Budget
     from dualasr_lib.decoding.hypothesis import ScoredText
     from dualasr_lib.decoding.offline import Detokenise, Heard, OfflineSearch
     from dualasr_lib.decoding.rescoring import Align, Propose
@@ -69,12 +71,13 @@ def from_search(search: "OfflineSearch") -> "Callable[[Heard], Listed]":
 
 
 def proposed_before(heard: "Heard") -> Listed:
-    """What the first pass of a stream has proposed."""
-    return Listed([list(texts) for texts in heard.proposed])
+    """What the first pass of a stream has proposed, without its scores; else nothing."""
+    proposed = heard.proposed or [()] * len(heard.lens)
+    return Listed([[text._replace(scores={}) for text in texts] for texts in proposed])
 
 
 def propose_mix(
-    sources: "Sequence[Callable[[Heard], Listed]]",
+    sources: "Mapping[str, Callable[[Heard], Listed]]",
     scores: Sequence[str],
     lm: "LanguageModel | None" = None,
 ) -> "Propose":
@@ -82,19 +85,27 @@ def propose_mix(
     Texts that `lm` cannot read are left out.
 
     Args:
+        sources: by name.
         scores: the first one is what texts without other weights are ranked by.
     """
+    from dualasr_lib.decoding.budget import Budget
     from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals
 
     def propose(heard: "Heard") -> Proposals:
-        found = [source(heard) for source in sources]
+        budget = heard.budget or Budget()
+        found = _lists(heard, sources, budget)
         lists = [_united(lists) for lists in zip(*(listed.texts for listed in found))]
         if lm is not None:
             lists = _read_by(lm, heard, lists)
-        for head in scores:
-            lists = _with_head(heard, lists, head)
+        lists = _with_head(heard, lists, scores[0])
+        judging = [scores[0]]
+        work = float(sum(map(len, lists)) * int(heard.lens.sum()))
+        for head in scores[1:]:
+            scored = budget.run(head, work, partial(_with_head, heard, lists, head))
+            if scored is not None:
+                lists, judging = scored, [*judging, head]
         lists = [
-            sorted((_only(text, scores) for text in texts), key=lambda t: -t.scores[scores[0]])
+            sorted((_only(text, judging) for text in texts), key=lambda t: -t.scores[scores[0]])
             for texts in lists
         ]
         candidates = [
@@ -103,6 +114,18 @@ def propose_mix(
         return Proposals(candidates, sum(listed.fallbacks for listed in found))
 
     return propose
+
+
+def _lists(
+    heard: "Heard", sources: "Mapping[str, Callable[[Heard], Listed]]", budget: "Budget"
+) -> list[Listed]:
+    """Of each source; if time is short, of the first one and no others."""
+    work, found = float(heard.lens.sum()), list[Listed]()
+    for name, source in sources.items():
+        do = partial(source, heard)
+        listed = budget.run(name, work, do) if found else budget.must(name, work, do)
+        found += [] if listed is None else [listed]
+    return found
 
 
 def _united(lists: "Sequence[list[ScoredText]]") -> "list[ScoredText]":

@@ -16,7 +16,7 @@ __all__ = ["METHOD"]
 def _whole(config: NbestConfig, given: Ingredients) -> Searcher:
     from dualasr_lib.decoding.rescoring import Scales, rescored
 
-    return direct(rescored(propose_mix([from_lattice(config)], ("ctc",)), Scales()))
+    return direct(rescored(propose_mix({"nbest": from_lattice(config)}, ("ctc",)), Scales()))
 
 
 METHOD = SearchMethod(

@@ -17,7 +17,7 @@ def _whole(config: NbestConfig, given: Ingredients) -> Searcher:
 
     from dualasr_lib.decoding.rescoring import rescored
 
-    propose = propose_mix([from_lattice(config)], ("ctc",), given.language.lm)
+    propose = propose_mix({"nbest": from_lattice(config)}, ("ctc",), given.language.lm)
     return Searcher(partial(rescored, propose), propose)
 
 

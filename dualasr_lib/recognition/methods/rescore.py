@@ -98,7 +98,7 @@ def _fitted(method: SearchMethod, config: RescoreConfig) -> SearchMethod:
 def _whole(config: RescoreConfig, given: Ingredients) -> Searcher:
     from dualasr_lib.decoding.rescoring import rescored
 
-    sources = [_source(name, config, given) for name in config.lists]
+    sources = {str(name): _source(name, config, given) for name in config.lists}
     propose = propose_mix(sources, config.scores, given.language.lm)
     return Searcher(partial(rescored, propose), propose)
 
@@ -125,7 +125,7 @@ METHOD = _fitted(
         lm="optional",
         by_coordinates=True,
         lists_texts=True,
-        second_pass=('lists=["first-pass","nbest"]', "nbest.text_beam=3.0"),
+        second_pass=('lists=["nbest","first-pass"]', "nbest.text_beam=3.0"),
         whole=WholeSearch(options=RescoreConfig, build=_whole),
         fitted=_fitted,
     ),
