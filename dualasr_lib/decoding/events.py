@@ -93,9 +93,9 @@ class LiveConfig:
     that runs elsewhere (`second_pass.Submit`) can be left behind.
     """
     early_seconds: float = math.inf
-    """Trailing silence after which the second pass starts on what was heard, while the endpoint is
-    still being waited for; it is thrown away and started anew if speech goes on. Off by default:
-    where nothing runs beside the first pass it only costs.
+    """Trailing silence after which the second pass starts on what was heard, one step before the
+    endpoint may come; it is thrown away and started anew if speech goes on. Off by default: where
+    nobody waits for the text it only costs.
     """
 
     def __post_init__(self) -> None:

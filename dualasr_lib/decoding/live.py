@@ -43,6 +43,7 @@ from dualasr_lib.decoding.stream import (
     ended,
     first_texts,
     heard,
+    is_near_endpoint,
     is_ready,
     open_stream,
     silence_seconds,
@@ -212,7 +213,9 @@ class Rules:
             live = self._discard(live)
         if self.second_pass is None or live.early is not None or silent is None:
             return live
-        if silent < self.config.early_seconds or segment.last_token_frame is None:
+        if silent < self.config.early_seconds or not is_near_endpoint(self.parts, live.stream):
+            return live
+        if segment.last_token_frame is None:
             return live
         path = self.search.finish(segment.search_state)
         proposed = first_texts(self.parts, segment, path)

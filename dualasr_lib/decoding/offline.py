@@ -95,6 +95,11 @@ class Heard(NamedTuple):
         said = frames_of(self.frames, head)
         return [rows[:size] for rows, size in zip(said, self.lens.tolist())]
 
+    def each(self) -> list[Frames]:
+        """What all heads say of each utterance, without padding."""
+        sizes = enumerate(self.lens.tolist())
+        return [{head: said[i, :size] for head, said in self.frames.items()} for i, size in sizes]
+
     def scorer(self, head: str) -> ScoreTexts:
         """What one head thinks of given texts.
 

@@ -28,7 +28,7 @@ from dualasr_lib.decoding.contract import (
     StreamingModel,
     listed,
 )
-from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint
+from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint, is_near
 from dualasr_lib.decoding.events import Partial
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Detokenise
@@ -48,6 +48,7 @@ __all__ = [
     "ended",
     "first_texts",
     "heard",
+    "is_near_endpoint",
     "is_ready",
     "open_stream",
     "silence_seconds",
@@ -196,6 +197,15 @@ def silence_seconds(parts: Parts, stream: Stream) -> float | None:
         return None
     silent = segment.num_frames - 1 - segment.last_token_frame
     return round(silent * parts.frame_seconds, 6)
+
+
+def is_near_endpoint(parts: Parts, stream: Stream) -> bool:
+    """Whether the next step may bring the end of a sentence."""
+    silent = silence_seconds(parts, stream)
+    if silent is None or parts.endpoint is None:
+        return False
+    count, more = stream.segment.num_frames, parts.model.chunk_frames
+    return is_near(count, silent, parts.endpoint, parts.frame_seconds, more)
 
 
 def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:

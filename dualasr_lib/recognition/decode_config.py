@@ -92,8 +92,7 @@ class DecodeConfig:
         for method in map(find, self.methods):
             (method.stream_options if self.streams else method.whole_options)(self.beam)
             if self.scales is not None:
-                fitted = method if self.streams else method.of(self.beam)
-                fitted.check_scales(tuple(self.scales), self.uses_lm(method))
+                method.of(self.beam).check_scales(tuple(self.scales), self.uses_lm(method))
 
     @property
     def home(self) -> Path | None:

@@ -136,8 +136,7 @@ class DecodeSetup:
 
     def _heads(self, method: str) -> set[str]:
         """Those that a method needs with the options of the configuration."""
-        found = find(method)
-        return set((found if self.config.streams else found.of(self.config.beam)).heads)
+        return set(find(method).of(self.config.beam).heads)
 
     def offline(
         self, branch: Branch, method: str, options: Sequence[str] | None = None
@@ -176,7 +175,7 @@ class DecodeSetup:
         """The search of running streams called `method`. Its scales are those of the same search
         on whole utterances of the streaming branch, which gives the same texts.
         """
-        found, config = find(method), self.config
+        found, config = find(method).of(self.config.beam), self.config
         self._hear("streaming", found)
         scales, params, language = Scales(), {}, self._language(found)
         if found.grid:
