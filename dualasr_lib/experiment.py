@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
+from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model, extractor
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import AnyPath, write_atomically
 from dualasr_lib.core.progress import watched
@@ -86,7 +86,9 @@ class Experiment:
         self.tokenizer = Tokenizer.load(data_dir / "lang")
         _check_features(config.features, folder, data_dir)
         self._unit = UNITS[folder.units[0]]
-        self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
+        self.data = DataModule(
+            config.data, data_dir, self.tokenizer, encoder_lens, extractor(config)
+        )
         self._criteria = _criteria(config.ctc_loss)
         self._unalignable: set[str] = set()
 
