@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,14 +141,15 @@ class DataModule:
             self._refused = {item.id: item for item in self._find_refused()}
         return tuple(self._refused.values())
 
-    def valid_batches(self) -> Iterator[Batch]:
+    def valid_batches(self, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """Batches of the split for validation: see `split_batches`; none if it is empty."""
         split = self.folder.used_for("valid").name
-        return self.split_batches(split) if self._count_checked(self._file(split)) else iter(())
+        empty = not self._count_checked(self._file(split))
+        return iter(()) if empty else self.split_batches(split, rank, size)
 
-    def split_batches(self, split: str) -> Iterator[Batch]:
+    def split_batches(self, split: str, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """All utterances of a split, longest first, without augmentation, always the same
-        batches.
+        batches; of them number rank, rank + size ... (from 0).
 
         Raises:
             ValueError: the split is empty, or its manifest or features cannot be read.
@@ -158,7 +160,7 @@ class DataModule:
         sampler = SimpleCutSampler(
             cuts, max_duration=self._config.max_duration, shuffle=False, world_size=1, rank=0
         )
-        for batch in sampler:
+        for batch in islice(sampler, rank, None, size):
             yield _batch(self._tokenizer, self._features, batch)
 
     def size(self, split: str) -> int:
