@@ -1,8 +1,9 @@
 """Time that a second pass has: parts that are not expected to fit are left out, and named.
 
 How long a part takes is learnt from how long it took before, per unit of its work; a part that has
-never run is tried. Clocks differ from machine to machine, and so may texts under a budget; without
-one nothing is ever left out.
+never run is tried. What was left out is believed to be a little faster next time, so that a machine
+that was busy for a while is not taken for a slow one for ever. Clocks differ from machine to
+machine, and so may texts under a budget; without one nothing is ever left out.
 """
 
 import math
@@ -14,6 +15,7 @@ __all__ = ["Budget", "Pace"]
 
 T = TypeVar("T")
 _NEWEST = 0.3  # share of the newest measurement in what is expected
+_HOPE = 0.95  # what is left of an expectation that kept a part from running
 
 
 class Pace:
@@ -25,6 +27,10 @@ class Pace:
     def expected(self, part: str, work: float) -> float:
         """Seconds that `work` units of a part will take; 0 if it has never run."""
         return self._seconds.get(part, 0.0) * work
+
+    def doubt(self, part: str) -> None:
+        """A part was left out for what is expected of it."""
+        self._seconds[part] = _HOPE * self._seconds.get(part, 0.0)
 
     def learn(self, part: str, work: float, seconds: float) -> None:
         """A part has taken so long."""
@@ -58,6 +64,7 @@ class Budget:
         """What `do` returns; None if the part is not expected to fit, which is noted."""
         if self._now() + self._pace.expected(part, work) > self._until:
             self.left_out += (part,)
+            self._pace.doubt(part)
             return None
         return self.must(part, work, do)
 

@@ -86,7 +86,7 @@ class LiveConfig:
     """When a segment ends."""
     budget_seconds: float = math.inf
     """Time that the second pass has from the endpoint on. Parts that are not expected to fit are
-    left out: heads that weigh texts, the last ones first, in the end all of it. What was begun
+    left out: heads that weigh texts, or all of it. What was begun
     early has no limit: nobody waits for it."""
     deadline_seconds: float = math.inf
     """Time that the second pass has from the endpoint on, waiting for others included. Only one

@@ -52,6 +52,17 @@ def test_the_time_of_parts_before_counts() -> None:
     assert budget.left_out == ("c",)
 
 
+@pytest.mark.parametrize(("takes", "least", "most"), [(0.1, 20, 30), (2.0, 1, 5)])
+def test_what_was_left_out_is_tried_again(takes: float, least: int, most: int) -> None:
+    """One slow run does not keep a part out for ever; a slow part is left out mostly."""
+    clock, pace, ran = Clock(), Pace(), 0
+    pace.learn("part", 1.0, 2.0)
+    for _ in range(40):
+        budget = Budget(1.0, pace, clock.now)
+        ran += budget.run("part", 1.0, lambda: clock.work(takes)) is not None
+    assert least <= ran <= most
+
+
 def test_what_has_never_run_is_tried_and_learnt() -> None:
     clock, pace = Clock(), Pace()
     assert Budget(0.1, pace, clock.now).run("new", 2.0, lambda: clock.work(4.0)) == "4 s"
