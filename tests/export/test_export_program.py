@@ -43,13 +43,13 @@ def test_an_experiment_and_its_bundle_give_the_same_files(
     assert [path.name for path in out.parent.iterdir()] == ["out"], "nothing else is left"
     facts = json.loads((out / "export.json").read_text(encoding="utf-8"))
     assert facts["weights"] == model.fingerprint
-    assert facts["streaming-ctc"]["decode_chunk_len"] == "16"
+    assert facts["streaming"]["decode_chunk_len"] == "16"
     printed = capsys.readouterr().out
     for name, entry in facts["files"].items():
         assert entry == {"bytes": (out / name).stat().st_size, "sha256": file_hash(out / name)}
         assert f"{out / name}  {entry['bytes']:,} bytes" in printed
     page = (out / "README.md").read_text(encoding="utf-8")
-    assert f"{facts['streaming-ctc']['first_result_ms']} ms of zeros" in page
+    assert f"feed {facts['streaming']['tail_ms']} ms of zeros" in page
 
     write_bundle(make_bundle(BundleJob(exp_dir=home.exp, data_dir=home.data)), tmp_path / "b")
     again = tmp_path / "again"
