@@ -19,7 +19,7 @@ while recogniser.is_ready(stream):
 text = "".join(recogniser.tokens(stream))
 ```
 
-    sherpa-onnx --tokens=tokens.txt --right-padding={tail} {options} FILE.wav
+    sherpa-onnx --tokens=tokens.txt --left-padding=0 --right-padding={tail} {options} FILE.wav
 """
 
 _WHOLE = """

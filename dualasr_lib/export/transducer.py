@@ -37,7 +37,7 @@ class TransducerGraphs(NamedTuple):
     joiner: Graph
 
 
-class TransducerFrames(nn.Module):
+class _Frames(nn.Module):
     """Encoder frames (N, S, C) -> the joiner's part of each (N, S, D)."""
 
     def __init__(self, transducer: Transducer) -> None:
@@ -49,7 +49,7 @@ class TransducerFrames(nn.Module):
         return projected
 
 
-class Decoder(nn.Module):
+class _Decoder(nn.Module):
     """Contexts (N, K), the latest token last -> the joiner's part of each (N, D).
 
     The client starts with -1 in all places but the last, where it has blank; we start with blanks,
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
         return projected
 
 
-class Joiner(nn.Module):
+class _Joiner(nn.Module):
     """Frames and contexts, each (N, D) -> logits (N, V), specials never the best."""
 
     def __init__(self, transducer: Transducer, added: Tensor) -> None:
@@ -87,7 +87,7 @@ def streaming_transducer(trained: TrainedModel, chunk: ChunkSpec) -> TransducerG
         ValueError: no streaming branch, no transducer, or a chunk that does not suit the model.
     """
     transducer = _transducer(trained, "streaming")
-    frames = TransducerFrames(transducer)
+    frames = _Frames(transducer)
     encoder = streaming_encoder(trained, chunk, frames, "encoder_out")
     check_streaming(encoder.model, transducer.config.joiner_dim)
     return TransducerGraphs(encoder, _decoder(trained, transducer), _joiner(trained, transducer))
@@ -100,7 +100,7 @@ def full_transducer(trained: TrainedModel, chunk: ChunkSpec) -> TransducerGraphs
         ValueError: no full branch, no transducer, or a chunk that does not suit the model.
     """
     transducer = _transducer(trained, "full")
-    encoder = full_encoder(trained, chunk, TransducerFrames(transducer), "encoder_out")
+    encoder = full_encoder(trained, chunk, _Frames(transducer), "encoder_out")
     check_full(encoder.model, transducer.config.joiner_dim)
     return TransducerGraphs(encoder, _decoder(trained, transducer), _joiner(trained, transducer))
 
@@ -112,7 +112,7 @@ def _transducer(trained: TrainedModel, branch: Branch) -> Transducer:
 
 
 def _decoder(trained: TrainedModel, transducer: Transducer) -> Graph:
-    module = Decoder(transducer).eval()
+    module = _Decoder(transducer).eval()
     context, vocab_size = transducer.config.context, trained.tokenizer.vocab_size
     generator = torch.Generator().manual_seed(1)
     probes = [torch.randint(-1, vocab_size, (rows, context), generator=generator) for rows in _ROWS]
@@ -124,7 +124,7 @@ def _decoder(trained: TrainedModel, transducer: Transducer) -> Graph:
 
 
 def _joiner(trained: TrainedModel, transducer: Transducer) -> Graph:
-    module = Joiner(transducer, never(trained.tokenizer)).eval()
+    module = _Joiner(transducer, never(trained.tokenizer)).eval()
     dim = transducer.config.joiner_dim
     generator = torch.Generator().manual_seed(1)
     probes = [
