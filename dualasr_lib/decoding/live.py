@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
+
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
 from dualasr_lib.decoding.events import Event, Final, LiveConfig
 from dualasr_lib.decoding.offline import Detokenise
@@ -31,10 +33,9 @@ from dualasr_lib.decoding.second_pass import (
     run_here,
     started,
 )
+from dualasr_lib.decoding.segment import Closed, Parts, lead_frames
 from dualasr_lib.decoding.stream import (
     Advanced,
-    Closed,
-    Parts,
     Stream,
     advance,
     at_end,
@@ -204,7 +205,9 @@ class Rules:
             return live
         if silent < self.config.early_seconds or segment.last_token_frame is None:
             return live
-        pending = started(self.submit, rewrite(self.second_pass, segment.hidden))
+        hidden = torch.cat(segment.hidden)
+        hidden = hidden[: len(hidden) - lead_frames(self.parts, segment)]
+        pending = started(self.submit, rewrite(self.second_pass, (hidden,)))
         return live._replace(early=_Early(pending, segment.last_token_frame))
 
     def _discard(self, live: Live) -> Live:
