@@ -137,7 +137,7 @@ def test_windows_are_those_of_decode_streams(
 
 @pytest.mark.parametrize("size", [100, 1280, 10**6])
 def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int) -> None:
-    """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is; the last two
+    """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is; two of them
     are the next segment's.
     """
     samples = speak(record, "_あ____" + "__い_う_____" + "え")
