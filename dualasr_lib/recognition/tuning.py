@@ -81,8 +81,8 @@ def scales_for(
         where = "the bundle" if path is None else str(path)
         raise NoScalesError(
             f"scales must be chosen, but {where} holds none for this model and these options, and "
-            "there is no split valid to tune them on: give --scales (of a second pass "
-            "--second-scales), or decode once where split valid is"
+            "there is no split valid to tune them on, or an empty one: give --scales (of a second "
+            "pass --second-scales), or decode once where split valid is"
         )
     _LOG.info("tuning %d points of scales on valid", len(method.grid))
     tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise, data.unit)
