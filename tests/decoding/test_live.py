@@ -138,8 +138,8 @@ def test_windows_are_those_of_decode_streams(
 
 @pytest.mark.parametrize("size", [100, 1280, 10**6])
 def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int) -> None:
-    """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is; two of
-    them are the next segment's.
+    """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is; the next
+    segment begins with two of them.
     """
     samples = speak(record, "_あ____" + "__い_う_____" + "え")
     events = list(listen(cut(samples, size), Rules(model, GREEDY, detokenise, QUICK)))
