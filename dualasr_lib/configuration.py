@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from dualasr_lib.core.rates import ENCODER_STRIDE
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.features.fbank import FbankConfig
+from dualasr_lib.features.fbank import Fbank, FbankConfig
 from dualasr_lib.model.heads.ctc import CtcLossConfig
 from dualasr_lib.model.heads.registry import HEADS
 from dualasr_lib.model.joint import JointModel, LossConfig, ModelConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.fit_config import FitConfig, InitialConfig
 
-__all__ = ["ChunkConfig", "ExperimentConfig", "build_model"]
+__all__ = ["ChunkConfig", "ExperimentConfig", "build_model", "extractor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,11 @@ class ExperimentConfig:
             for frames in (*self.chunk.train_frames, self.chunk.decoding.frames):
                 for factor in factors:
                     ChunkSpec(frames=frames, left=None).downsampled(factor)
+
+
+def extractor(config: ExperimentConfig) -> Fbank | None:
+    """What computes the features of batches; None: they are stored (`data.features`)."""
+    return Fbank(config.features) if config.data.features == "computed" else None
 
 
 def build_model(config: ExperimentConfig, tokenizer: Tokenizer) -> JointModel:

@@ -15,44 +15,38 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model
+from dualasr_lib.configuration import ChunkConfig, ExperimentConfig, build_model, extractor
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import AnyPath, write_atomically
-from dualasr_lib.core.progress import watched
 from dualasr_lib.core.weights import Weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.tokenizer import Tokenizer, tokens_fingerprint
 from dualasr_lib.features.fbank import FbankConfig
-from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
-from dualasr_lib.metrics.examples import Compared, example_table
 from dualasr_lib.metrics.units import UNITS
-from dualasr_lib.model.distillation import similarity_gaps, similarity_images
-from dualasr_lib.model.encoder import Encoded, encoder_lens
+from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.model.heads.contract import Criteria
 from dualasr_lib.model.heads.ctc import CtcLossConfig
 from dualasr_lib.model.heads.transducer import TransducerHead
 from dualasr_lib.model.joint import (
-    Branch,
     JointModel,
-    LossConfig,
     Losses,
     Targets,
     total_loss,
 )
 from dualasr_lib.model.log_names import DESCRIPTIONS
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
-from dualasr_lib.training.contract import FitResult, Run, StepResult, Term, Validation
+from dualasr_lib.training.contract import FitResult, Run, StepResult, Term
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.fit_config import InitialConfig
 from dualasr_lib.training.initial import resumed, take, with_hash
 from dualasr_lib.training.loop import fit
+from dualasr_lib.validation import Validator
 
 __all__ = ["Experiment", "draw_chunk"]
 
 _LOG = logging.getLogger(__name__)
-_EXAMPLES = 3  # validation utterances whose texts are logged, and as many of the worst
 _NAMES = 20  # training utterances without an alignment that are named
 
 
@@ -85,9 +79,12 @@ class Experiment:
         folder = DataFolder.read(data_dir)
         self.tokenizer = Tokenizer.load(data_dir / "lang")
         _check_features(config.features, folder, data_dir)
-        self._unit = UNITS[folder.units[0]]
-        self.data = DataModule(config.data, data_dir, self.tokenizer, encoder_lens)
+        self.data = DataModule(
+            config.data, data_dir, self.tokenizer, encoder_lens, extractor(config)
+        )
         self._criteria = _criteria(config.ctc_loss)
+        unit = UNITS[folder.units[0]]
+        self.validate = Validator(config, self.data, self.tokenizer, unit, self._criteria)
         self._unalignable: set[str] = set()
 
     def fit(self, run: Run, device: torch.device) -> FitResult:
@@ -136,47 +133,6 @@ class Experiment:
             signal_seconds=sum(batch.durations),
         )
 
-    def validate(self, model: nn.Module, turn: int = 0) -> Validation:
-        """On the split for validation: greedy error rates of all branches by the first head of
-        each, losses by head and branch, texts beside their references (others each `turn`, and the
-        worst), and of the batch with the most utterances how unlike the branches are, similarity
-        matrices and the pictures of heads.
-
-        Nothing is random: the same weights and turn give the same.
-        """
-        joint = cast(JointModel, model)
-        device = next(joint.parameters()).device
-        chunk = self.config.chunk.decoding
-        found: dict[Branch, list[Compared]] = {branch: [] for branch in joint.branches}
-        losses: list[Losses] = []
-        fullest, largest = None, 0
-        for batch in watched(self.data.valid_batches(), "validation", "batches"):
-            on_device = batch.to(device)
-            targets = Targets(on_device.tokens, on_device.token_lens)
-            reading = joint.read(on_device.features, on_device.feature_lens, targets, chunk)
-            losses.append(joint.losses(reading, targets, self._criteria))
-            for branch, states in reading.encoded.items():
-                found[branch] += self._compared(joint, branch, states, batch)
-            if len(batch.ids) > largest:
-                fullest, largest = reading, len(batch.ids)
-        scores = {
-            f"{self._unit.rate}_{branch}": 100.0
-            * sum((item.counts for item in items), ErrorCounts()).rate
-            for branch, items in found.items()
-        }
-        if fullest is None:
-            return Validation(scores=scores)
-        scores |= _validation_losses(Losses.summed(losses), self.config.loss)
-        texts = {f"examples_{b}": example_table(c, turn, _EXAMPLES) for b, c in found.items()}
-        images = joint.pictures(fullest)
-        if joint.distiller is not None:
-            views = joint.views(fullest)
-            gaps = similarity_gaps(views["full"], views["streaming"])
-            scores |= {f"similarity_gap_{name}": float(gap) for name, gap in gaps.items()}
-            config = self.config.loss.distillation
-            images |= similarity_images(views["full"], views["streaming"], config)
-        return Validation(scores=scores, texts=texts, images=images)
-
     def _begin(
         self, model: nn.Module, saved: Mapping[str, Any] | None, tell: bool
     ) -> dict[str, Any]:
@@ -209,17 +165,6 @@ class Experiment:
         initial = self.config.initial
         credit = round(initial.warm_up_done * self.config.model.warm_up) if initial.path else 0
         model.set_step(step, credit, initial.anew)
-
-    def _compared(
-        self, joint: JointModel, branch: Branch, states: Encoded, batch: Batch
-    ) -> list[Compared]:
-        """What the first head of a branch makes of a batch."""
-        head = next(iter(joint.heads_of(branch).values()))
-        said = [self.tokenizer.decode(list(text)) for text in head.texts(states)]
-        return [
-            Compared(name, ref, text, count_errors(ref, text, self._unit))
-            for name, ref, text in zip(batch.ids, batch.texts, said, strict=True)
-        ]
 
     def _chunk_terms(self, chunk: ChunkSpec) -> dict[str, Term]:
         """Mean chunk, and the share of batches that had each of the sizes."""
@@ -288,15 +233,6 @@ def _loss_terms(losses: Losses, tokens: float) -> dict[str, Term]:
             terms[f"distillation_{part}"] = Term(value.detach(), 1.0)
     terms["impossible_utterances"] = Term(losses.impossible.sum(), 1.0)
     return terms
-
-
-def _validation_losses(losses: Losses, config: LossConfig) -> dict[str, float]:
-    """`loss`, `loss_<branch>`, `loss_<head>_<branch>`; one transfer from the device."""
-    parts = losses.parts(config)
-    named = {"loss": total_loss(parts), **{f"loss_{name}": part for name, part in parts.items()}}
-    for head, sums in losses.heads.items():
-        named |= {f"loss_{head}_{b}": loss / losses.num_tokens for b, loss in sums.items()}
-    return dict(zip(named, torch.stack(list(named.values())).tolist()))
 
 
 def _shares(parts: Mapping[str, Tensor], loss: Tensor) -> dict[str, Term]:

@@ -3,7 +3,9 @@ same twice."""
 
 import json
 import logging
+import pickle
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.model.zipformer.subsampling import SubsamplingConfig
+from dualasr_lib.training.contract import Share
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.fit_config import FitConfig
 
@@ -83,8 +86,9 @@ class Data:
     def train_batches(self, seed: int) -> Batches:
         return Batches()
 
-    def valid_batches(self) -> Iterator[Batch]:
-        return (batch(count, 10 + i) for i, count in enumerate(SIZES))
+    def valid_batches(self, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+        batches = (batch(count, 10 + i) for i, count in enumerate(SIZES))
+        return islice(batches, rank, None, size)
 
 
 @pytest.fixture
@@ -155,6 +159,30 @@ def test_two_evaluations_give_identical_numbers(
     assert set(a.texts) == {f"examples_{branch}" for branch in branches}
     assert a.images.keys() == b.images.keys()
     assert all(torch.equal(a.images[name].values, b.images[name].values) for name in a.images)
+
+
+@each_choice
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_ranks_that_share_a_validation_find_what_one_finds(
+    data_dir: Path, branches: tuple[Branch, ...], size: int
+) -> None:
+    """More ranks than batches, too: the last has none."""
+    found, model = made(data_dir, branches)
+    model.eval()
+    parts: list[Any] = []
+
+    def gather(part: Any) -> list[Any]:
+        parts.append(pickle.loads(pickle.dumps(part)))  # as torch sends it
+        return [*parts]
+
+    with torch.no_grad():
+        alone = found.validate(model, 2)
+        for rank in range(size):  # the last sees the parts of all
+            shared = found.validate(model, 2, Share(rank, size, gather))
+    assert (shared.scores, shared.texts) == (alone.scores, alone.texts)
+    assert shared.images.keys() == alone.images.keys()
+    for name, image in alone.images.items():
+        assert torch.equal(shared.images[name].values, image.values)
 
 
 def test_losses_of_a_validation_are_those_of_training(data_dir: Path) -> None:

@@ -55,7 +55,7 @@ def test_waits_of_a_validation(data_dir: Path, monkeypatch: pytest.MonkeyPatch) 
         moved(model)
         found.validate(model.eval())
         waits = Counter(device.waits)
-    assert waits["experiment.py: _validation_losses: _to_copy"] == 1
+    assert waits["validation.py: _validation_losses: _to_copy"] == 1
     assert waits["ctc.py: torch_ctc_loss: _to_copy"] == 2 * len(SIZES)
     assert all("losses.py" not in place for place in waits)
 

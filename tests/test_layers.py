@@ -1,7 +1,7 @@
 """The package's layers and fences (who may import what), read from the source, not from running it.
 
     4  programs                                               command lines as functions
-    3  experiment, recognition, recipe, serving, export       composition
+    3  experiment, validation, recognition, recipe, serving, export       composition
        configuration                                          the configuration of all below
     2  training, decoding                                     mechanisms
     1  data, features, model, lattice, metrics                leaves that do not know each other
@@ -26,7 +26,7 @@ _BASE = {"core"}
 _LEAVES = {"data", "features", "model", "lattice", "metrics"}
 _MECHANISMS = {"training", "decoding"}
 _BELOW_3 = _BASE | _LEAVES | _MECHANISMS | {"configuration"}
-_COMPOSITION = {"experiment", "recognition", "recipe", "serving", "export"}
+_COMPOSITION = {"experiment", "validation", "recognition", "recipe", "serving", "export"}
 
 ALLOWED: dict[str, set[str]] = {
     **{unit: set() for unit in _BASE},
@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": _BASE,
     "decoding": _BASE | {"metrics"},
     "configuration": _BASE | _LEAVES | _MECHANISMS,
-    "experiment": _BELOW_3,
+    "validation": _BELOW_3,
+    "experiment": _BELOW_3 | {"validation"},
     "recognition": _BELOW_3,
     "recipe": _BELOW_3,
     "export": _BELOW_3 | {"recognition"},

@@ -129,8 +129,8 @@ def draw(
 def main() -> None:
     arguments = parse_arguments()
     from dualasr_lib.core.device import local_device  # what is heavy, after the options
-    from dualasr_lib.data.datamodule import DataModule
     from dualasr_lib.model.joint import BRANCHES
+    from dualasr_lib.programs.data import open_data
     from dualasr_lib.recognition.trained_model import TrainedModel
 
     if arguments.png:
@@ -141,7 +141,7 @@ def main() -> None:
         trained = TrainedModel.from_checkpoint(folder, arguments.data_dir, device)
         for branch in BRANCHES:
             trained.model.require(branch)
-        data = DataModule(trained.config.data, arguments.data_dir, trained.tokenizer)
+        data = open_data(trained, arguments.data_dir)
         total = data.size(arguments.split)
         progress = Progress(f"{folder.name} {arguments.split}", "utterances", total)
         batches = _counted(data.split_batches(arguments.split), progress)

@@ -143,9 +143,10 @@ def watched(
     total: int | None = None,
     *,
     stream: TextIO | None = None,
+    enabled: bool = True,
 ) -> Iterator[T]:
     """Yields `items` and shows how many there were so far: for what lasts within a step."""
-    with Progress(name, unit, total, stream=stream) as progress:
+    with Progress(name, unit, total, stream=stream, enabled=enabled) as progress:
         for item in items:
             yield item
             progress.add(1)

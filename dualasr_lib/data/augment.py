@@ -95,4 +95,6 @@ def _seed(key: tuple[int, ...]) -> int:
 def _mixable(cut: Cut) -> Cut:
     """lhotse mixes with the extractor that a manifest names; its torch `fbank` has the same
     formulas as `kaldifeat-fbank` and is there on machines without kaldifeat."""
+    if cut.features is None:  # audio is mixed
+        return cut
     return fastcopy(cut, features=fastcopy(cut.features, type="fbank"))

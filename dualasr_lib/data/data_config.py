@@ -3,6 +3,7 @@ not import lhotse.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 __all__ = ["AugmentConfig", "DataConfig"]
 
@@ -24,9 +25,8 @@ class AugmentConfig:
     max_frames_fraction: float = 0.15
     """Share of an utterance's frames that frame masks cover at most."""
     noise_cuts: str = ""
-    """Cut manifest (with features) of noise to mix in, relative to the data folder; empty: no
-    noise.
-    """
+    """Cut manifest of noise to mix in (with features, if those are stored), relative to the data
+    folder; empty: no noise."""
     noise_prob: float = 0.5
     """Share of the utterances that get noise."""
     noise_snr: tuple[float, ...] = field(default=(10.0, 20.0))
@@ -54,6 +54,10 @@ class DataConfig:
     """Processes that load features; 0 loads in the main process. Batches are the same."""
     min_frames: int = 9
     """Shorter training utterances are left out."""
+    features: Literal["stored", "computed"] = "stored"
+    """Read from DATA, or computed from the recordings by whoever makes a batch (the workers):
+    nothing to store, nothing lost by compression (lilcom's stored ones are off by up to 1/64), and
+    noise is mixed into the audio itself."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:

@@ -8,14 +8,17 @@ between repeats).
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from lhotse import CutSet, MonoCut
+from lhotse import CutSet, MonoCut, Recording
 from lhotse.cut import Cut
 from lhotse.dataset import SimpleCutSampler
+from lhotse.utils import fastcopy
 from torch import Tensor
 
 from dualasr_lib.core.ctc_frames import ctc_frames
@@ -69,8 +72,8 @@ class DataModule:
         data_dir: the folder DATA.
         tokenizer: of `DATA/lang`.
         subsampled_lens: feature frames (N,) -> encoder frames (N,) of the model to train; None
-        keeps
-            utterances whatever their alignment.
+            keeps utterances whatever their alignment.
+        extract: samples (n,) -> features (T, F); needed where `config.features` are computed.
     """
 
     def __init__(
@@ -79,8 +82,14 @@ class DataModule:
         data_dir: AnyPath,
         tokenizer: Tokenizer,
         subsampled_lens: Callable[[Tensor], Tensor] | None = None,
+        extract: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._config = config
+        self._stored = config.features == "stored"
+        self._features = _stored_features
+        if not self._stored:
+            assert extract is not None, "features that are computed need somebody to compute them"
+            self._features = partial(_computed_features, extract)
         self._data_dir = Path(data_dir)
         self.folder = DataFolder.read(self._data_dir)
         self._tokenizer = tokenizer
@@ -122,7 +131,7 @@ class DataModule:
             return Dealt(samplers, self._fingerprint(seed, ranks))
 
         sampler = sample(rank=rank, world_size=world_size)
-        make_batch = partial(_training_batch, self._tokenizer, augmenter)
+        make_batch = partial(_training_batch, self._tokenizer, self._features, augmenter)
         fingerprint = self._fingerprint(seed, sampler.world_size)
         return TrainBatches(sampler, make_batch, self._config.num_workers, fingerprint, deal)
 
@@ -132,14 +141,15 @@ class DataModule:
             self._refused = {item.id: item for item in self._find_refused()}
         return tuple(self._refused.values())
 
-    def valid_batches(self) -> Iterator[Batch]:
+    def valid_batches(self, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """Batches of the split for validation: see `split_batches`; none if it is empty."""
         split = self.folder.used_for("valid").name
-        return self.split_batches(split) if self._count_checked(self._file(split)) else iter(())
+        empty = not self._count_checked(self._file(split))
+        return iter(()) if empty else self.split_batches(split, rank, size)
 
-    def split_batches(self, split: str) -> Iterator[Batch]:
+    def split_batches(self, split: str, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """All utterances of a split, longest first, without augmentation, always the same
-        batches.
+        batches; of them number rank, rank + size ... (from 0).
 
         Raises:
             ValueError: the split is empty, or its manifest or features cannot be read.
@@ -150,8 +160,8 @@ class DataModule:
         sampler = SimpleCutSampler(
             cuts, max_duration=self._config.max_duration, shuffle=False, world_size=1, rank=0
         )
-        for batch in sampler:
-            yield _batch(self._tokenizer, batch)
+        for batch in islice(sampler, rank, None, size):
+            yield _batch(self._tokenizer, self._features, batch)
 
     def size(self, split: str) -> int:
         """Utterances of a split."""
@@ -172,12 +182,18 @@ class DataModule:
     def _cuts(self, split: str) -> CutSet:
         path = self._file(split)
         self._count_checked(path)
-        return CutSet.from_jsonl_lazy(path).with_features_path_prefix(self._data_dir)
+        return self._opened(path)
 
     def _noise(self, path: Path) -> CutSet:
         for _ in self._entries(path, with_text=False):
             pass
-        return CutSet.from_jsonl_lazy(path).with_features_path_prefix(self._data_dir)
+        return self._opened(path)
+
+    def _opened(self, path: Path) -> CutSet:
+        cuts = CutSet.from_jsonl_lazy(path)
+        if self._stored:
+            return cuts.with_features_path_prefix(self._data_dir)
+        return cuts.map(_without_features)
 
     def _count_checked(self, path: Path) -> int:
         """Utterances of a manifest, which is checked when it is asked for first."""
@@ -186,29 +202,43 @@ class DataModule:
         return self._counts[path]
 
     def _entries(self, path: Path, with_text: bool = True) -> Iterator[Entry]:
-        """The lines of a manifest whose features are there and of this folder's kind."""
-        bins = self.folder.features.get("num_mel_bins")
+        """The lines of a manifest; features that are to be read are there."""
         found: set[str] = set()
         for entry in read_entries(path, with_text):
-            if bins is not None and entry.num_features != bins:
-                raise ValueError(
-                    f"{path}: the features of '{entry.id}' have {entry.num_features} bins, but"
-                    f" those of '{self._data_dir}' have {bins}: the manifest is of another corpus"
-                )
-            if entry.storage_path not in found:
-                if not (self._data_dir / entry.storage_path).is_file():
-                    raise ValueError(
-                        f"'{self._data_dir / entry.storage_path}', the features of '{entry.id}', is"
-                        " missing; prepare.sh stage 4 writes it"
-                    )
-                found.add(entry.storage_path)
+            if self._stored:
+                self._check_stored(path, entry, found)
             yield entry
+
+    def _check_stored(self, path: Path, entry: Entry, found: set[str]) -> None:
+        """The features of an entry are there and of this folder's kind; `found` are files that
+        were seen."""
+        if entry.stored is None:
+            raise ValueError(
+                f"{path}: '{entry.id}' has no stored features (prepare.sh --features none): "
+                "compute them on the way (--set data.features=computed), or run prepare.sh without "
+                "that option"
+            )
+        bins = self.folder.features.get("num_mel_bins")
+        if bins is not None and entry.stored.num_features != bins:
+            raise ValueError(
+                f"{path}: the features of '{entry.id}' have {entry.stored.num_features} bins, but"
+                f" those of '{self._data_dir}' have {bins}: the manifest is of another corpus"
+            )
+        stored = self._data_dir / entry.stored.storage_path
+        if entry.stored.storage_path not in found:
+            if not stored.is_file():
+                raise ValueError(
+                    f"'{stored}', the features of '{entry.id}', is missing; prepare.sh stage 4"
+                    " writes it"
+                )
+            found.add(entry.stored.storage_path)
 
     def _fingerprint(self, seed: int, world_size: int) -> str:
         """Of everything that decides which utterances make a batch."""
         manifest = self.fingerprint(self.folder.used_for("train").name)
         config = self._config
-        options = (config.max_duration, config.num_buckets, config.buffer_size, config.augment)
+        options: tuple[Any, ...] = (config.max_duration, config.num_buckets, config.buffer_size)
+        options += (config.augment,) if self._stored else (config.augment, config.features)
         options_hash = hashlib.sha256(repr(options).encode()).hexdigest()
         parts = (manifest, options_hash[:12], len(self.refused()))
         return f"seed {seed}, {world_size} ranks, data {'/'.join(map(str, parts))}"
@@ -248,30 +278,50 @@ def _is_kept(refused: frozenset[str], cut: Cut) -> bool:
     return cut.id not in refused
 
 
-def _training_batch(tokenizer: Tokenizer, augmenter: Augmenter, key: BatchKey) -> Batch:
+def _training_batch(
+    tokenizer: Tokenizer, features: "_Features", augmenter: Augmenter, key: BatchKey
+) -> Batch:
     cuts = augmenter.mix_noise(key.cuts, key.randomness)
-    examples = [_example(tokenizer, cut) for cut in cuts]
+    examples = [_example(tokenizer, features, cut) for cut in cuts]
     masked = augmenter.mask([example.features for example in examples], key.randomness)
     return collate([e._replace(features=x) for e, x in zip(examples, masked, strict=True)])
 
 
-def _batch(tokenizer: Tokenizer, cuts: CutSet) -> Batch:
-    return collate([_example(tokenizer, cut) for cut in cuts])
+def _batch(tokenizer: Tokenizer, features: "_Features", cuts: CutSet) -> Batch:
+    return collate([_example(tokenizer, features, cut) for cut in cuts])
 
 
-def _example(tokenizer: Tokenizer, cut: Cut) -> Example:
+def _example(tokenizer: Tokenizer, features: "_Features", cut: Cut) -> Example:
     text = cut.supervisions[0].text
     return Example(
         id=cut.id,
         text=text,
         duration=cut.duration,
-        features=_features(cut),
+        features=features(cut),
         tokens=tuple(tokenizer.encode(text)),
     )
 
 
-def _features(cut: Cut) -> Tensor:
-    """(T, F) float32."""
+_Features = Callable[[Cut], Tensor]
+"""An utterance -> its features (T, F), float32."""
+
+
+def _computed_features(extract: Callable[[Tensor], Tensor], cut: Cut) -> Tensor:
+    samples = _load_audio(cut)
+    try:
+        features = extract(samples)
+    except ValueError as error:
+        raise ValueError(f"the audio of {cut.id} gives no features: {error}") from error
+    if not features.isfinite().all():
+        raise ValueError(f"the audio of {cut.id} must be finite, but has NaN or infinity")
+    return features
+
+
+def _without_features(cut: Cut) -> Cut:
+    return fastcopy(cut, features=None)
+
+
+def _stored_features(cut: Cut) -> Tensor:
     where = f"the features of '{cut.id}'"
     if isinstance(cut, MonoCut):  # noise mixed in has a file of its own
         where += f" in '{cut.features.storage_path}'"
@@ -297,9 +347,17 @@ def _utterance(cut: Cut) -> Utterance:
     return Utterance(cut.id, supervision.text, cut.duration, partial(_load_audio, cut), words)
 
 
+def _recordings(cut: Cut) -> list[Recording]:
+    """One, or with noise mixed in several."""
+    parts = [cut] if isinstance(cut, MonoCut) else [track.cut for track in cut.tracks]
+    return [part.recording for part in parts if isinstance(part, MonoCut)]
+
+
 def _load_audio(cut: Cut) -> Tensor:
     try:
-        with reading(cut.recording):
+        with ExitStack() as readers:
+            for recording in _recordings(cut):
+                readers.enter_context(reading(recording))
             samples = cut.load_audio()
     except Exception as error:  # whatever lhotse's audio back end raises
         why = told_by(str(error)) if str(error) else type(error).__name__

@@ -6,14 +6,15 @@ field that is missing with an error that names neither.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.core.files import AnyPath
+from dualasr_lib.core.rates import FRAME_SHIFT_MS
 from dualasr_lib.core.text import read_lines
 
-__all__ = ["Entry", "read_entries"]
+__all__ = ["Entry", "Stored", "frames_of", "read_entries"]
 
 _TIMES = frozenset({"id", "start", "duration"})
 _CUT = _TIMES | {"channel", "supervisions", "features", "recording", "custom", "type"}
@@ -34,8 +35,17 @@ class Entry(NamedTuple):
     text: str
     """Empty for noise, which has none."""
     num_frames: int
+    stored: "Stored | None"
+    """None: the cut has a recording only."""
+
+
+class Stored(NamedTuple):
+    """Where features are."""
+
     num_features: int
+    """Bins of a frame."""
     storage_path: str
+    """Relative to DATA."""
 
 
 def read_entries(path: AnyPath, with_text: bool = True) -> Iterator[Entry]:
@@ -45,7 +55,7 @@ def read_entries(path: AnyPath, with_text: bool = True) -> Iterator[Entry]:
         with_text: each cut must have one supervision with a text.
 
     Raises:
-        ValueError: the file is missing, damaged, or no manifest of cuts with features; the message
+        ValueError: the file is missing, damaged, or no manifest of cuts; the message
             names file, line and remedy.
     """
     path = Path(path)
@@ -80,6 +90,13 @@ def _entry(cut: Any, with_text: bool) -> Entry:
                        ("num_samples", int), ("duration", (int, float))):  # fmt: skip
         if "recording" in cut:
             _field(cut["recording"], name, kind, f"the recording of {what}")
+    _only_known(cut, _CUT, what)
+    _only_known(cut.get("recording", {}), _RECORDING, f"the recording of {what}")
+    text = _text(cut, what) if with_text else ""
+    if "features" not in cut:
+        if "recording" not in cut:
+            raise ValueError(f"{what} must have the field 'features' or 'recording', but has none")
+        return Entry(id_, text, frames_of(cut), None)
     features = _field(cut, "features", dict, what)
     for name, kind in (("type", str), ("start", (int, float)), ("duration", (int, float)),
                        ("frame_shift", (int, float)), ("sampling_rate", int),
@@ -91,11 +108,19 @@ def _entry(cut: Any, with_text: bool) -> Entry:
     )
     if frames < 1 or bins < 1:
         raise ValueError(f"the features of {what} must not be empty, are {frames} x {bins}")
-    _only_known(cut, _CUT, what)
-    _only_known(cut.get("recording", {}), _RECORDING, f"the recording of {what}")
     _only_known(features, _FEATURES, f"the features of {what}")
     path = _field(features, "storage_path", str, f"the features of {what}")
-    return Entry(id_, _text(cut, what) if with_text else "", frames, bins, path)
+    return Entry(id_, text, frames, Stored(bins, path))
+
+
+def frames_of(cut: Mapping[str, Any]) -> int:
+    """Feature frames of a cut as JSON: those that are stored, else those that will be computed from
+    its recording (one every `FRAME_SHIFT_MS`, rounded)."""
+    if "features" in cut:
+        return int(cut["features"]["num_frames"])
+    rate = _field(_field(cut, "recording", dict, "a cut"), "sampling_rate", int, "a recording")
+    samples, shift = round(cut["duration"] * rate), rate * FRAME_SHIFT_MS // 1000
+    return int((samples + shift // 2) // shift) if shift else 0
 
 
 def _text(cut: Any, what: str) -> str:

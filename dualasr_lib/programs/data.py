@@ -14,6 +14,8 @@ def open_data(trained: "TrainedModel", data_dir: Path | None) -> "DataModule":
     """`data_dir` in batches as the model was configured for; ValueError if there is none."""
     if data_dir is None:
         raise ValueError("--data-dir must be given: it has the utterances")
+    from dualasr_lib.configuration import extractor
     from dualasr_lib.data.datamodule import DataModule
 
-    return DataModule(trained.config.data, data_dir, trained.tokenizer)
+    extract = extractor(trained.config)
+    return DataModule(trained.config.data, data_dir, trained.tokenizer, extract=extract)

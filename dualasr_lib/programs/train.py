@@ -66,7 +66,7 @@ def main() -> None:
         changes.append(f"initial.path={json.dumps(str(arguments.init_from))}")
     config = load(ExperimentConfig, arguments.config, changes, arguments.base)
     device = local_device(arguments.device)
-    with process_group(device) as world:
+    with process_group(device, config.training.patience) as world:
         experiment = Experiment(config, arguments.data_dir, read_trained)
         result = experiment.fit(experiment.run(arguments.exp_dir, world), device)
     if not result.finished:

@@ -4,6 +4,7 @@ A shard is a fixed number of utterances, computed by one process whatever --jobs
 shards survive a kill. Storage paths are relative to DATA, so DATA may be moved.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ from dualasr_lib.recipe.stage import (
     write_jsonl,
 )
 
-__all__ = ["parameters", "run"]
+__all__ = ["parameters", "run", "run_share"]
 
 SHARD_SIZE = 250
 
@@ -62,10 +63,17 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     """Writes `features/<split>-<shard>.lca`, `cuts/<corpus>_cuts_<split>.jsonl.gz` and, with
     --noise-dir, `noise/`.
     """
+    stored = options.features == "stored"
     if options.noise_dir is not None:
-        print(f"  {make_noise(options.noise_dir, folders.out)} windows of noise", flush=True)
+        count = make_noise(options.noise_dir, folders.out, stored)
+        print(f"  {count} windows of noise", flush=True)
     splits = [split.name for split in corpus.splits(options)]
     sources = {s: options.data_dir / "utterances" / corpus.cuts_file(s) for s in splits}
+    if not stored:
+        for source in sources.values():
+            write_jsonl(folders.out / "cuts" / source.name, read_jsonl(source))
+        _report({}, folders, options)
+        return
     sizes = {split: count_jsonl(source) for split, source in sources.items()}
     shards = (shard for split, source in sources.items() for shard in _shards(source, split))
     num_shards = sum(-(-size // SHARD_SIZE) for size in sizes.values())
@@ -86,6 +94,21 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
                 f"stage 4, {split}: {sizes[split]} utterances went in, but {written} came out and"
                 f" {bad[split]} are named as bad; please report this"
             )
+
+
+def run_share(corpus: Corpus[O], options: O, scratch: Path, number: int, count: int) -> None:
+    """Computes each `count`-th shard from `number` on and leaves it in `scratch`, where `run` finds
+    it; others may do theirs meanwhile.
+    """
+    splits = [split.name for split in corpus.splits(options)]
+    sources = {s: options.data_dir / "utterances" / corpus.cuts_file(s) for s in splits}
+    total = sum(-(-count_jsonl(source) // SHARD_SIZE) for source in sources.values())
+    shards = chain.from_iterable(_shards(source, split) for split, source in sources.items())
+    mine = islice(shards, number, None, count)
+    work = partial(_compute_shard, folder=scratch)
+    own = len(range(number, total, count))
+    for _ in progress(_map(work, mine, options.jobs), own, "features, shards of this share"):
+        pass
 
 
 def _shards(source: Path, split: str) -> Iterator[_Shard]:
@@ -112,10 +135,18 @@ def _start_worker() -> None:
 
 
 def _compute_shard(shard: _Shard, folder: Path) -> str:
-    """Features of one shard; its manifest, written last, says that it is finished."""
+    """Features of one shard; its manifest, written last, says that it is finished. A shard that
+    another program is computing is waited for."""
+    with open(folder / f"{shard.name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _compute_locked(shard, folder)
+    return shard.name
+
+
+def _compute_locked(shard: _Shard, folder: Path) -> None:
     manifest = folder / f"{shard.name}.jsonl.gz"
     if manifest.is_file():
-        return shard.name
+        return
     extractor = make_extractor(FbankConfig())
     path = f"features/{shard.name}.lca"
     done, bad = [], []
@@ -137,7 +168,6 @@ def _compute_shard(shard: _Shard, folder: Path) -> str:
             f"features cannot be written to '{folder}': {error.strerror or error}; the same command"
             " goes on when that is put right"
         ) from error
-    return shard.name
 
 
 def _link(file: Path, folder: Path) -> None:

@@ -24,8 +24,9 @@ __all__ = ["main", "make_noise"]
 WINDOW, SHORTEST = 10.0, 5.0  # seconds
 
 
-def make_noise(noise_dir: Path, data_dir: Path) -> int:
-    """Writes the noise manifest and its features; returns the number of windows.
+def make_noise(noise_dir: Path, data_dir: Path, stored: bool = True) -> int:
+    """Writes the noise manifest and, if they are to be stored, its features; returns the number of
+    windows.
 
     Raises:
         PrepareError: no audio, or audio of another format.
@@ -37,6 +38,8 @@ def make_noise(noise_dir: Path, data_dir: Path) -> int:
     cuts = [cut for path in files for cut in _windows(path, noise_dir, config.sample_rate)]
     if not cuts:
         raise PrepareError(f"'{noise_dir}' has no WAV or FLAC longer than {SHORTEST} s")
+    if not stored:
+        return write_jsonl(folder / "noise_cuts.jsonl.gz", [cut.to_dict() for cut in cuts])
     extractor = make_extractor(config)
     with LilcomChunkyWriter(folder / "noise.lca") as writer:
         done = [

@@ -48,6 +48,14 @@ class Options:
     noise_dir: Path | None = option(
         None, metavar="DIR", what="noise to mix in when training, e.g. musan/noise", stage=4
     )
+    features: Literal["stored", "none"] = option(
+        "stored", what="none: training and decoding compute them (data.features)", stage=4
+    )
+    shard: str = option(
+        "",
+        metavar="I/N",
+        what="stage 4 on several machines: compute part I of N of the features (I from 1) only",
+    )
     vocab_type: PieceType = option("char", what="kind of tokens", stage=5)
     vocab_size: int = option(500, metavar="V", what="tokens, for unigram and bpe")
     order: int = option(3, metavar="N", what="order of the n-grams (default 3)", stage=6)
@@ -61,11 +69,23 @@ class Options:
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least {least}, is {getattr(self, name)}")
+        if self.shares and self.features == "none":
+            raise ValueError("--shard computes features, but there are none with --features none")
         if not self.order <= self.rescoring_order <= 5:  # kaldingram's limit
             raise ValueError(
                 f"--rescoring-order must be at least --order ({self.order}) and at most 5,"
                 f" is {self.rescoring_order}"
             )
+
+    @property
+    def shares(self) -> tuple[int, int] | None:
+        """(number from 0, how many) of --shard; ValueError if it is none."""
+        if not self.shard:
+            return None
+        number, _, count = self.shard.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ValueError(f"--shard must be I/N with 1 <= I <= N, such as 2/4, is {self.shard}")
+        return int(number) - 1, int(count)
 
     @property
     def source(self) -> Path | None:
@@ -83,6 +103,8 @@ class Options:
             values["vocab_size"] = self.vocab_size
         if self.noise_dir is None:
             values.pop("noise_dir", None)
+        if self.features == "stored":
+            values.pop("features", None)
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
 

@@ -65,16 +65,20 @@ def prepare(corpus: Corpus[O], options: O, first: int = 1, last: int = 7) -> Non
     """
     corpus = corpus.adapted(options)
     stages: list[Stage] = []
-    with lock(options.data_dir):
-        manifests.follow_source(options.data_dir, options.source)
+    with lock(options.data_dir, shared=options.shares is not None):
+        if options.shares is None:
+            manifests.follow_source(options.data_dir, options.source)
         for number, step in enumerate(_steps(corpus, options), start=1):
             needs = [stages[i - 1] for i in step.needs]
             parameters = step.parameters | options.of_stage(number)
             stage = Stage(options.data_dir, number, parameters, needs)
             stages.append(stage)
-            if first <= number <= last:
+            if options.shares is not None:
+                if step.run is features.run:
+                    _run_share(stage, corpus, options, *options.shares)
+            elif first <= number <= last:
                 _run(stage, step, corpus, options)
-        if all(stage.fits() for stage in stages[:_DESCRIBED]):
+        if options.shares is None and all(stage.fits() for stage in stages[:_DESCRIBED]):
             _description(corpus, options).write(options.data_dir)
 
 
@@ -92,6 +96,18 @@ def _run(stage: Stage, step: _Step, corpus: Corpus[O], options: O) -> None:
     with stage.building(keep_partial=step.run is features.run) as folders:
         step.run(corpus, options, folders)
     print(f"stage {stage.number}: done in {time.monotonic() - start:.1f} s", flush=True)
+
+
+def _run_share(stage: Stage, corpus: Corpus[O], options: O, number: int, count: int) -> None:
+    stage.check_inputs()
+    if not stage.is_done():
+        print(f"stage {stage.number}: share {number + 1} of {count}", flush=True)
+        features.run_share(corpus, options, stage.partial().scratch, number, count)
+    print(
+        f"stage {stage.number}: share {number + 1} of {count} is done; when all are, the same "
+        "command without --shard puts them together and goes on",
+        flush=True,
+    )
 
 
 def _description(corpus: Corpus[O], options: O) -> DataFolder:

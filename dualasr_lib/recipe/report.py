@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.rates import encoder_frames
+from dualasr_lib.data.manifest import frames_of
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.recipe.corpus import Corpus, O
 from dualasr_lib.recipe.stage import Folders, read_jsonl
@@ -64,7 +65,7 @@ class _Statistics:
         self._characters.update(supervision["text"])
         self._with_words += "alignment" in supervision
         tokens = self._tokenizer.encode(supervision["text"])
-        if encoder_frames(cut["features"]["num_frames"]) < ctc_frames(tokens):
+        if encoder_frames(frames_of(cut)) < ctc_frames(tokens):
             self._misfits.append(cut["id"])
 
     def summary(self) -> dict[str, Any]:

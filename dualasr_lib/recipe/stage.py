@@ -177,12 +177,9 @@ class Stage:
         Args:
             keep_partial: start with what a killed run (of the same parameters) left there.
         """
-        top = self._data_dir / "tmp" / f"stage-{self.number}-{self.hash}"
-        if top.exists() and not keep_partial:
-            shutil.rmtree(top)
-        folders = Folders(out=top / "out", scratch=top / "scratch")
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
+        if self._top.exists() and not keep_partial:
+            shutil.rmtree(self._top)
+        folders = self.partial()
         yield folders
         self._move(folders.out)
         marker = {
@@ -191,11 +188,22 @@ class Stage:
             "hash": self.hash,
             "parameters": self._parameters,
         }
-        if (left_out := top / _LEFT_OUT).is_file():
+        if (left_out := self._top / _LEFT_OUT).is_file():
             marker |= {"left_out": json.loads(left_out.read_text(encoding="utf-8"))}
         _write_json(self._marker, marker)
-        for folder in top.parent.glob(f"stage-{self.number}-*"):
+        for folder in self._top.parent.glob(f"stage-{self.number}-*"):
             shutil.rmtree(folder)
+
+    def partial(self) -> Folders:
+        """The temporary folders, with what was left there."""
+        folders = Folders(out=self._top / "out", scratch=self._top / "scratch")
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        return folders
+
+    @property
+    def _top(self) -> Path:
+        return self._data_dir / "tmp" / f"stage-{self.number}-{self.hash}"
 
     def _move(self, built: Path) -> None:
         """Moves the files into DATA, and removes what a former run of the stage left there.
@@ -231,10 +239,11 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def lock(data_dir: Path, patience: float = 3.0) -> Iterator[None]:
+def lock(data_dir: Path, patience: float = 3.0, shared: bool = False) -> Iterator[None]:
     """One program at a time in a data folder; the system frees the lock of a killed one.
 
     Args:
+        shared: others that say so, too, may be there.
         patience: seconds to wait for a program that is just ending.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -242,7 +251,8 @@ def lock(data_dir: Path, patience: float = 3.0) -> Iterator[None]:
     with open(data_dir / ".lock", "w") as file:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:

@@ -18,6 +18,7 @@ from dualasr_lib.core.picture import Picture
 from dualasr_lib.training.distributed import World
 
 __all__ = [
+    "ALONE",
     "Batch",
     "Batches",
     "Begin",
@@ -28,6 +29,7 @@ __all__ = [
     "OutOfMemoryError",
     "Redealable",
     "Run",
+    "Share",
     "StepResult",
     "Term",
     "Validate",
@@ -116,9 +118,30 @@ Objective = Callable[[nn.Module, Any], StepResult]
 """(model, batch) -> StepResult. Before it exchanges anything with other ranks, forward or backward,
 it must call `ranks.meet`: one that runs out of memory here would leave the others waiting."""
 
-Validate = Callable[[nn.Module, int], Validation]
-"""(model, turn) -> Validation: gets the bare model in evaluation mode, without gradients, in the
-main process only, and which validation of the run this is, so that it can show other examples."""
+
+def _alone(value: Any) -> list[Any]:
+    return [value]
+
+
+class Share(NamedTuple):
+    """A rank's part in a validation."""
+
+    rank: int = 0
+    size: int = 1
+    """Ranks that share it."""
+    gather: Callable[[Any], list[Any]] = _alone
+    """A plain value, with tensors on the CPU only -> those of all ranks in order. All ranks call it
+    once, behind all that takes long: from then on the validation cannot be broken off."""
+
+
+ALONE = Share()
+"""All of a validation."""
+
+
+Validate = Callable[[nn.Module, int, Share], Validation]
+"""(model, turn, share) -> Validation: gets the bare model in evaluation mode, without gradients,
+and which validation of the run this is, so that it can show other examples. All ranks call it; what
+it gives the main process is logged."""
 
 
 Cause = Literal["memory", "not finite", "loss scale"]

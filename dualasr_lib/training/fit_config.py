@@ -49,12 +49,17 @@ class FitConfig:
     """Such steps whose batches are kept as files in `bad/`, the newest ones of each process."""
     max_oom_steps: int = 10
     """Steps per epoch that may be skipped because a batch of theirs did not fit into memory."""
+    patience: float = 600.0
+    """Seconds that a process waits for the others of its run: longer than the slowest batch, a
+    share of a validation and the writing of a checkpoint. Then it ends."""
 
     def __post_init__(self) -> None:
         if self.num_epochs <= 0 and self.max_steps <= 0:
             raise ValueError("`num_epochs` or `max_steps` must be above 0, but none is")
         if self.schedule.decay_fraction and not self.max_steps:
             raise ValueError("`schedule.decay_fraction` needs `max_steps`, but it is 0")
+        if not self.patience > 0.0:
+            raise ValueError(f"`patience` must be above 0, but is {self.patience}")
         for name in ("accumulate", "log_every", "keep_last", "average_period"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")

@@ -7,12 +7,14 @@ SIGINT end it after the step at hand, with everything saved.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
 from dualasr_lib.core.progress import Progress
+from dualasr_lib.core.ranks import AbandonedError, meet
 from dualasr_lib.training.bad_batches import BadStep, dump
 from dualasr_lib.training.contract import (
     Batches,
@@ -21,6 +23,7 @@ from dualasr_lib.training.contract import (
     Objective,
     OutOfMemoryError,
     Run,
+    Share,
     Term,
     Validate,
 )
@@ -146,12 +149,18 @@ class _Desk:
         state = self._state
         if not state.validation_due:
             return
-        if validate is not None and state.run.world.is_main:
+        if validate is not None:
             try:
                 with self._stop.interruptible(), torch.no_grad():
                     state.model.eval()
-                    found = validate(state.model, state.validation_turn)
+                    world = state.run.world
+                    share = Share(world.rank, world.size, self._gather)
+                    found = validate(state.model, state.validation_turn, share)
             except Interrupted:
+                with suppress(AbandonedError):
+                    meet(state.device, failed=True)  # the others wait in `_gather`
+                return
+            except AbandonedError:  # another rank was interrupted
                 return
             finally:
                 state.frozen.train()
@@ -162,6 +171,12 @@ class _Desk:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
             self._progress.note(f"step {state.step}, epoch {state.epoch}: valid {shown}")
         state.validation_due = False
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Once in a validation: values of all ranks, unless a signal broke one of them off."""
+        self._stop.hold()
+        meet(self._state.device)
+        return gather(value, self._state.run.world)
 
     def save_if_due(self) -> None:
         """Saves at the end of an epoch and every `save_every` steps."""

@@ -53,6 +53,10 @@ class StopSignal:
         finally:
             self._interruptible = False
 
+    def hold(self) -> None:
+        """From here on the work that `interruptible` is around is not given up."""
+        self._interruptible = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a forked data worker: its parent still needs it, and ends it

@@ -1,7 +1,8 @@
 """One optimiser step: forward, backward, average over micro-batches and ranks, update or skip.
 
 Whatever happens to a batch, all ranks come to the same end of the step: they meet after the last
-backward pass (and where an objective exchanges something), then update or skip together.
+backward pass (and where an objective exchanges something), then update or skip together. Gradients
+are summed over ranks within that backward pass (`exchange.py`).
 """
 
 import math
@@ -15,7 +16,8 @@ from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.core.ranks import AbandonedError, meet
 from dualasr_lib.training.bad_batches import Suspect
 from dualasr_lib.training.contract import Cause, Objective, Term
-from dualasr_lib.training.distributed import gather, send_weights, sum_gradients, sum_over_ranks
+from dualasr_lib.training.distributed import gather, sum_over_ranks
+from dualasr_lib.training.exchange import Exchange
 from dualasr_lib.training.memory import release
 from dualasr_lib.training.meter import fetched
 from dualasr_lib.training.precision import autocast
@@ -57,8 +59,7 @@ class Stepper:
 
     def __init__(self, state: TrainState, objective: Objective) -> None:
         self._state = state
-        self._objective = objective
-        send_weights(state.model, state.run.world)
+        self._exchange = Exchange(state.model, objective, state.run.world)
 
     def step(self, group: Sequence[Any]) -> StepReport:
         """One step from a group of batches; does not count it (`TrainState.end_step` does)."""
@@ -88,11 +89,14 @@ class Stepper:
         state, failure, together = self._state, "", True
         try:
             failure = self._passes(group, passes)
+            if failure:
+                self._exchange.answer()
             meet(state.device, failed=bool(failure))
         except AbandonedError:
             together = False
         if together:
             return None
+        self._exchange.give_up()
         state.model.zero_grad(set_to_none=True)  # only here are errors gone, and what they held
         release(state.device)
         return failure
@@ -102,7 +106,8 @@ class Stepper:
         for number, batch in enumerate(group):
             seed_all(*self._key(number))
             try:
-                passes.append(self._pass(batch))
+                with self._exchange.sending(last=number == len(group) - 1):
+                    passes.append(self._pass(batch))
             except (MemoryError, RuntimeError) as error:
                 if not is_memory_error(error):
                     raise
@@ -112,7 +117,7 @@ class Stepper:
     def _pass(self, batch: Any) -> "_Pass":
         state = self._state
         with autocast(state.device, state.config.dtype):
-            result = self._objective(state.model, batch.to(state.device))
+            result = self._exchange.pass_of(batch.to(state.device))
         if not 0 < result.weight < math.inf:
             raise ValueError(f"the weight of a batch must be above 0, but is {result.weight}")
         if not result.loss.requires_grad:
@@ -129,12 +134,11 @@ class Stepper:
     def _update(
         self, rate: float, weight: float, suspects: list[Suspect], loss: float
     ) -> Skip | None:
-        """Updates the weights from the sums of gradients, unless something is not finite."""
+        """Updates the weights from gradients summed over ranks, unless some are not finite."""
         state = self._state
         if not math.isfinite(loss):
             worst = [suspect for suspect in suspects if not math.isfinite(suspect.loss)]
             return self._skip("not finite", f"the loss is {loss}", worst)
-        sum_gradients(state.model, state.run.world)
         _scale_gradients(state.model, 1 / (weight * state.loss_scale.value))
         update = state.optimizer.step(rate)
         excused = state.loss_scale.adapt(update.applied)

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("settings", help="a JSON list: of the distillation, one table a run")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with process_group(torch.device("cpu")) as world:
+    with process_group(torch.device("cpu"), 60.0) as world:
         results = [train(world, settings) for settings in json.loads(args.settings)]
         torch.save(results, args.output.with_suffix(f".{world.rank}.pt"))
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with process_group(torch.device("cpu")) as world:
+    with process_group(torch.device("cpu"), 60.0) as world:
 
         def objective(model: nn.Module, batch: tiny_run.TinyBatch) -> StepResult:
             rank, where = TROUBLE.get(batch.ids[0], (-1, ""))

@@ -14,7 +14,7 @@ from torch import nn
 from dualasr_lib.core import checkpoint as checkpoints
 from dualasr_lib.core.checkpoint import CheckpointError
 from dualasr_lib.core.picture import Picture
-from dualasr_lib.training.contract import StepResult, Term, Validation
+from dualasr_lib.training.contract import Share, StepResult, Term, Validation
 from dualasr_lib.training.fit_config import FitConfig
 from dualasr_lib.training.logbook import Logbook
 from dualasr_lib.training.schedule import ScheduleConfig
@@ -83,7 +83,7 @@ def test_validation_comes_when_it_is_due_and_at_the_end(
 
     turns: list[int] = []
 
-    def validate(model: nn.Module, turn: int) -> Validation:
+    def validate(model: nn.Module, turn: int, share: Share) -> Validation:
         turns.append(turn)
         modes.append(model.training or torch.is_grad_enabled())
         return Validation({"error": 1.0})
@@ -101,7 +101,7 @@ def test_what_a_validation_found_is_logged(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Logbook, "point", lambda self, *values: points.append(values))
     picture = Picture(torch.rand(2, 3), "title", "x (s)", "y (s)", "c (s)", 0.0, 1.0)
 
-    def validate(model: nn.Module, turn: int) -> Validation:
+    def validate(model: nn.Module, turn: int, share: Share) -> Validation:
         return Validation({"cer": 0.5}, {"first": "あ"}, {"similarity": picture})
 
     tiny_run.tiny_fit(tmp_path, validate=validate, log_every=5, max_steps=2)

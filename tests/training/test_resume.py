@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dualasr_lib.core import checkpoint as checkpoints
 from dualasr_lib.core.packing import pack
+from dualasr_lib.training.contract import Share
 
 _ROOT = Path(__file__).parents[2]
 _TIMES = ("train/steps_per_second", "train/signal_seconds_per_second")
@@ -142,7 +143,7 @@ def test_crash_at_any_step(uninterrupted: Path, tmp_path: Path, stop_at: int) ->
 def test_signal_in_a_validation_breaks_it_off_and_it_is_made_up_for(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
-    def slow(model: torch.nn.Module, turn: int) -> Any:
+    def slow(model: torch.nn.Module, turn: int, share: Share) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 

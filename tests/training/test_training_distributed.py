@@ -3,19 +3,21 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from dualasr_lib.core import archive
 from dualasr_lib.core import checkpoint as checkpoints
-from dualasr_lib.training.distributed import World, send_weights
+from dualasr_lib.training.distributed import World
 from dualasr_lib.training.lock import sole_run
 
 _ROOT = Path(__file__).parents[2]
@@ -41,9 +43,7 @@ def _run_alone(directory: Path, *options: object) -> None:
 
 def _run_two(directory: Path, *options: object, second: Path | None = None) -> list[_Ended]:
     """Rank 1 works in `second`, if given."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     ranks = []
     for rank, own in (("0", directory), ("1", second or directory)):
         command = [sys.executable, str(_PROGRAM), str(own), *map(str, options)]
@@ -53,6 +53,12 @@ def _run_two(directory: Path, *options: object, second: Path | None = None) -> l
         ranks.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=120)[1] for process in ranks]
     return [_Ended(process.returncode, text) for process, text in zip(ranks, errors)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _succeed(directory: Path, *options: object) -> None:
@@ -135,6 +141,32 @@ def test_torchrun_starts_the_ranks_and_stops_them_when_one_fails(tmp_path: Path)
     _assert_same(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.skipif(torch.__version__ < "2", reason="torchrun of torch 1.13.1 needs Python < 3.11")
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_two_machines_of_which_one_dies(tmp_path: Path, restarts: int) -> None:
+    """Two launches that meet at an address, as on two machines, and kill -9 of one's process."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    torchrun += ["--nproc_per_node", "1", "--max_restarts", str(restarts)]
+    torchrun += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{_free_port()}"]
+    command = [*torchrun, str(_PROGRAM), str(tmp_path / "two"), "--trouble", "killed"]
+    command += ["--patience", "20"]
+    start = time.monotonic()
+    machines = [
+        subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [machine.communicate(timeout=150)[1] for machine in machines]
+    codes = [machine.returncode for machine in machines]
+    if restarts:
+        assert codes == [0, 0], errors
+        _run_alone(tmp_path / "one")
+        _assert_same(tmp_path / "two", tmp_path / "one")
+    else:
+        assert 0 not in codes, errors
+        assert time.monotonic() - start < 100
+        assert "lost the others" in "".join(errors)
+
+
 def test_two_ranks_that_accumulate_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
     """Batches 0+1, 2+3 and 4 of each epoch, by both ranks, are a step."""
     _run_alone(tmp_path / "one", "--join", 2)
@@ -207,23 +239,37 @@ def test_a_second_run_of_two_ranks_ends_on_both(tmp_path: Path) -> None:
         assert f"another one is writing into {tmp_path}" in rank.errors
 
 
-class _WithCounter(nn.Linear):
-    """Its state dict holds a count on the CPU, as that of `Scheduled` does."""
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_ranks_share_a_validation(tmp_path: Path, broken_off: bool) -> None:
+    """They find what one finds alone, also when a signal to one of them has broken it off."""
+    _run_alone(tmp_path / "one", "--validate")
+    if broken_off:
+        _succeed(tmp_path / "two", "--validate", "--trouble", "signal")
+        assert not any("valid/error" in line for line in _lines(tmp_path / "two"))
+        assert max(_losses(tmp_path / "two")) == 5  # the end of the first epoch
+    _succeed(tmp_path / "two", "--validate")
+    found, wanted = (
+        [(line["step"], line["valid/error"]) for line in _lines(path) if "valid/error" in line]
+        for path in (tmp_path / "two", tmp_path / "one")
+    )
+    assert [step for step, _ in wanted] == [5, 10, 12]
+    assert found == [(step, pytest.approx(error, rel=1e-9)) for step, error in wanted]
+    _assert_same(tmp_path / "two", tmp_path / "one")
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "step"] = torch.tensor(3)
 
-
-def test_only_what_lies_on_the_device_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nccl cannot send what lies elsewhere."""
-    sent: list[torch.Tensor] = []
-    monkeypatch.setattr(distributed, "broadcast", lambda value, src: sent.append(value))
-    model = nn.Sequential(_WithCounter(2, 3), nn.BatchNorm1d(3)).to("meta")
-    send_weights(model, World(size=2))
-    assert {value.device.type for value in sent} == {"meta"}
-    wanted = [*model.parameters(), *model.buffers()]
-    assert sorted(map(id, sent)) == sorted(map(id, wanted))
-    assert len(wanted) == 7
-    send_weights(model, World())
-    assert len(sent) == 7
+@pytest.mark.parametrize("trouble", ["killed", "stuck"])
+def test_a_rank_that_is_gone_ends_the_others_with_a_message(tmp_path: Path, trouble: str) -> None:
+    """Killed (noticed at once), or without an answer (noticed after `patience`)."""
+    start = time.monotonic()
+    ended = _run_two(tmp_path, "--trouble", trouble, "--patience", 4)
+    assert time.monotonic() - start < 40
+    assert ended[1].code == -signal.SIGKILL
+    assert ended[0].code == 1
+    assert re.search(
+        r"process 0 of 2 lost the others: one of them ended .*did not answer in 4 s "
+        r"\(training\.patience\); started again, the run goes on from its last checkpoint",
+        ended[0].errors,
+    ), ended[0].errors
+    path = checkpoints.newest(tmp_path)
+    assert path is not None
+    assert checkpoints.load(path).step == 3

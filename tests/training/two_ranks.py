@@ -5,6 +5,9 @@ A process on its own gets the joined batch: the shares of both ranks, and of `--
 
 import argparse
 import math
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from dualasr_lib.core.ranks import meet
-from dualasr_lib.training.contract import StepResult, Term
+from dualasr_lib.training.contract import Share, StepResult, Term, Validation
 from dualasr_lib.training.distributed import World, process_group
 
 TROUBLED = "epoch0-batch3"
@@ -92,8 +95,13 @@ def objective_of(world: World, trouble: str) -> Callable[[nn.Module, Any], StepR
         errors = (model(inputs) - inputs[:, :1].tanh()).square()
         count = float(errors.numel())
         troubled = TROUBLED in batch.ids and world.rank == world.size - 1
+        troubled = troubled and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         if troubled and trouble == "forward":
             tiny_run.exhaust_memory()
+        if troubled and trouble == "stuck":
+            time.sleep(8.0)  # longer than the others wait
+        if troubled and trouble in ("killed", "stuck"):
+            os.kill(os.getpid(), signal.SIGKILL)
         loss = errors.mean() + 0.0 * SumOverRanks.apply(errors.sum())
         if troubled:
             loss = _spoil(loss, trouble)
@@ -114,6 +122,20 @@ def _spoil(loss: Tensor, trouble: str) -> Tensor:
     return loss
 
 
+def validate_of(world: World, trouble: str) -> Callable[[nn.Module, int, Share], Validation]:
+    """The error on fixed data, shared by the ranks; rank 1 is told to stop in the midst of it."""
+
+    def validate(model: nn.Module, turn: int, share: Share) -> Validation:
+        inputs = torch.linspace(-1, 1, 35).double().reshape(7, 5)[share.rank :: share.size]
+        if trouble == "signal" and world.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60.0)
+        errors = sum(share.gather(float((model(inputs) - 1.0).square().sum())))
+        return Validation({"error": errors / 7})
+
+    return validate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
@@ -122,9 +144,11 @@ def main() -> None:
     parser.add_argument("--join", type=int, default=1)
     parser.add_argument("--trouble", default="")
     parser.add_argument("--limit", type=int, default=1)
+    parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--patience", type=float, default=60.0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with process_group(torch.device("cpu")) as world:
+    with process_group(torch.device("cpu"), args.patience) as world:
         model = Net()
         if world.rank == 1:
             nn.init.zeros_(model.rare.weight)  # rank 0's weights must win
@@ -137,7 +161,7 @@ def main() -> None:
             max_steps=args.steps,
             accumulate=args.accumulate,
             max_oom_steps=args.limit,
-            validate=None,
+            validate=validate_of(world, args.trouble) if args.validate else None,
         )
 
 
