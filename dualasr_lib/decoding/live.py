@@ -31,17 +31,13 @@ from dualasr_lib.decoding.second_pass import (
     run_here,
     started,
 )
+from dualasr_lib.decoding.segment import Advanced, Closed, Parts, Stream, first_texts
 from dualasr_lib.decoding.stream import (
-    Advanced,
-    Closed,
-    Parts,
-    Stream,
     advance,
     at_end,
     backlog_samples,
     close_at_end,
     ended,
-    first_texts,
     heard,
     is_near_endpoint,
     is_ready,

@@ -17,7 +17,7 @@ from dualasr_lib.decoding.contract import Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.events import Final, SecondPassOutcome, TimedToken
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
 from dualasr_lib.decoding.offline import Detokenise, token_texts
-from dualasr_lib.decoding.stream import Closed, Parts
+from dualasr_lib.decoding.segment import Closed, Parts
 
 __all__ = [
     "Pending",

@@ -16,137 +16,40 @@ C channels.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dualasr_lib.decoding.contract import (
     Frames,
-    OnlineSearch,
     OnlineStep,
-    StreamingModel,
-    listed,
 )
-from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint, is_near
+from dualasr_lib.decoding.endpoint import EndReason, cut_frame, endpoint, is_near
 from dualasr_lib.decoding.events import Partial
-from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
-from dualasr_lib.decoding.offline import Detokenise
+from dualasr_lib.decoding.hypothesis import ScoredText, TokenPath
+from dualasr_lib.decoding.segment import (
+    Advanced,
+    Closed,
+    Parts,
+    Segment,
+    Stream,
+    first_texts,
+)
 from dualasr_lib.decoding.stepping import Row, Stepped, Turn, step_streams
 
 __all__ = [
-    "Advanced",
-    "Closed",
-    "Parts",
-    "Segment",
-    "Stream",
     "advance",
     "at_end",
     "audio_seconds",
     "backlog_samples",
     "close_at_end",
     "ended",
-    "first_texts",
     "heard",
     "is_near_endpoint",
     "is_ready",
     "open_stream",
     "silence_seconds",
 ]
-
-
-class Parts(NamedTuple):
-    """What turns samples into text."""
-
-    model: StreamingModel
-    search: OnlineSearch
-    detokenise: Detokenise
-    keep_hidden: bool
-    """Whether a second pass will want the hidden states."""
-    endpoint: EndpointConfig | None
-    """None: a stream is one segment."""
-
-    @property
-    def frame_seconds(self) -> float:
-        """Duration of an encoder frame."""
-        model = self.model
-        return model.chunk_samples / model.chunk_frames / model.sample_rate
-
-
-class Segment(NamedTuple):
-    """The segment that is being heard."""
-
-    number: int
-    start: int
-    """Sample of the stream at which it begins."""
-    search_state: Any
-    num_frames: int = 0
-    """Encoder frames that the search has heard."""
-    text: str = ""
-    committed_text: str = ""
-    hidden: tuple[Tensor, ...] = ()
-    """(S_i, C) of each step, for the second pass."""
-    recent: tuple[Frames, ...] = ()
-    """What heads said of the last steps, each (S_i, ...), once a cut by length is near."""
-    token_frames: tuple[int, ...] = ()
-    """When the tokens of `text` were emitted."""
-
-    @property
-    def last_token_frame(self) -> int | None:
-        """When the last token was emitted; None before the first."""
-        return self.token_frames[-1] if self.token_frames else None
-
-
-class Stream(NamedTuple):
-    """A stream between two steps."""
-
-    samples: Tensor
-    """(n,) the end of its audio: what windows still need."""
-    samples_start: int
-    """Position of the first of them."""
-    is_ended: bool
-    """No more audio will come."""
-    origin: int
-    """Sample at which the model started afresh."""
-    steps_done: int
-    """Since then."""
-    row: Row
-    segment: Segment
-
-    @property
-    def num_samples(self) -> int:
-        """Samples that have come so far."""
-        return self.samples_start + len(self.samples)
-
-
-class Closed(NamedTuple):
-    """A segment that is over, before any second pass."""
-
-    number: int
-    start: int
-    """Samples of the stream."""
-    end: int
-    path: PathLike
-    """Of the first pass; frames count from the start of the segment."""
-    reason: EndReason
-    hidden: tuple[Tensor, ...]
-    """(S_i, C), as many frames as it has."""
-    proposed: tuple[ScoredText, ...] = ()
-    """Texts that the first pass lists, for the second one."""
-
-
-class Advanced(NamedTuple):
-    """A stream after a step."""
-
-    stream: Stream
-    audio_seconds: float
-    """Audio that had to be there for the step."""
-    partial: Partial | None
-    """If there is news."""
-    closed: Closed | None
-    """If a segment is over."""
-    carried: Partial | None
-    """What has been heard of the next segment already, if one was cut by length."""
 
 
 def open_stream(parts: Parts) -> Stream:
@@ -235,14 +138,6 @@ def close_at_end(parts: Parts, stream: Stream) -> Closed:
     start, end = segment.start, max(segment.start, stream.num_samples)
     proposed = first_texts(parts, segment, path)
     return Closed(segment.number, start, end, path, "end", segment.hidden, proposed)
-
-
-def first_texts(parts: Parts, segment: Segment, path: PathLike) -> tuple[ScoredText, ...]:
-    """What the first pass proposes to the second one: its list, or else its text."""
-    if not parts.keep_hidden:
-        return ()
-    texts = listed(parts.search, segment.search_state)
-    return texts or (ScoredText(path.tokens, {}, path.frames),)
 
 
 def _position(parts: Parts, stream: Stream) -> int:
