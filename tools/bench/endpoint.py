@@ -33,6 +33,7 @@ from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.offline import Heard, Searched
 from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales, rescored
+from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.model_config import ModelConfig
 from dualasr_lib.recognition.methods.attention import METHOD as ATTENTION
@@ -134,8 +135,10 @@ def _hidden(setting: Setting) -> tuple[TrainedModel, Tensor]:
     """
     joint = build_joint(setting)[0].eval()
     prepare_for_inference(joint)
+    sizes = from_dict(ModelConfig, model_values(setting)["model"], "model.")
     config = ExperimentConfig(
-        model=from_dict(ModelConfig, model_values(setting)["model"], "model."),
+        model=sizes,
+        features=FbankConfig(num_mel_bins=sizes.num_features),
         training=FitConfig(num_epochs=1),
     )
     model = TrainedModel(config, joint, Tokenizer.train(["あ"]), torch.device("cpu"), "random")
