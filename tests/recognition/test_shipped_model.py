@@ -4,6 +4,8 @@ and sentences of the evaluation sets: two clean, two in a room with babble, two 
 """
 
 import ctypes
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +23,7 @@ try:
     ctypes.CDLL("libHTSEngine.so.1")
 except OSError:
     pytest.skip("libhtsengine1 is not installed: no voices", allow_module_level=True)
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from open_corpus import sources
 from open_corpus.build import build_corpus
@@ -32,6 +34,7 @@ from dualasr_lib.recognition.bundle import Bundle, read_bundle, write_bundle
 from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.recogniser import Recogniser
 
+ROOT = Path(__file__).parents[2]
 TALKS = ("A01M0110", "A03F0072", "A01F0001", "A04M0051", "S00F0066", "S00M0008")
 EXPECTED = {"streaming": (3.1, 4.5), "two passes": (0.7, 1.9)}
 """CER % in which each pass must lie on these talks: 29 and 10 errors of 761 characters were
@@ -89,6 +92,17 @@ def outside(found: Errors) -> set[str]:
 def test_the_shipped_model_makes_as_many_errors_as_ever(talks: dict[Path, str]) -> None:
     found = errors(default_bundle(), talks)
     assert not outside(found), found
+
+
+def test_the_program_hears_with_it_where_no_model_is_named(talks: dict[Path, str]) -> None:
+    audio, said = next(iter(talks.items()))
+    done = subprocess.run(
+        [sys.executable, "-m", "dualasr_lib.programs.transcribe", "--two-pass", str(audio)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert count_errors(said, "".join(done.stdout.split())).rate < 0.1, done.stdout
 
 
 def _scaled(bundle: Bundle) -> dict[str, Any]:

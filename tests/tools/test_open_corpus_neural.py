@@ -43,7 +43,7 @@ def test_labels_become_the_symbols_that_the_voices_were_trained_on(text: str, sy
 
 
 def test_the_held_out_voice_is_heard_in_evaluation_only() -> None:
-    plan, place = preset("shipped", 1), NEURAL_VOICES.index(HELD_OUT)
+    plan, place = preset("demo", 1, neural=True), NEURAL_VOICES.index(HELD_OUT)
     found: dict[str, list[NeuralVoice]] = {}
     for talk in talks(plan):
         for speaker in speakers(plan, talk.id).values():
@@ -61,7 +61,7 @@ def test_the_held_out_voice_is_heard_in_evaluation_only() -> None:
 def test_other_corpora_are_what_they_were() -> None:
     """A folder that was made before there were neural voices is still taken for complete."""
     assert "neural" not in preset("demo", 1).as_dict()
-    assert preset("shipped", 1).as_dict()["neural"]["eval1"] == 1.0
+    assert preset("demo", 1, neural=True).as_dict()["neural"]["eval1"] == 1.0
     for wrong in ({"eval4": 0.5}, {"train": 1.5}):
         with pytest.raises(ValueError, match="`neural` must have shares in"):
             replace(preset("demo", 1), neural=wrong)
@@ -84,7 +84,9 @@ def test_the_voices_speak_alike_each_time_and_not_like_each_other() -> None:
     cache = sources.cache_dir()
     packages = (sources.KOKORO, *sources.KOKORO_PARTS, sources.RUNTIME)
     if not all((cache / package.file).is_file() for package in packages):
-        pytest.skip("the neural voices (120 MB) were not downloaded: make preset shipped once")
+        pytest.skip(
+            "the neural voices (120 MB) were not downloaded: make a corpus with --neural once"
+        )
     lines = spoken("駅に行く")
     first = NeuralVoice((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
     man = NeuralVoice((0.0, 0.0, 0.0, 0.0, 1.0), 0.7)

@@ -114,7 +114,7 @@ LICENCES = {
         "attribution": "Nagoya Institute of Technology",
     },
     "Kokoro-82M": {
-        "what": f"neural voices of preset shipped, inside {KOKORO.name} {KOKORO.version}",
+        "what": f"neural voices of --neural, inside {KOKORO.name} {KOKORO.version}",
         "licence": "Apache-2.0 (voices); MIT (export to ONNX, onnxruntime)",
         "attribution": "hexgrad (Kokoro-82M); thewh1teagle (kokoro-onnx); Microsoft (onnxruntime)",
     },
