@@ -58,6 +58,10 @@ class DataConfig:
     """Read from DATA, or computed from the recordings by whoever makes a batch (the workers):
     nothing to store, nothing lost by compression (lilcom's stored ones are off by up to 1/64), and
     noise is mixed into the audio itself."""
+    storage: Literal["files", "shar"] = "files"
+    """Where features (or recordings, if features are computed) are: files that are opened where an
+    utterance lies, or Lhotse Shar, read in sequence (`python -m dualasr_lib.recipe.shar`). With
+    shar the `buffer_size` utterances are in memory with their data."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.manifest import Entry, read_entries
 from dualasr_lib.data.sampling import BatchKey, Dealt, TrainBatches, balanced_sampler
+from dualasr_lib.data.shards import Shards, shar_folder
 from dualasr_lib.data.sphere import reading
 from dualasr_lib.data.tokenizer import Tokenizer
 
@@ -86,6 +87,7 @@ class DataModule:
     ) -> None:
         self._config = config
         self._stored = config.features == "stored"
+        self._in_files = config.storage == "files"
         self._features = _stored_features
         if not self._stored:
             assert extract is not None, "features that are computed need somebody to compute them"
@@ -112,7 +114,9 @@ class DataModule:
                 f"'{self._file(split)}' must have utterances to train on, but has none"
                 + (f" beside {len(refused)} that are left out" if refused else "")
             )
-        cuts = self._cuts(split).filter(partial(_is_kept, refused))
+        shards = None if self._in_files else self._shards(split, seed)
+        cuts = self._listed(split) if shards is None else shards.cuts()
+        cuts = cuts.filter(partial(_is_kept, refused))
         noise = self._config.augment.noise_cuts
         augmenter = Augmenter(
             self._config.augment, self._noise(self._data_dir / noise) if noise else None
@@ -133,7 +137,9 @@ class DataModule:
         sampler = sample(rank=rank, world_size=world_size)
         make_batch = partial(_training_batch, self._tokenizer, self._features, augmenter)
         fingerprint = self._fingerprint(seed, sampler.world_size)
-        return TrainBatches(sampler, make_batch, self._config.num_workers, fingerprint, deal)
+        return TrainBatches(
+            sampler, make_batch, self._config.num_workers, fingerprint, deal, shards
+        )
 
     def refused(self) -> tuple[Refused, ...]:
         """The utterances of the split for training that are left out, and why."""
@@ -154,7 +160,10 @@ class DataModule:
         Raises:
             ValueError: the split is empty, or its manifest or features cannot be read.
         """
-        cuts = self._some_cuts(split).sort_by_duration(ascending=False)
+        cuts = self._some_cuts(split)
+        if not self._in_files:
+            cuts = self._shards(split, None).cuts()
+        cuts = cuts.sort_by_duration(ascending=False)
         sampler = SimpleCutSampler(
             cuts, max_duration=self._config.max_duration, shuffle=False, world_size=1, rank=0
         )
@@ -163,7 +172,7 @@ class DataModule:
 
     def size(self, split: str) -> int:
         """Utterances of a split."""
-        return sum(1 for _ in self._cuts(split))
+        return sum(1 for _ in self._listed(split))
 
     def split_cuts(self, split: str) -> list[Utterance]:
         """All utterances of a split, in the manifest's order, with their audio and words.
@@ -175,7 +184,7 @@ class DataModule:
 
     def fingerprint(self, split: str) -> str:
         """Of a split's manifest: ids, texts, times."""
-        self._cuts(split)  # or the message for a missing or damaged file
+        self._listed(split)  # or the message for a missing or damaged file
         return file_hash(self._file(split))
 
     def _file(self, split: str) -> Path:
@@ -184,12 +193,16 @@ class DataModule:
     def _some_cuts(self, split: str) -> CutSet:
         if not self._count_checked(self._file(split)):
             raise ValueError(f"split '{split}' has no utterances ('{self._file(split)}' is empty)")
-        return self._cuts(split)
+        return self._listed(split)
 
-    def _cuts(self, split: str) -> CutSet:
+    def _listed(self, split: str) -> CutSet:
+        """Those of its manifest."""
         path = self._file(split)
         self._count_checked(path)
         return self._opened(path)
+
+    def _shards(self, split: str, seed: int | None) -> Shards:
+        return Shards(shar_folder(self._data_dir, split), seed)
 
     def _noise(self, path: Path) -> CutSet:
         for _ in self._entries(path, with_text=False):
@@ -212,7 +225,7 @@ class DataModule:
         """The lines of a manifest; features that are to be read are there."""
         found: set[str] = set()
         for entry in read_entries(path, with_text):
-            if self._stored:
+            if self._stored and self._in_files:
                 self._check_stored(path, entry, found)
             yield entry
 
@@ -246,9 +259,15 @@ class DataModule:
         config = self._config
         options: tuple[Any, ...] = (config.max_duration, config.num_buckets, config.buffer_size)
         options += (config.augment,) if self._stored else (config.augment, config.features)
+        options += () if self._in_files else (config.storage, self._shar_size())
         options_hash = hashlib.sha256(repr(options).encode()).hexdigest()
         parts = (manifest, options_hash[:12], len(self.refused()))
         return f"seed {seed}, {world_size} ranks, data {'/'.join(map(str, parts))}"
+
+    def _shar_size(self) -> int:
+        """Shards of the split for training."""
+        split = self.folder.used_for("train").name
+        return len(list(shar_folder(self._data_dir, split).glob("cuts.*.jsonl.gz")))
 
     def _find_refused(self) -> Iterator[Refused]:
         """One pass over the manifest's JSON lines (building cut objects would take much longer)."""

@@ -18,6 +18,7 @@ from lhotse.dataset import DynamicBucketingSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dualasr_lib.data.batch import Batch
+from dualasr_lib.data.shards import Shards
 
 __all__ = ["BatchKey", "Dealt", "TrainBatches", "balanced_sampler"]
 
@@ -91,8 +92,14 @@ class TrainBatches:
         num_workers: int,
         fingerprint: str,
         deal: Callable[[int], Dealt],
+        shards: Shards | None = None,
     ) -> None:
-        """`deal` (number of ranks) lets a run go on that another number of ranks began."""
+        """
+        Args:
+            deal: (number of ranks) lets a run go on that another number of ranks began.
+            shards: where the cuts come from, if they come in another order each epoch.
+        """
+        self._shards = shards
         self._sampler, self._deal = sampler, deal
         self._size = sampler.world_size
         self._source, self._start = self._size, 0  # whose order it is, and where ours began in it
@@ -111,6 +118,8 @@ class TrainBatches:
         if self._finished:
             self._position, self._finished = 0, False
             self._source, self._start = self._size, 0
+        if self._shards is not None:
+            self._shards.epoch = self._epoch
         keys: Sampler[BatchKey] = _Keys(self._sampler, self._epoch, self._position)
         if self._source != self._size or self._start:
             samplers = self._deal(self._source).samplers

@@ -8,6 +8,7 @@ __all__ = ["DESCRIPTIONS", "description"]
 DESCRIPTIONS = {
     "train/loss": "What is minimised: mean over the steps since the last point.",
     "train/steps_per_second": "Optimiser steps per second of wall time.",
+    "train/data_wait": "Share of the time in which a step waited for its batches, 0 to 1.",
     "train/signal_seconds_per_second": "Seconds of signal trained on per second of wall time, all "
     "processes together.",
     "train/grad_norm": "Norm of the gradient before clipping, as the optimiser measures it.",

@@ -103,8 +103,9 @@ def _run(
         if on_step is not None:
             on_step(state.step)
         group = state.feed.next_group(state.step)
+        waited = time.monotonic() - start
         if group:
-            desk.record(stepper.step(group), start)
+            desk.record(stepper.step(group), start, waited)
         else:
             state.end_epoch()
         desk.validate_if_due(validate)
@@ -128,15 +129,18 @@ class _Desk:
         asked = sum_over_ranks([float(self._stop.requested)], state.run.world, state.device)
         return asked[0] > 0
 
-    def record(self, report: StepReport, start: float) -> None:
+    def record(self, report: StepReport, start: float, waited: float) -> None:
         """Counts a step that began at `start` and logs it if a point is due.
+
+        Args:
+            waited: seconds of it until its batches were there.
 
         Raises:
             NonFiniteError, OutOfMemoryError: too many steps of this epoch had to be skipped.
         """
         state = self._state
         state.end_step(report.skip.cause if report.skip else None)
-        self._count_time(report, time.monotonic() - start)
+        self._count_time(report, time.monotonic() - start, waited)
         if report.skip:
             self._record_skipped(report.skip)
         if state.step % state.config.log_every == 0 or state.finished:
@@ -189,9 +193,9 @@ class _Desk:
         self._logbook.flush()
         self._state.save(self._logbook.num_lines)
 
-    def _count_time(self, report: StepReport, seconds: float) -> None:
+    def _count_time(self, report: StepReport, seconds: float, waited: float) -> None:
         size = self._state.run.world.size
-        terms = {"steps_per_second": Term(1.0, seconds)}
+        terms = {"steps_per_second": Term(1.0, seconds), "data_wait": Term(waited, seconds)}
         if report.signal_seconds:
             signal = report.signal_seconds * size  # the mean over ranks is taken later
             terms["signal_seconds_per_second"] = Term(signal, seconds)
