@@ -59,18 +59,30 @@ class Budget:
         self._until = now() + seconds
         self.left_out: tuple[str, ...] = ()
         """Parts that did not fit, in the order in which they were asked for."""
+        self.must_seconds = 0.0
+        """What the parts took that had to be run."""
 
-    def run(self, part: str, work: float, do: Callable[[], T]) -> T | None:
-        """What `do` returns; None if the part is not expected to fit, which is noted."""
-        if self._now() + self._pace.expected(part, work) > self._until:
+    def run(self, part: str, work: float, do: Callable[[], T], then: float = 0.0) -> T | None:
+        """What `do` returns; None if the part is not expected to fit, which is noted.
+
+        Args:
+            then: seconds that will be needed after it in any case.
+        """
+        if self._now() + self._pace.expected(part, work) + then > self._until:
             self.left_out += (part,)
             self._pace.doubt(part)
             return None
-        return self.must(part, work, do)
+        return self._timed(part, work, do)[0]
 
     def must(self, part: str, work: float, do: Callable[[], T]) -> T:
         """The same of a part that nothing can do without: it is run in any case."""
+        result, seconds = self._timed(part, work, do)
+        self.must_seconds += seconds
+        return result
+
+    def _timed(self, part: str, work: float, do: Callable[[], T]) -> tuple[T, float]:
         begun = self._now()
         result = do()
-        self._pace.learn(part, work, self._now() - begun)
-        return result
+        seconds = self._now() - begun
+        self._pace.learn(part, work, seconds)
+        return result, seconds

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, listed
-from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
+from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, TimedText, listed
+from dualasr_lib.decoding.hypothesis import PathLike, TokenPath
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, Searched
 from dualasr_lib.metrics.calibration import Calibration
 
@@ -154,7 +154,7 @@ class ConfidentSearch:
         """Final path of a stream."""
         return _known(self.search.finish(state.search), state, self._calibration)
 
-    def ranked(self, state: _Heard) -> tuple[ScoredText, ...]:
+    def ranked(self, state: _Heard) -> Sequence[TimedText]:
         """Texts of a stream that is over, if the search inside lists any."""
         return listed(self.search, state.search)
 

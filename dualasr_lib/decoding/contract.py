@@ -35,6 +35,7 @@ __all__ = [
     "SecondPass",
     "Sentence",
     "StreamingModel",
+    "TimedText",
     "Utterance",
     "frames_of",
     "listed",
@@ -174,15 +175,27 @@ class OnlineSearch(Protocol):
         """Final path of a stream."""
 
 
+class TimedText(Protocol):
+    """A text with the frames at which its tokens were emitted: a `PathLike` or a `ScoredText`."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Vocabulary ids."""
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """As many."""
+
+
 @runtime_checkable
 class Listing(Protocol):
     """An online search that lists texts."""
 
-    def ranked(self, state: Any) -> tuple[ScoredText, ...]:
+    def ranked(self, state: Any) -> Sequence[TimedText]:
         """Texts of a stream that is over, the best first; empty if there are none."""
 
 
-def listed(search: object, state: Any) -> tuple[ScoredText, ...]:
+def listed(search: object, state: Any) -> Sequence[TimedText]:
     """What a search lists; nothing if it does not."""
     return search.ranked(state) if isinstance(search, Listing) else ()
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Frames, OnlineStep, frames_of, listed
-from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
+from dualasr_lib.decoding.contract import Frames, OnlineStep, TimedText, frames_of, listed
+from dualasr_lib.decoding.hypothesis import PathLike
 
 __all__ = ["OneHead", "OneHeadSearch"]
 
@@ -50,6 +50,6 @@ class OneHead:
         """Final path of a stream."""
         return self.search.finish(state)
 
-    def ranked(self, state: Any) -> tuple[ScoredText, ...]:
+    def ranked(self, state: Any) -> Sequence[TimedText]:
         """Texts of a stream that is over, if the search lists any."""
         return listed(self.search, state)

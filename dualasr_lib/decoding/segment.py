@@ -174,8 +174,8 @@ def first_texts(parts: Parts, segment: Segment, path: PathLike) -> tuple[ScoredT
     """What the first pass proposes to the second one: its list, or else its text."""
     if not parts.keep_hidden:
         return ()
-    texts = listed(parts.search, segment.search_state)
-    return texts or (ScoredText(path.tokens, {}, path.frames),)
+    texts = listed(parts.search, segment.search_state) or (path,)
+    return tuple(ScoredText(text.tokens, {}, text.frames) for text in texts)
 
 
 def divided(parts: Parts, segment: Segment, reason: EndReason, seconds: float) -> Divided:

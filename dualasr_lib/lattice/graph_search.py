@@ -71,6 +71,9 @@ class _Moves(NamedTuple):
     score: Floats
 
 
+_LISTED = 10  # texts of a stream that a second pass may choose from
+
+
 class GraphSearch:
     """Search over streams that join and leave at any time, and over whole utterances.
 
@@ -112,6 +115,20 @@ class GraphSearch:
         ended = state.score[possible] + self._lm_scale * ending[possible]
         best = int(ended.argmax())
         return _path(state, int(possible[best]), float(ended[best]))
+
+    def ranked(self, state: GraphState) -> tuple[Path, ...]:
+        """Final paths of different texts that may end here, the best first, `_LISTED` at most."""
+        ending = self._lm.final(state.lm)
+        possible = np.isfinite(ending)  # a scale of 0 allows no more than others
+        ended = np.full_like(state.score, -np.inf)
+        ended[possible] = state.score[possible] + self._lm_scale * ending[possible]
+        found: dict[tuple[int, ...], Path] = {}
+        for place in np.argsort(-ended, kind="stable").tolist():
+            if len(found) == _LISTED or not np.isfinite(ended[place]):
+                break
+            path = _path(state, place, float(ended[place]))
+            found.setdefault(path.tokens, path)
+        return tuple(found.values())
 
     def whole(self, log_probs: Tensor) -> Path:
         """Best path of a whole utterance (S, V)."""

@@ -165,10 +165,13 @@ class TrainedModel:
 
         def rewrite(sentence: Sentence) -> Rewritten:
             hidden, budget = sentence.hidden, Budget(sentence.seconds, pace)
-            heard = budget.run("stacks", len(hidden), lambda: stacks(hidden))
+            work, listing = len(hidden), pace.expected("least", len(hidden))
+            heard = budget.run("stacks", work, lambda: stacks(hidden), then=listing)
             if heard is None:
+                pace.doubt("least")
                 return Rewritten(None, left_out=budget.left_out)
             found = search(heard._replace(proposed=[sentence.proposed], budget=budget))
+            pace.learn("least", work, budget.must_seconds)
             return Rewritten(found.paths[0], found.fallbacks, budget.left_out)
 
         return rewrite

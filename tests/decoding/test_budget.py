@@ -52,6 +52,19 @@ def test_the_time_of_parts_before_counts() -> None:
     assert budget.left_out == ("c",)
 
 
+def test_what_must_follow_counts() -> None:
+    """A part that fits itself is of no use if what needs it does not."""
+    clock, pace = Clock(), Pace()
+    pace.learn("a", 1.0, 0.5)
+    assert Budget(1.0, pace, clock.now).run("a", 1.0, lambda: clock.work(0.5), then=0.6) is None
+    pace = Pace()
+    pace.learn("a", 1.0, 0.5)
+    budget = Budget(1.0, pace, clock.now)
+    assert budget.run("a", 1.0, lambda: clock.work(0.5), then=0.5) == "0.5 s"
+    assert budget.must("b", 1.0, lambda: clock.work(0.25)) == "0.25 s"
+    assert budget.must_seconds == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize(("takes", "least", "most"), [(0.1, 20, 30), (2.0, 1, 5)])
 def test_what_was_left_out_is_tried_again(takes: float, least: int, most: int) -> None:
     """One slow run does not keep a part out for ever; a slow part is left out mostly."""

@@ -225,6 +225,24 @@ def _nodes(state: GraphState) -> list[Any]:
     return list(found.values())
 
 
+@pytest.mark.parametrize("lm_scale", [0.0, 0.3])
+@pytest.mark.parametrize("kind", LMS)
+def test_texts_that_a_stream_lists(kind: str, lm_scale: float, tmp_path: File) -> None:
+    """Different ones that can end, the best first, which is the final one."""
+    lm, most = make_lm(kind, tmp_path), 0
+    search = GraphSearch(lm, GraphConfig(beam=30.0), lm_scale)
+    for seed in range(5):
+        state = feed(search, random_log_probs(12, 4, seed), [5, 7])
+        listed = search.ranked(state)
+        texts = [path.tokens for path in listed]
+        assert listed[0] == search.finish(state)
+        assert len(set(texts)) == len(texts) <= 10
+        assert [path.score for path in listed] == sorted((p.score for p in listed), reverse=True)
+        assert all(math.isfinite(text_score(lm, tokens)) for tokens in texts)
+        most = max(most, len(texts))
+    assert most > 3
+
+
 def test_a_text_that_cannot_end_is_still_given(tmp_path: File) -> None:
     """In the middle of a word the best path counts, without an ending."""
     lm = make_lm("lexicon", tmp_path)

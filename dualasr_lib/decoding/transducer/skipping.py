@@ -13,8 +13,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, frames_of, listed
-from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
+from dualasr_lib.decoding.contract import (
+    Frames,
+    OnlineSearch,
+    OnlineStep,
+    TimedText,
+    frames_of,
+    listed,
+)
+from dualasr_lib.decoding.hypothesis import PathLike
 from dualasr_lib.decoding.one_head import OneHead, OneHeadSearch
 from dualasr_lib.decoding.transducer.joiner import BLANK
 
@@ -69,5 +76,5 @@ class _Skipping:
     def finish(self, state: Any) -> PathLike:
         return self.search.finish(state)
 
-    def ranked(self, state: Any) -> tuple[ScoredText, ...]:
+    def ranked(self, state: Any) -> Sequence[TimedText]:
         return listed(self.search, state)
