@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.model.zipformer.band import MASKED, merge, split_keys, split_queries
 from dualasr_lib.model.zipformer.context import Context
-from dualasr_lib.model.zipformer.fused import run, tracing
+from dualasr_lib.model.zipformer.fused import run
 from dualasr_lib.model.zipformer.masking import drawn
 from dualasr_lib.model.zipformer.training_aids import Aids
 
@@ -179,8 +179,6 @@ class _Weights(torch.autograd.Function):
         by_distance = p @ table.transpose(1, 2)[:, None]  # (H, M, B, R + 1)
         width = by_distance.shape[3] - block
         scores = q @ k.transpose(2, 3) + _relative_by_slices(by_distance, width)
-        if mask.shape[1] == 1:  # one block each
-            return (scores + mask.transpose(0, 1)).softmax(dim=3)
         by_block = scores.reshape(heads, -1, mask.shape[1], block, width)
         return (by_block + mask).softmax(dim=4).reshape(scores.shape)
 
@@ -255,11 +253,8 @@ def _mixed(
 ) -> tuple[Tensor, Tensor]:
     """Values (N, T, H*V) averaged with weights (H, M, B, W) -> (N, T, H*V), next cache."""
     values, cache = split_keys(value, cache, context.window)
-    if tracing():
-        mixed = weights @ values
-    else:
-        mixed = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1))
-        mixed = mixed.view(*weights.shape[:3], values.shape[3])
+    mixed = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1))
+    mixed = mixed.view(*weights.shape[:3], values.shape[3])
     return merge(mixed, value.shape[1], context.window), cache
 
 

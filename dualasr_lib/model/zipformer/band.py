@@ -114,8 +114,6 @@ def split_keys(x: Tensor, cache: Tensor, window: Window) -> tuple[Tensor, Tensor
     """
     batch, frames, _ = x.shape
     _, left, heads, width = cache.shape
-    if left and tracing():
-        return _joined_by_time(x, cache)
     missing = window.blocks * window.block - frames
     parts = [x.reshape(batch, frames, heads, width)]
     if left:
@@ -131,25 +129,10 @@ def split_keys(x: Tensor, cache: Tensor, window: Window) -> tuple[Tensor, Tensor
     return keys, joined[:, frames : frames + left].to(cache.dtype)
 
 
-def _joined_by_time(x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-    """`split_keys` of one chunk, which joins it to its cache in the order in which exported models
-    keep caches (`export/states.py`), frames first: nothing of a cache moves but what is read.
-    """
-    frames = x.shape[1]
-    _, left, heads, width = cache.shape
-    if heads == 1:
-        joined = torch.cat([cache.permute(2, 0, 1, 3), x[None]], dim=2)  # (1, N, L + T, D)
-        return joined, joined[:, :, frames:].permute(1, 2, 0, 3)
-    joined = torch.cat([cache.flatten(2).transpose(0, 1), x.transpose(0, 1)])  # (L + T, N, H*D)
-    keys = joined.reshape(left + frames, -1, heads, width).permute(2, 1, 0, 3)
-    return keys, joined[frames:].transpose(0, 1).reshape(-1, left, heads, width)
-
-
 def merge(x: Tensor, num_frames: int, window: Window) -> Tensor:
     """(H, M, B, D) -> (N, T, H*D): undoes `split_queries`."""
     heads, total, _, channels = x.shape
-    x = x if heads == 1 else x.permute(1, 2, 0, 3)
-    frames = x.reshape(total // window.blocks, -1, heads * channels)
+    frames = x.permute(1, 2, 0, 3).reshape(total // window.blocks, -1, heads * channels)
     return frames if frames.shape[1] == num_frames else frames[:, :num_frames]
 
 

@@ -19,7 +19,7 @@ from dualasr_lib.model.zipformer.activations import SWOOSH_R, swoosh_linear
 from dualasr_lib.model.zipformer.attention import scaled_linear
 from dualasr_lib.model.zipformer.context import Context
 from dualasr_lib.model.zipformer.fused import run, windows_by_slices
-from dualasr_lib.model.zipformer.streaming import joined_frames, keep_last
+from dualasr_lib.model.zipformer.streaming import keep_last
 from dualasr_lib.model.zipformer.training_aids import Aids
 
 __all__ = [
@@ -79,10 +79,8 @@ class _BlockwiseConv(torch.autograd.Function):
 
     @staticmethod
     def plain(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-        batch, frames, channels = x.shape
+        batch, _, channels = x.shape
         _, block, width = matrix.shape
-        if frames == width:  # one window: (C, N, W) @ (C, W, B) -> (N, B, C)
-            return (x.permute(2, 0, 1) @ matrix.transpose(1, 2)).permute(1, 2, 0) + bias
         windows = windows_by_slices(x, int(block), int(width))  # (N, T/B, W, C)
         columns = windows.permute(3, 0, 1, 2).reshape(channels, -1, width)
         result = columns @ matrix.transpose(1, 2)
@@ -198,7 +196,7 @@ class ChunkCausalConv(nn.Module):
         """
         if padding is not None:
             return self._whole(x, constants, padding)
-        joined = joined_frames(cache.to(x.dtype), x)
+        joined = torch.cat([cache.to(x.dtype), x], dim=1)
         return blockwise_conv(joined, constants.matrix, constants.bias)
 
     def _whole(self, x: Tensor, constants: ConvConstants, padding: Tensor) -> Tensor:

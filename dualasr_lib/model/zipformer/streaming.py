@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.core.rates import FRONT_END_MS
-from dualasr_lib.model.zipformer.fused import tracing
 
-__all__ = ["ChunkSpec", "joined_frames", "keep_last", "unfilled"]
+__all__ = ["ChunkSpec", "keep_last", "unfilled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +76,9 @@ def unfilled(processed: Tensor, cached: int, factor: int = 1) -> Tensor:
     return age[None, :] > processed[:, None]
 
 
-def joined_frames(cache: Tensor, x: Tensor) -> Tensor:
-    """cache (N, L, C) followed by x (N, T, C): (N, L + T, C). Exported models keep such caches by
-    channel and join them so, which moves only what is new.
-    """
-    if tracing():
-        parts = (cache.transpose(1, 2), x.transpose(1, 2))
-        return torch.cat(parts, dim=2).transpose(1, 2)
-    return torch.cat([cache, x], dim=1)
-
-
 def keep_last(cache: Tensor, x: Tensor) -> Tensor:
     """The last L frames of cache (N, L, C) followed by x (N, T, C): the next cache, (N, L, C)."""
     length = cache.shape[1]
-    if length and tracing():
-        return joined_frames(cache, x)[:, x.shape[1] :]
     if x.shape[1] >= length:
         return x[:, x.shape[1] - length :].to(cache.dtype)
     return torch.cat([cache[:, x.shape[1] :], x.to(cache.dtype)], dim=1)
