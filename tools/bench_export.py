@@ -5,8 +5,9 @@
         --split eval1 [--limit 100] [--tail-ms 480]
 
 Decodes with torch and with every model of DIR (sherpa-onnx, one thread each), one utterance at a
-time; streams with the silence behind them that DIR's README asks for, for torch and the client
-alike. "as torch" counts texts that are the same to the character. `beam` is the client's
+time; streams with the silence behind them that DIR's README asks for. The client leaves an
+incomplete chunk undecoded, so torch is given the whole ones. "as torch" counts texts that are the
+same to the character. `beam` is the client's
 modified_beam_search beside our transducer-beam, which is another search of the same scores. RTF is
 CPU seconds per second of audio, features and search included.
 """
@@ -25,6 +26,7 @@ from dualasr_lib.export.names import HEADS, PARTS, TOKENS, graph_name
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dualasr_lib.export.contract import StreamingContract
     from dualasr_lib.recognition.trained_model import TrainedModel
 
 _HEAD = ("branch", "head", "search", "runtime", "MB", "CER %", "as torch", "RTF")
@@ -40,14 +42,19 @@ class _Task(NamedTuple):
     head: str
     search: str
 
-    def tail(self, milliseconds: int | None) -> int:
-        """Samples of silence behind a stream."""
-        from dualasr_lib.export.states import layout_of
+    def silence(self, milliseconds: int | None) -> "Tensor":
+        """What stands behind a stream."""
+        import torch
 
         if self.branch != "streaming":
-            return 0
-        contract = layout_of(self.trained.model.streaming, self.trained.chunk()).contract
-        return 16 * (contract.tail_ms if milliseconds is None else milliseconds)
+            return torch.zeros(0)
+        return torch.zeros(16 * (self.contract.tail_ms if milliseconds is None else milliseconds))
+
+    @property
+    def contract(self) -> "StreamingContract":
+        from dualasr_lib.export.states import layout_of
+
+        return layout_of(self.trained.model.streaming, self.trained.chunk()).contract
 
 
 def main() -> None:
@@ -65,7 +72,7 @@ def main() -> None:
     print(f"{len(samples)} utterances, {seconds:.0f} s; {trained.source}")
     rows = []
     for task in _tasks(trained, arguments.export):
-        silence = torch.zeros(task.tail(arguments.tail_ms))
+        silence = task.silence(arguments.tail_ms)
         torchs: list[str] = []
         for name, size, hear in _ways(task):
             begun = time.process_time()
@@ -161,9 +168,12 @@ def _torch(task: _Task) -> Hear:
     if task.branch == "streaming":
         path = trained.streaming(chunk)
 
+        contract = task.contract
+
         def stream(audio: "Tensor") -> str:
+            whole = audio[: 160 * contract.shift * contract.chunks(len(audio))]
             run = decode_streams(
-                [_Recording(audio)], path, OneHead(search, task.head), trained.detokenise,
+                [_Recording(whole)], path, OneHead(search, task.head), trained.detokenise,
                 StreamingConfig(num_streams=1),
             )  # fmt: skip
             return run.hypotheses[0].text

@@ -85,6 +85,14 @@ class StreamingContract(NamedTuple):
         """
         return self.first_result_ms + 10 * self.shift
 
+    def chunks(self, samples: int) -> int:
+        """Chunks that the client decodes of so many samples. It starts one when a feature frame
+        behind it is there, and counts a frame when its analysis window, 400 samples around the
+        middle of its 160, is whole.
+        """
+        frames = (samples - 280) // 160 + 1
+        return max(0, (frames - self.window - 1) // self.shift + 1)
+
     def states(self) -> list[StateTensor]:
         """The state tensors in the order of the client."""
         layers = [stack for stack in self.stacks for _ in range(stack.layers)]

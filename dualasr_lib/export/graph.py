@@ -9,7 +9,7 @@ import inspect
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ OPSET = 17
 """What sherpa-onnx and both lanes' exporters have in common."""
 
 Feeds = Mapping[str, "np.ndarray[Any, Any]"]
+Shape = tuple[int, ...]
 
 
 class Signature(NamedTuple):
@@ -86,30 +87,49 @@ def with_fixed_sizes(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> onnx.Mod
     sizes = _of_sizes(graph)
     reshapes = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] in sizes]
     others = _read_by_others(graph, sizes)
-    names = [output.name for output in graph.output]
-    names += [*others, *(node.output[0] for node in reshapes)]
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    have = {output.name for output in graph.output}
-    probe.graph.output.extend(
-        onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names) if n not in have
-    )
-    running = session(probe, optimise=False)
-    seen = [dict(zip(names, running.run(names, dict(feed)))) for feed in feeds]
+    outputs = [output.name for output in graph.output]
+    shaped = [*outputs, *(name for node in reshapes for name in (node.input[0], node.output[0]))]
+    values, shapes = _seen(model, feeds, others, shaped)
+    known = {name: found[0] for name, found in values.items() if _same(found)}
+    targets = {}
+    for node in reshapes:
+        shape = _one_free(shapes[node.output[0]])
+        if shape is not None:
+            targets[node.output[0]] = np.array(shape, dtype=np.int64)
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    values = {name: [run[name] for run in seen] for name in names}
-    known = {name: values[name][0] for name in others if _same(values[name])}
-    shapes = {}
-    for node in reshapes:
-        shape = _one_free([value.shape for value in values[node.output[0]]])
-        if shape is not None:
-            shapes[node.output[0]] = np.array(shape, dtype=np.int64)
-    _replace(fixed.graph, known, shapes)
+    _replace(fixed.graph, known, targets)
+    _drop_idle_reshapes(fixed.graph, shapes, targets)
+    _drop_unread(fixed.graph)
     for output in fixed.graph.output:
-        _declare(output, [value.shape for value in values[output.name]])
+        _declare(output, shapes[output.name])
     onnx.checker.check_model(fixed)
     return fixed
+
+
+def _seen(
+    model: onnx.ModelProto, feeds: Sequence[Feeds], values: Sequence[str], shaped: Sequence[str]
+) -> tuple[dict[str, list["np.ndarray[Any, Any]"]], dict[str, list[Shape]]]:
+    """Of each run the values called `values`, and the shapes of those called `shaped`."""
+    inputs = {port.name for port in model.graph.input}
+    outputs = [output.name for output in model.graph.output]
+    names = list(dict.fromkeys((*outputs, *values, *shaped)))
+    names = [name for name in names if name not in inputs]
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name not in outputs
+    )
+    running = session(probe, optimise=False)
+    wanted = set(values)
+    found: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in values}
+    shapes: dict[str, list[Shape]] = {name: [] for name in (*names, *inputs)}
+    for feed in feeds:
+        for name, value in (*zip(names, running.run(names, dict(feed))), *feed.items()):
+            shapes[name].append(value.shape)
+            if name in wanted:
+                found[name].append(value)
+    return found, shapes
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -168,7 +188,7 @@ def _same(values: Sequence["np.ndarray[Any, Any]"]) -> bool:
     return all(np.array_equal(value, values[0]) for value in values)
 
 
-def _one_free(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+def _one_free(shapes: Sequence[Shape]) -> Shape | None:
     """The shape that all are, -1 in the one place where they differ; None if there are more."""
     if any(0 in shape or len(shape) != len(shapes[0]) for shape in shapes):
         return None
@@ -176,7 +196,7 @@ def _one_free(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
     return shape if shape.count(-1) < 2 else None
 
 
-def _declare(output: onnx.ValueInfoProto, shapes: Sequence[tuple[int, ...]]) -> None:
+def _declare(output: onnx.ValueInfoProto, shapes: Sequence[Shape]) -> None:
     """The sizes of an output that were the same in all runs; the tracer loses some of them."""
     for place, sizes in enumerate(zip(*shapes)):
         if len(set(sizes)) == 1:
@@ -188,9 +208,7 @@ def _replace(
     known: Mapping[str, "np.ndarray[Any, Any]"],
     shapes: Mapping[str, "np.ndarray[Any, Any]"],
 ) -> None:
-    """Constants for `known` and for the shapes of reshapes, by what these give; without what then
-    is computed in vain.
-    """
+    """Constants for `known` and for the shapes of reshapes, by what these give."""
     constants = {f"{name}_fixed": value for name, value in known.items()}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -203,6 +221,35 @@ def _replace(
         numpy_helper.from_array(np.ascontiguousarray(value), name)
         for name, value in constants.items()
     )
+
+
+def _drop_idle_reshapes(
+    graph: onnx.GraphProto, shapes: Mapping[str, Sequence[Shape]], targets: Collection[str]
+) -> None:
+    """A reshape of a reshape reads what that one read; one that gives what it read is left out.
+
+    Args:
+        targets: outputs of reshapes whose shape is a constant without 0, which depends on nothing
+            but the number of values.
+    """
+    made = {name: node for node in graph.node for name in node.output}
+    outputs = {output.name for output in graph.output}
+    same: dict[str, str] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same.get(name, name)
+        if node.op_type != "Reshape" or node.output[0] not in targets:
+            continue
+        before = made.get(node.input[0])
+        if before is not None and before.op_type == "Reshape":
+            node.input[0] = before.input[0]
+        source = shapes.get(node.input[0])
+        if source == shapes[node.output[0]] and node.output[0] not in outputs:
+            same[node.output[0]] = node.input[0]
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """What is computed in vain."""
     needed = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):

@@ -65,7 +65,8 @@ class Online:
             **files(graphs, folder), num_threads=1, **options
         )
         metadata = {entry.key: entry.value for entry in graphs.encoder.model.metadata_props}
-        self.tail = torch.zeros(16 * contract_of(metadata).tail_ms)
+        self.contract = contract_of(metadata)
+        self.tail = torch.zeros(16 * self.contract.tail_ms)
 
     def hear(self, *audio: Tensor, feed: int = 10**9) -> list[tuple[list[int], int]]:
         """(tokens, encoder frames) of streams that are decoded together; `feed` samples a time."""
@@ -156,6 +157,8 @@ def test_every_length_modulo_the_chunk_gives_torchs_tokens(
         (audio,) = noise(9600 + 167 * residue)
         ((tokens, count),) = client.hear(audio)
         assert count >= encoder_frames(round(len(audio) / 160)) + CHUNK.frames // 2, "a whole chunk"
+        chunks = client.contract.chunks(len(audio) + len(client.tail))
+        assert count == chunks * client.contract.output_frames
         assert tokens == greedy(client.frames(audio, count), "streaming")
         said.update(tokens)
     assert len(said) > 5, "the model says too little to prove anything"
