@@ -11,6 +11,7 @@ n samples of a block.
 
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from dualasr_lib.core.levels import CANCELLED, LOUDEST
+from dualasr_lib.core.levels import CANCELLED, LOUDEST, QUIET_ROOM
 from dualasr_lib.data.pipe import STANDARD_INPUT, ForwardFile, copied, is_pipe, open_pipe
 from dualasr_lib.data.resample import Resampler
 
@@ -103,6 +104,7 @@ class AudioFile:
         """(n,) float32 arrays at the file's rate, checked."""
         energy = np.zeros(2)  # of the mean of the channels, and the mean of theirs
         done = clipped = 0
+        lowest, highest = math.inf, -math.inf
         with self.source.opened(self.path) as file:
             for piece in self._pieces(file):  # (n, channels)
                 self._check(piece, done)
@@ -110,6 +112,7 @@ class AudioFile:
                 done += len(piece)
                 mono = piece.mean(axis=1, dtype=np.float32)
                 squares = np.square(piece, dtype=np.float64).mean(axis=1)
+                lowest, highest = min(lowest, mono.min()), max(highest, mono.max())
                 energy += np.square(mono, dtype=np.float64).sum(), squares.sum()
                 yield mono
         if energy[0] * self.num_channels < CANCELLED * energy[1]:
@@ -119,6 +122,11 @@ class AudioFile:
                 self.path,
                 self.num_channels,
             )
+        elif done and highest - lowest < 2 * QUIET_ROOM:
+            _LOG.warning(
+                "%s: hardly a sound is in it, all samples lie within %.1e of full scale: the "
+                "recording is empty, or far too quiet", self.path, highest - lowest
+            )  # fmt: skip
         share = clipped / max(1, done * self.num_channels)
         if share > _CLIPPED_SHARE:
             _LOG.warning(
@@ -245,6 +253,10 @@ def open_audio(path: str | PathLike[str], sample_rate: int = 16000) -> AudioFile
         )
     if audio.num_frames == 0:
         raise ValueError(f"{name}: must hold audio, but has 0 samples")
+    try:
+        Resampler(audio.file_sample_rate, sample_rate)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     if (audio.file_sample_rate, audio.num_channels) != (sample_rate, 1):
         channels = f"{audio.num_channels} channel{'s' if audio.num_channels > 1 else ''}"
         _LOG.info(

@@ -11,15 +11,11 @@ T frames, F mel bins.
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.levels import QUIET_ROOM
 from dualasr_lib.features.fbank import FbankConfig, FrameComputer
 
-__all__ = ["QUIET_ROOM", "heard_silence", "quiet_frame"]
+__all__ = ["heard_silence", "quiet_frame"]
 
-QUIET_ROOM = 2e-4
-"""Root mean square of the quietest room: -74 dB of full scale, 7 steps of 16 bits. Ours: between
-what the open corpus has at its quietest and what is heard as nothing; recordings of speech have
-more.
-"""
 _TOLERANCE = 0.05
 """Natural logarithm; stored features are rounded."""
 

@@ -6,6 +6,7 @@ transcripts name (`Named`); what does not come out is named, and stops the stage
 covers it.
 """
 
+import codecs
 import json
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from dualasr_lib.recipe.stage import (
     write_jsonl,
 )
 
-__all__ = ["Named", "by_lhotse"]
+__all__ = ["Named", "by_lhotse", "transcript_lines"]
 
 _OUTSIDE = "lhotse left it out: it lies outside its audio, or ends before it begins"
 
@@ -41,6 +42,32 @@ class Named(NamedTuple):
     """Why it cannot come out, if that is known."""
     expected: str = ""
     """Why it is not meant to come out: named, but no defect."""
+
+
+def transcript_lines(path: Path) -> list[str]:
+    """The lines of a transcript that lhotse will read.
+
+    Raises:
+        PrepareError: it is no plain text in UTF-8, or begins with a byte order mark, which lhotse
+            would take for a part of the first word.
+    """
+    content = path.read_bytes()
+    if content.startswith(codecs.BOM_UTF8) or content[:2] in (
+        b"\x1f\x8b",
+        b"\xff\xfe",
+        b"\xfe\xff",
+    ):
+        what = "a byte order mark" if content[:1] != b"\x1f" else "gzip's mark"
+        raise PrepareError(
+            f"{path}: must be plain text in UTF-8, but begins with {what}, which lhotse takes for a"
+            " part of the first word; remove it"
+        )
+    try:
+        return content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        wrong = content[error.start : error.end]
+        raise PrepareError(f"{path}:{number}: must be UTF-8, but has the bytes {wrong!r}") from None
 
 
 def by_lhotse(

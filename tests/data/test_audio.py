@@ -203,3 +203,31 @@ def test_channels_that_cancel_are_told(
     for _ in open_audio(path).blocks(16000):
         pass
     assert any("2 channels cancel each other" in r.getMessage() for r in caplog.records) == warned
+
+
+@pytest.mark.parametrize(
+    ("samples", "warned"),
+    [
+        (np.zeros(8000), True),
+        (np.full(8000, 0.4), True),  # a constant is no sound
+        (1e-4 * np.sin(np.arange(8000) / 7), True),
+        (1e-2 * np.sin(np.arange(8000) / 7), False),
+        (np.r_[np.zeros(7999), 0.1], False),
+    ],
+)
+def test_an_empty_recording_is_told(
+    tmp_path: Path, samples: np.ndarray, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "quiet.wav"
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    for _ in open_audio(path).blocks(16000):
+        pass
+    assert any("hardly a sound is in it" in r.getMessage() for r in caplog.records) == warned
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768001])
+def test_a_rate_that_cannot_be_names_the_file(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "odd.wav"
+    soundfile.write(path, np.zeros(100), rate)
+    with pytest.raises(ValueError, match=rf"odd\.wav: a sample rate must be .* but is {rate}"):
+        open_audio(path)

@@ -1,7 +1,9 @@
 """egs/tedlium3 on a tiny tree of its format: STM and SPH, suffixes, <unk>, what is not scored."""
 
+import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +106,37 @@ def test_what_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert prepare(corpus, tmp_path / "other") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "Ann_2001.stm:1: must be 'talk channel speaker start end <label> text'" in line
+
+
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        (lambda text: b"\xef\xbb\xbf" + text, "but begins with a byte order mark"),
+        (lambda text: text.decode().encode("utf-16"), "but begins with a byte order mark"),
+        (gzip.compress, "but begins with gzip's mark"),
+        (
+            lambda text: text + b"a\n\x82\xa0\n",
+            r"Cy_2003.stm:7: must be UTF-8, but has the bytes b'",
+        ),
+    ],
+)
+def test_a_transcript_that_lhotse_would_misread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], edited: Any, message: str
+) -> None:
+    stm = make_tree(tmp_path / "corpus") / "legacy/dev/stm/Cy_2003.stm"
+    stm.write_bytes(edited(stm.read_bytes()))
+    assert prepare(tmp_path / "corpus", tmp_path / "data") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{stm}" in line and message in line
+
+
+@pytest.mark.parametrize("space", ["\t", "\u3000", "\u00a0"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_white_space_of_any_kind(tmp_path: Path, space: str, end: str) -> None:
+    """Is what lhotse takes it for."""
+    stm = make_tree(tmp_path / "corpus") / "legacy/dev/stm/Cy_2003.stm"
+    stm.write_bytes(stm.read_text().replace(" ", space).replace("\n", end).encode())
+    data = tmp_path / "data"
+    assert prepare(tmp_path / "corpus", data, "--stop-stage", 2) == 0
+    units = list(read_jsonl(data / "manifests/tedlium_supervisions_dev.jsonl.gz"))
+    assert [unit["id"] for unit in units] == [f"Cy_2003-{i}" for i in (0, 1, 2, 4)]

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from dualasr_lib.core.levels import QUIET_ROOM
 from dualasr_lib.core.silence import LOG_MEL_SILENCE
 from dualasr_lib.features.fbank import Fbank, FbankConfig
-from dualasr_lib.features.quiet import QUIET_ROOM, heard_silence, quiet_frame
+from dualasr_lib.features.quiet import heard_silence, quiet_frame
 
 CONFIG = FbankConfig()
 

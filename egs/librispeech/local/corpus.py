@@ -13,7 +13,7 @@ from typing import Literal
 
 from dualasr_lib.data.pieces import PieceType
 from dualasr_lib.programs.prepare import main
-from dualasr_lib.recipe.by_lhotse import Named, by_lhotse
+from dualasr_lib.recipe.by_lhotse import Named, by_lhotse, transcript_lines
 from dualasr_lib.recipe.corpus import Corpus, GivenWords, Split
 from dualasr_lib.recipe.options import Options, option
 from dualasr_lib.recipe.stage import Folders, PrepareError
@@ -74,7 +74,7 @@ def _named(folder: Path) -> Iterator[Named]:
     """The lines of all transcripts, and audio that has none."""
     heard = {path.stem: path for path in sorted(folder.rglob("*.flac"))}
     for path in sorted(folder.rglob("*.trans.txt")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(transcript_lines(path), start=1):
             id_, _, text = line.strip().partition(" ")
             if not text:
                 raise PrepareError(f"{path}:{number}: must be 'id text', is '{line}'")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dualasr_lib.data.pieces import PieceType
 from dualasr_lib.programs.prepare import main
-from dualasr_lib.recipe.by_lhotse import Named, by_lhotse
+from dualasr_lib.recipe.by_lhotse import Named, by_lhotse, transcript_lines
 from dualasr_lib.recipe.corpus import Corpus, Item, Split
 from dualasr_lib.recipe.options import Options, option
 from dualasr_lib.recipe.stage import Folders, PrepareError
@@ -67,7 +67,7 @@ def _named(folder: Path) -> Iterator[Named]:
             "; put in or take out what is missing"
         )
     for path in talks.values():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        for number, line in enumerate(transcript_lines(path)):
             columns = line.split()
             if len(columns) < 6 or not all(map(_is_time, columns[3:5])):
                 raise PrepareError(
