@@ -11,6 +11,8 @@
     config = "sp_kd.toml"
     set = ["loss.x=1"]
     against = ["standalone-{branch}", "multi-decoder"]
+    primary = "standalone-{branch}"    of these the one that decides: others are corrected
+    start = "warm"                 the cell whose run of the same seed this one begins with
     seeds = [0]                    if not all that are asked for
 
 Paths are relative to the matrix file.
@@ -55,6 +57,12 @@ class CellConfig:
     """`key=value` changes, after those of the matrix."""
     against: tuple[str, ...] = ()
     """Baselines by name; {branch} is replaced by the branch that is compared."""
+    primary: str = ""
+    """Which of `against` is the primary comparison of the group, by the first method. All other
+    comparisons of the group are corrected for their number."""
+    start: str = ""
+    """Name of the cell whose trained weights of the same seed a run begins with (`train.py
+    --init-from`); empty: random ones."""
     seeds: tuple[int, ...] = ()
     """Which of the seeds that are asked for; empty: all."""
 
@@ -105,6 +113,33 @@ class MatrixConfig:
                         raise ValueError(
                             f"cell {cell.name!r} is against {name!r}, which is no cell"
                         )
+            self._check_start(cell)
+        self._check_primary()
+
+    def _check_start(self, cell: CellConfig) -> None:
+        starts = {other.name: other.start for other in self.cell}
+        if cell.start and starts.get(cell.start, "more") != "":
+            raise ValueError(
+                f"cell {cell.name!r} must start from a cell that itself starts from none, but "
+                f"its start is {cell.start!r}"
+            )
+
+    def _check_primary(self) -> None:
+        primary: dict[str, str] = {}
+        for cell in self.cell:
+            if not cell.primary:
+                continue
+            if cell.primary not in cell.against:
+                raise ValueError(
+                    f"the primary comparison of cell {cell.name!r} must be one of its `against`, "
+                    f"{list(cell.against)}, but is {cell.primary!r}"
+                )
+            other = primary.setdefault(cell.group, cell.name)
+            if other != cell.name:
+                raise ValueError(
+                    f"group {cell.group!r} must have one primary comparison, but "
+                    f"{other!r} and {cell.name!r} have one"
+                )
 
 
 class Cell(NamedTuple):
@@ -115,6 +150,8 @@ class Cell(NamedTuple):
     base: Path
     set: tuple[str, ...]
     """All changes, the matrix's first."""
+    start: "Cell | None" = None
+    """The cell whose weights it begins with."""
 
     def experiment(self, seed: int) -> ExperimentConfig:
         """The whole configuration of a run; ValueError if it cannot be."""
@@ -132,6 +169,10 @@ class Run(NamedTuple):
     def name(self) -> str:
         """Also its folder: <cell>/seed-<n>."""
         return f"{self.cell.config.name}/seed-{self.seed}"
+
+    def before(self) -> "tuple[Run, ...]":
+        """The run whose weights it begins with, if there is one."""
+        return () if self.cell.start is None else (Run(self.cell.start, self.seed),)
 
     def values(self) -> dict[str, Any]:
         """The whole configuration as plain values."""
@@ -158,6 +199,8 @@ def plan(
         Cell(cell, folder / cell.config, start, (*config.set, *cell.set, *assignments))
         for cell in config.cell
     ]
+    by_name = {cell.config.name: cell for cell in cells}
+    cells = [cell._replace(start=by_name.get(cell.config.start)) for cell in cells]
     config = replace(config, base=start.name, set=(*config.set, *assignments))
     for cell in cells:
         try:
@@ -171,7 +214,7 @@ def runs(
     cells: Sequence[Cell], seeds: Sequence[int], groups: Sequence[str], names: Sequence[str]
 ) -> list[Run]:
     """The runs that are asked for, seed by seed, so that a matrix that is stopped early has whole
-    tables of fewer seeds.
+    tables of fewer seeds; before a run that starts from another cell's weights that one.
 
     Args:
         groups, names: cells of these; neither given: all.
@@ -191,9 +234,10 @@ def runs(
         for cell in cells
         if not (groups or names) or cell.config.group in groups or cell.config.name in names
     ]
-    return [
+    found = [
         Run(cell, seed)
         for seed in dict.fromkeys(seeds)
         for cell in chosen
         if not cell.config.seeds or seed in cell.config.seeds
     ]
+    return list(dict.fromkeys(run for last in found for run in (*last.before(), last)))

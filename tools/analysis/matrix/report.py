@@ -1,7 +1,7 @@
 """The tables of a matrix as Markdown, group by group."""
 
 from analysis.matrix.results import MatrixResults
-from analysis.matrix.statistics import Comparison, Rate, Table
+from analysis.matrix.statistics import LEVEL, Comparison, Rate, Table
 from dualasr_lib.core.table import markdown
 from dualasr_lib.metrics.bootstrap import BootstrapConfig, Interval
 from dualasr_lib.metrics.units import UNITS
@@ -13,9 +13,10 @@ _NOTES = """\
 - {rate} in %: mean ± standard deviation over seeds; "all" is all evaluation splits together.
 - Relative CERR: (baseline - cell) / baseline, above 0 the cell is better. 95 % intervals by paired
   bootstrap: for other utterances (these very models), and for other utterances and other seeds
-  (runs of one seed are pairs; Student's t over seeds). **Bold**: the second leaves out 0. No
-  correction is made for the number of comparisons: of twenty that make no difference, one would
-  be bold.
+  (runs of one seed are pairs; Student's t over seeds). p: of no difference, for other utterances
+  and seeds, two-sided. Holm: the same, corrected for the number of comparisons of the group, all
+  methods together. A comparison that the matrix names as primary, one per branch, stands alone and
+  is not corrected. **Bold**: primary p, or Holm's, below {level}.
 - Emission delay: p50/p90 of the streaming branch chunk by chunk, on the clock of the audio; mean
   over splits and seeds.
 - How alike the branches are: sp-KD losses between them on valid, whether or not they were trained
@@ -27,7 +28,7 @@ def report(table: Table) -> str:
     results = table.results
     groups = list(dict.fromkeys(cell.group for cell in results.cells))
     parts = [part for group in groups for part in _group(table, group)]
-    notes = _NOTES.format(rate=UNITS[results.unit].label)
+    notes = _NOTES.format(rate=UNITS[results.unit].label, level=LEVEL)
     return "\n\n".join([*parts, notes, _sources(results)]) + "\n"
 
 
@@ -78,7 +79,7 @@ def _rates(table: Table, group: str, branch: str) -> list[tuple[str, ...]]:
 
 def _comparison_head(splits: tuple[str, ...]) -> tuple[str, ...]:
     intervals = ("relative CERR %", "other utterances", "other utterances and seeds")
-    return ("branch", "cell", "baseline", *intervals, "better in", *splits)
+    return ("branch", "cell", "baseline", *intervals, "p", "Holm", "better in", *splits)
 
 
 def _comparison(found: Comparison) -> tuple[str, ...]:
@@ -90,6 +91,8 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
         f"{mark}{_percent(found.both.value)}{mark}",
         _interval(found.utterances),
         _interval(found.both) if found.seeds > 1 else "one seed",
+        _p_value(found.p),
+        "primary" if found.primary else _p_value(found.corrected),
         f"{found.better} of {found.seeds}",
         *(_percent(value) for value in found.splits.values()),
     )
@@ -132,6 +135,10 @@ def _rate(rate: Rate) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:+.1f}"
+
+
+def _p_value(p: float | None) -> str:
+    return "-" if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _interval(interval: Interval) -> str:

@@ -62,16 +62,19 @@ class Runner:
         """Runs everything, `jobs` runs at a time; what failed, a line each."""
         todo = [run for run in self._runs if self._missing(run)]
         _LOG.info("%d of %d runs are finished", len(self._runs) - len(todo), len(self._runs))
-        failures, begun = [], time.monotonic()
+        failures, begun, done = [], time.monotonic(), 0
         with ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(self._run, run): run for run in todo}
             try:
-                for done, future in enumerate(as_completed(futures), start=1):
-                    problem = future.result()
-                    failures += [problem] if problem else []
-                    left = (time.monotonic() - begun) / done * (len(todo) - done)
-                    state = problem or f"{futures[future].name} finished"
-                    _LOG.info("[%d of %d] %s, %.0f min left", done, len(todo), state, left / 60)
+                # What others start from comes first.
+                for later in (False, True):
+                    turn = [run for run in todo if bool(run.before()) == later]
+                    futures = {pool.submit(self._run, run): run for run in turn}
+                    for future in as_completed(futures):
+                        problem, done = future.result(), done + 1
+                        failures += [problem] if problem else []
+                        left = (time.monotonic() - begun) / done * (len(todo) - done)
+                        state = problem or f"{futures[future].name} finished"
+                        _LOG.info("[%d of %d] %s, %.0f min left", done, len(todo), state, left / 60)
             except BaseException:
                 self._stop()
                 pool.shutdown(cancel_futures=True)
@@ -119,6 +122,10 @@ class Runner:
         """One step, recorded if it went well; what went wrong."""
         record, folder = self._records[run.name], self._place.out / run.name
         if step.name == "train":
+            for first in run.before():
+                found = read_record(record_file(self._place.out, first.name))
+                if found is None or "train" not in found.steps:
+                    return f"it starts from {first.name}, which is not trained"
             record.steps = {}  # what follows is of the weights that there were
         elif "train" not in record.steps:
             return f"{step.name} needs a trained model, but step train is not done"
@@ -151,7 +158,8 @@ class Runner:
         """
         weights = load_weights(self._place.out / run.name)
         wanted = self._records[run.name].config
-        if json.loads(json.dumps(weights.config)) != wanted:
+        found = json.loads(json.dumps(weights.config))
+        if found | {"initial": wanted["initial"]} != wanted:  # train.py fills that in
             raise ValueError(
                 "the configuration files must stay as they are while a matrix runs, but the model "
                 "was trained with another configuration than the one that was planned"

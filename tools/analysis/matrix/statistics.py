@@ -8,12 +8,17 @@ from analysis.matrix.results import MatrixResults, RunResult
 from dualasr_lib.metrics.bootstrap import (
     BootstrapConfig,
     Interval,
+    p_over_seeds,
     relative_cerr_interval,
     relative_cerr_over_seeds,
 )
+from dualasr_lib.metrics.significance import holm
 from dualasr_lib.model.joint import BRANCHES
 
-__all__ = ["Comparison", "Rate", "Table"]
+__all__ = ["LEVEL", "Comparison", "Rate", "Table"]
+
+LEVEL = 0.05
+"""Below it a p-value counts as significant."""
 
 
 class Rate(NamedTuple):
@@ -42,12 +47,17 @@ class Comparison(NamedTuple):
     """Seeds in which the cell makes fewer errors than the baseline."""
     seeds: int
 
+    p: float | None = None
+    """Of no difference, over utterances and seeds; None for one seed."""
+    corrected: float | None = None
+    """The same after Holm's correction; that of a primary comparison is not corrected."""
+    primary: bool = False
+    """Whether the matrix names it as the one of its group that decides."""
+
     @property
     def significant(self) -> bool | None:
-        """Whether the interval for other utterances and seeds leaves out 0; None for one seed."""
-        if self.seeds < 2 or self.both.low is None or self.both.high is None:
-            return None
-        return self.both.low > 0 or self.both.high < 0
+        """Whether the corrected p-value is below `LEVEL`; None for one seed."""
+        return None if self.corrected is None else self.corrected < LEVEL
 
 
 class Table:
@@ -58,7 +68,7 @@ class Table:
         self._runs: dict[str, list[RunResult]] = {}
         for run in results.runs:
             self._runs.setdefault(run.cell, []).append(run)
-        self._compared: dict[tuple[str, str], list[Comparison]] = {}
+        self._compared: dict[str, dict[str, list[Comparison]]] = {}
 
     def runs(self, cell: str) -> list[RunResult]:
         """The runs of a cell; none if it was not run."""
@@ -105,20 +115,36 @@ class Table:
             by_split,
             sum(sum(b) > sum(s) for b, s in zip(base, system)),
             len(seeds),
+            p_over_seeds(base, system, config),
         )
 
     def comparisons(self, group: str, method: str) -> list[Comparison]:
-        """All that the cells of a group ask for and for which there are results; made once."""
-        if (group, method) not in self._compared:
-            self._compared[group, method] = [
-                self.compare(cell.name, baseline, branch, method)
-                for branch in BRANCHES
-                for cell in self.results.cells
-                if cell.group == group and self.has(cell.name, branch)
-                for baseline in cell.baselines(branch)
-                if self.has(baseline, branch) and self._seeds(cell.name) & self._seeds(baseline)
-            ]
-        return self._compared[group, method]
+        """All that the cells of a group ask for and for which there are results; made once. Holm's
+        correction is over all comparisons of the group, by all methods, but the primary one of each
+        branch.
+        """
+        if group not in self._compared:
+            methods = self.results.methods
+            found = [(m, each) for m in methods for each in self._group(group, m)]
+            p_values = holm([None if each.primary else each.p for _, each in found])
+            self._compared[group] = {m: [] for m in methods}
+            for (m, each), corrected in zip(found, p_values):
+                final = each._replace(corrected=each.p if each.primary else corrected)
+                self._compared[group][m].append(final)
+        return self._compared[group][method]
+
+    def _group(self, group: str, method: str) -> list[Comparison]:
+        first = self.results.methods[0]
+        return [
+            self.compare(cell.name, baseline, branch, method)._replace(
+                primary=method == first and baseline == cell.primary.replace("{branch}", branch)
+            )
+            for branch in BRANCHES
+            for cell in self.results.cells
+            if cell.group == group and self.has(cell.name, branch)
+            for baseline in cell.baselines(branch)
+            if self.has(baseline, branch) and self._seeds(cell.name) & self._seeds(baseline)
+        ]
 
     def emission(self, cell: str, rank: str) -> float | None:
         """Percentile `rank` of the emission delay, ms: the mean over splits and seeds."""

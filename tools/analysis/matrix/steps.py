@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from analysis.matrix.folder import Record
 from analysis.matrix.plan import MatrixConfig, Run
+from dualasr_lib.core.checkpoint import newest
 from dualasr_lib.recognition.methods.registry import DEFAULT
 
 __all__ = ["Step", "Workplace", "steps"]
@@ -54,10 +55,15 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
     train = (
         *("--config", str(run.cell.file), "--base", str(run.cell.base)),
         *("--set", *run.cell.set, f"training.seed={run.seed}"),
+        *(part for first in run.before() for part in ("--init-from", _weights(first, place))),
     )
     decode = ("--split", *splits, "--branch", *branches, "--method", *methods)
     found = [
-        Step("train", _command("egs/csj/train.py", *train, *data, *device), {}),
+        Step(
+            "train",
+            _command("egs/csj/train.py", *train, *data, *device),
+            {"start": first.name for first in run.before()},
+        ),
         Step(
             "decode",
             _command("egs/csj/decode.py", *decode, *data, *device),
@@ -72,6 +78,12 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
         command = _command("tools/similarity.py", "--split", "valid", *data, *device)
         found.append(Step("similarity", command, {"split": "valid"}))
     return found
+
+
+def _weights(run: Run, place: Workplace) -> str:
+    """The newest checkpoint of a run; a name that does not exist, if it has none yet."""
+    folder = place.out / run.name
+    return str(newest(folder) or folder / "not trained yet")
 
 
 def _command(program: str, *arguments: str) -> tuple[str, ...]:
