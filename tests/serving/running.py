@@ -1,5 +1,6 @@
 """A server in a process of its own, as users start it, and what tests ask it."""
 
+import contextlib
 import json
 import os
 import queue
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +85,15 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     return condition()
 
 
+def received(client: ClientConnection) -> list[str]:
+    """All messages until the server closes, whatever the code."""
+    texts: list[str] = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            texts.append(str(client.recv(30)))
+    return texts
+
+
 @contextmanager
 def running(bundle: Path, *options: str, token: str | None = None) -> Iterator[Running]:
     """`dualasr-serve` on a free port; ended as a service manager would."""
@@ -110,7 +123,9 @@ def running(bundle: Path, *options: str, token: str | None = None) -> Iterator[R
             raise AssertionError("".join(lines)) from None
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            process.wait(30)
+        # 0: it was told to end; -9: the test killed it
+        assert process.returncode in (0, -signal.SIGKILL), (process.returncode, "".join(lines))
         assert "Traceback" not in "".join(lines), "".join(lines)
     finally:
         process.kill()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from running import Running, running, until
+from running import Running, received, running, until
 from websockets.sync.client import connect
 
 from dualasr_lib.recognition.recogniser import Recogniser
@@ -87,7 +87,7 @@ def test_a_decoder_that_dies_is_told_and_replaced(bundle: Path, samples: bytes) 
         before = server.decoder
         killed = time.monotonic()
         os.kill(before, signal.SIGKILL)
-        texts = [str(text) for text in socket]
+        texts = received(socket)
         assert time.monotonic() - killed < 2.0
         assert '"restart"' in texts[-1] and socket.close_code == 1012
         assert server.ask("/health")[0] == 503
@@ -105,7 +105,7 @@ def test_a_server_that_ends_gives_the_last_texts(bundle: Path, samples: bytes) -
         assert until(lambda: server.metric("dualasr_audio_seconds_total") > 2)
         ending = threading.Thread(target=server.stop)
         ending.start()
-        texts = [str(text) for text in socket]
+        texts = received(socket)
         ending.join()
         assert '"end"' in texts[-1] and socket.close_code == 1001
         assert any('"final"' in text for text in texts) and server.process.returncode == 0
