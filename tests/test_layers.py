@@ -58,7 +58,10 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch.onnx": ("dualasr_lib/export/",),
     "sherpa_onnx": ("tools/",),
     **dict.fromkeys(
-        ("aiohttp", "fastapi", "flask", "starlette", "tornado", "uvicorn", "websockets"),
+        (
+            *("aiohttp", "fastapi", "flask", "prometheus_client", "starlette"),
+            *("tornado", "uvicorn", "websockets"),
+        ),
         ("dualasr_lib/serving/",),
     ),
 }

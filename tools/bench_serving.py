@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Load and soak of `dualasr-serve`: real-time streams on one core, and what became of them.
+
+    source tools/env.sh; tools/bench_serving.py --bundle FILE [--streams 25] [--seconds 120]
+        [--core 0] AUDIO ...
+
+Starts a server, held to one core, and this many clients on the others, each of which plays the
+recordings at natural speed from a place of its own. Times are from the server's own histograms: a
+percentile is the upper edge of its bucket. A stream is behind when unheard audio is longer than a
+chunk. RSS is the sum over the server and its decoder, after the first quarter and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.request import urlopen
+
+from dualasr_lib.core.program import run_program
+from dualasr_lib.core.table import markdown
+
+if TYPE_CHECKING:
+    from dualasr_lib.serving.client import Spoken
+
+_RATE = 16000
+_PAUSE = 0.13
+"""Seconds between the starts of two streams: they do not come at once."""
+_START_SECONDS = 120
+_HEADER = (
+    *(
+        "streams",
+        "seconds",
+        "ended well",
+        "chunk p50 ms",
+        "p99 ms",
+        "streams of a step",
+        "queue p99 s",
+    ),
+    *("second pass p99 ms", "pass 1 of finals", "RTF", "RSS MB", "at the end"),
+)
+
+
+class Served(NamedTuple):
+    """A server that is ready."""
+
+    port: int
+    processes: tuple[int, int]
+    """Server and decoder."""
+
+    def metrics(self) -> str:
+        """The page of counters."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def rss_mb(self) -> float:
+        """Of both processes."""
+        statuses = [Path(f"/proc/{number}/status").read_text() for number in self.processes]
+        return sum(int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) for text in statuses) / 1024
+
+
+def main() -> None:
+    """The program."""
+    reader = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    reader.add_argument("--bundle", type=Path, required=True)
+    reader.add_argument("--streams", type=int, default=25)
+    reader.add_argument("--seconds", type=float, default=120)
+    reader.add_argument("--core", type=int, default=0)
+    reader.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
+    arguments = reader.parse_args()
+    if arguments.streams < 1 or arguments.seconds < 10:
+        raise ValueError("--streams must be at least 1, and --seconds at least 10")
+    sound = _sound(arguments.audio)
+    with _server(arguments.bundle, arguments.streams, arguments.core) as served:
+        row = asyncio.run(_measured(served, sound, arguments.streams, arguments.seconds))
+    print(markdown([_HEADER, row]))
+
+
+def _sound(paths: list[Path]) -> bytes:
+    """All recordings, s16le."""
+    from dualasr_lib.data.audio import open_audio
+
+    blocks = [block for path in paths for block in open_audio(path, _RATE).blocks(_RATE)]
+    return b"".join((32767 * block).short().numpy().tobytes() for block in blocks)
+
+
+@contextmanager
+def _server(bundle: Path, streams: int, core: int) -> Iterator[Served]:
+    places = ("--limit", f"streams={streams}", "--limit", f"streams_per_address={streams}")
+    command = [sys.executable, "-m", "dualasr_lib.programs.serve", "--bundle", str(bundle)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--limit", "session_seconds=7200", *places],
+        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )  # fmt: skip
+    assert process.stderr is not None
+    told, port = "", None
+    try:
+        for line in process.stderr:
+            told += line
+            port = re.search(r"listening at http://.*:(\d+)/", line)
+            if port:
+                break
+        decoder = re.search(r"decoding process (\d+)", told)
+        if port is None or decoder is None:
+            raise ValueError(f"the server did not start: {told.strip()}")
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        others = os.sched_getaffinity(0) - {core}
+        os.sched_setaffinity(0, others or {core})
+        yield Served(int(port[1]), (process.pid, int(decoder[1])))
+    finally:
+        process.terminate()
+        process.wait(_START_SECONDS)
+
+
+async def _measured(served: Served, sound: bytes, streams: int, seconds: float) -> list[str]:
+    from dualasr_lib.serving.client import speak
+
+    async def one(index: int) -> Spoken:
+        await asyncio.sleep(_PAUSE * index)
+        start = 2 * (index * len(sound) // (2 * streams))
+        turned = sound[start:] + sound[:start]
+        size = 2 * int(seconds * _RATE)
+        samples = (turned * (size // len(turned) + 1))[:size]
+        return await speak(f"ws://127.0.0.1:{served.port}/live", samples, _RATE)
+
+    begun = time.monotonic()
+    tasks = [asyncio.create_task(one(index)) for index in range(streams)]
+    await asyncio.sleep(seconds / 4)
+    early = served.rss_mb()
+    await asyncio.sleep(0.7 * seconds)
+    late = served.rss_mb()
+    spoken = await asyncio.gather(*tasks, return_exceptions=True)
+    page = await asyncio.to_thread(served.metrics)
+    well = sum(not isinstance(one, BaseException) and one.close == 1000 for one in spoken)
+    chunk, second = "dualasr_chunk_seconds", "dualasr_second_pass_seconds"
+    first = _value(page, r'dualasr_finals_total\{number="1"\}')
+    finals = first + _value(page, r'dualasr_finals_total\{number="2"\}')
+    batch = _value(page, "dualasr_batch_streams_sum") / _value(page, "dualasr_batch_streams_count")
+    return [
+        str(streams), f"{time.monotonic() - begun:.0f}", f"{well} of {streams}",
+        f"<= {1000 * _percentile(page, chunk, 0.5):.0f}",
+        f"<= {1000 * _percentile(page, chunk, 0.99):.0f}", f"{batch:.1f}",
+        f"<= {_percentile(page, 'dualasr_queue_seconds', 0.99):.2f}",
+        f"<= {1000 * _percentile(page, second, 0.99):.0f}", f"{first:.0f} of {finals:.0f}",
+        f"{_value(page, 'dualasr_real_time_factor'):.3f}", f"{early:.0f}", f"{late:.0f}",
+    ]  # fmt: skip
+
+
+def _value(page: str, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _percentile(page: str, name: str, share: float) -> float:
+    """Upper edge of the bucket in which it is."""
+    buckets = re.findall(rf'^{name}_bucket{{le="(\S+)"}} (\S+)$', page, re.MULTILINE)
+    count = _value(page, f"{name}_count")
+    return next((float(edge) for edge, below in buckets if float(below) >= share * count), 0.0)
+
+
+if __name__ == "__main__":
+    run_program(main)
