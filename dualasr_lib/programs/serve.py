@@ -1,6 +1,6 @@
 """`dualasr-serve`: a page and a socket that turn speech into text.
 
-    dualasr-serve --bundle model.dualasr [--port 8000] [--token-file FILE]
+    dualasr-serve [--bundle model.dualasr] [--port 8000] [--token-file FILE]
 
 Open http://localhost:8000 and speak, or give a recording. Programs use the WebSocket /live and
 POST /transcribe; README.md of `dualasr_lib/serving` describes them, and how to put TLS in front:
@@ -18,6 +18,7 @@ from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.core.program import run_program
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.programs.options import parser
+from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods import registry
 from dualasr_lib.serving.limits import Limits
 
@@ -35,7 +36,9 @@ def _arguments() -> argparse.Namespace:
     names = ", ".join(item.name for item in fields(Limits))
     reader = parser(__doc__)
     add = reader.add_argument
-    add("--bundle", type=Path, required=True, metavar="FILE", help="the model")
+    add(
+        "--bundle", type=Path, metavar="FILE", help="default: the model that comes with the package"
+    )
     add(
         "--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine"
     )
@@ -63,8 +66,9 @@ def _main() -> None:
     from_dict(EndpointConfig, override({}, arguments.endpoint))
     if not 0 <= arguments.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535, but is {arguments.port}")
-    if not arguments.bundle.is_file():
-        raise ValueError(f"--bundle must be a file, but there is no {arguments.bundle}")
+    bundle = arguments.bundle or default_bundle()
+    if not bundle.is_file():
+        raise ValueError(f"--bundle must be a file, but there is no {bundle}")
     token = os.environ.get(_TOKEN)
     if arguments.token_file is not None:
         token = arguments.token_file.read_text(encoding="utf-8").strip()
@@ -75,7 +79,7 @@ def _main() -> None:
     access = Access(token=token, hosts=tuple(arguments.allow_host))
     load = partial(
         load_model,
-        arguments.bundle,
+        bundle,
         method=arguments.method,
         two_pass=False if arguments.one_pass else None,
         chunk_ms=arguments.chunk_ms,
