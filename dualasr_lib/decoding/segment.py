@@ -145,7 +145,9 @@ def end_reason(parts: Parts, segment: Segment) -> EndReason | None:
     last = segment.last_token_frame
     reason = endpoint(segment.num_frames, last, parts.endpoint, parts.frame_seconds)
     if reason in ("pause", "silence") and any(_best_tokens(segment, 1)):
-        return None  # a token that is still being said would be said again after the cut
+        # a token that is still being said would be said again after the cut
+        is_long = segment.num_frames >= _frames(parts, parts.endpoint.max_seconds)
+        return "length" if is_long else None
     return reason
 
 
