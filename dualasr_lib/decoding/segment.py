@@ -18,10 +18,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, StreamingModel
+from dualasr_lib.decoding.contract import (
+    Frames,
+    OnlineSearch,
+    OnlineStep,
+    StreamingModel,
+    listed,
+)
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint
 from dualasr_lib.decoding.events import Partial
-from dualasr_lib.decoding.hypothesis import PathLike, TokenPath
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Detokenise
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "Segment",
     "divided",
     "end_reason",
+    "first_texts",
     "grown",
     "lead_frames",
     "shown",
@@ -94,6 +101,8 @@ class Closed(NamedTuple):
     reason: EndReason
     hidden: tuple[Tensor, ...]
     """(S_i, C), as many frames as it has."""
+    proposed: tuple[ScoredText, ...] = ()
+    """Texts that the first pass lists, for the second one."""
 
 
 class Divided(NamedTuple):
@@ -145,9 +154,9 @@ def end_reason(parts: Parts, segment: Segment) -> EndReason | None:
     last = segment.last_token_frame
     reason = endpoint(segment.num_frames, last, parts.endpoint, parts.frame_seconds)
     if reason in ("pause", "silence") and any(_best_tokens(segment, 1)):
-        # a token that is still being said would be said again after the cut
-        is_long = segment.num_frames >= _frames(parts, parts.endpoint.max_seconds)
-        return "length" if is_long else None
+        # a token that is still being said would be said again after the cut: no silence
+        last = segment.num_frames - 1
+        reason = endpoint(segment.num_frames, last, parts.endpoint, parts.frame_seconds)
     return reason
 
 
@@ -159,6 +168,14 @@ def lead_frames(parts: Parts, segment: Segment) -> int:
     lead = min((segment.num_frames - 1 - last) // 2, _lead(parts.endpoint, parts))
     blanks = itertools.takewhile(lambda token: token == 0, reversed(_best_tokens(segment, lead)))
     return len(list(blanks))
+
+
+def first_texts(parts: Parts, segment: Segment, path: PathLike) -> tuple[ScoredText, ...]:
+    """What the first pass proposes to the second one: its list, or else its text."""
+    if not parts.keep_hidden:
+        return ()
+    texts = listed(parts.search, segment.search_state)
+    return texts or (ScoredText(path.tokens, {}, path.frames),)
 
 
 def divided(parts: Parts, segment: Segment, reason: EndReason, seconds: float) -> Divided:
@@ -240,9 +257,12 @@ def _first_part(parts: Parts, segment: Segment, cut: int, reason: EndReason) -> 
         path.posteriors[:count],
         path.confidences[:count],
     )
+    proposed: tuple[ScoredText, ...] = (ScoredText(kept.tokens, {}, kept.frames),)
+    if count == len(path.tokens):
+        proposed = first_texts(parts, segment, path)
     hidden = (torch.cat(segment.hidden)[:cut],) if segment.hidden else ()
     end = segment.start + cut * _frame_samples(parts)
-    return Closed(segment.number, segment.start, end, kept, reason, hidden)
+    return Closed(segment.number, segment.start, end, kept, reason, hidden, proposed)
 
 
 def _carried(

@@ -16,8 +16,18 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.decoding.contract import OnlineStep
+from dualasr_lib.decoding.endpoint import is_near
 from dualasr_lib.decoding.events import Partial
-from dualasr_lib.decoding.segment import Closed, Parts, Segment, divided, end_reason, grown, shown
+from dualasr_lib.decoding.segment import (
+    Closed,
+    Parts,
+    Segment,
+    divided,
+    end_reason,
+    first_texts,
+    grown,
+    shown,
+)
 from dualasr_lib.decoding.stepping import Row, Stepped, Turn, step_streams
 
 __all__ = [
@@ -30,6 +40,7 @@ __all__ = [
     "close_at_end",
     "ended",
     "heard",
+    "is_near_endpoint",
     "is_ready",
     "open_stream",
     "silence_seconds",
@@ -119,6 +130,15 @@ def silence_seconds(parts: Parts, stream: Stream) -> float | None:
     return round(silent * parts.frame_seconds, 6)
 
 
+def is_near_endpoint(parts: Parts, stream: Stream) -> bool:
+    """Whether the next step may bring the end of a sentence."""
+    silent = silence_seconds(parts, stream)
+    if silent is None or parts.endpoint is None:
+        return False
+    count, more = stream.segment.num_frames, parts.model.chunk_frames
+    return is_near(count, silent, parts.endpoint, parts.frame_seconds, more)
+
+
 def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:
     """One step of model and search for N >= 1 streams that are ready.
 
@@ -144,7 +164,8 @@ def close_at_end(parts: Parts, stream: Stream) -> Closed:
     with torch.no_grad():
         path = parts.search.finish(segment.search_state)
     start, end = segment.start, max(segment.start, stream.num_samples)
-    return Closed(segment.number, start, end, path, "end", segment.hidden)
+    proposed = first_texts(parts, segment, path)
+    return Closed(segment.number, start, end, path, "end", segment.hidden, proposed)
 
 
 def _position(parts: Parts, stream: Stream) -> int:

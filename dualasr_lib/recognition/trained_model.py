@@ -29,7 +29,8 @@ from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_fra
 from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
+from dualasr_lib.decoding.budget import Budget, Pace
+from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.features.quiet import heard_silence, quiet_frame
@@ -154,13 +155,21 @@ class TrainedModel:
             ValueError: the model is not a cascaded one of both branches.
         """
         self.model.encoders.check_second_pass()
+        pace = Pace()
 
-        def rewrite(hidden: Tensor) -> Rewritten:
+        def stacks(hidden: Tensor) -> Heard:
             lens = torch.tensor([len(hidden)], device=self.device)
             with _inference():
                 encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
-            found = search(self._heard(encoded, "full", ()))
-            return Rewritten(found.paths[0], found.fallbacks)
+            return self._heard(encoded, "full", ())
+
+        def rewrite(sentence: Sentence) -> Rewritten:
+            hidden, budget = sentence.hidden, Budget(sentence.seconds, pace)
+            heard = budget.run("stacks", len(hidden), lambda: stacks(hidden))
+            if heard is None:
+                return Rewritten(None, left_out=budget.left_out)
+            found = search(heard._replace(proposed=[sentence.proposed], budget=budget))
+            return Rewritten(found.paths[0], found.fallbacks, budget.left_out)
 
         return rewrite
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import OnlineGreedy
@@ -115,7 +115,8 @@ def test_windows_are_those_of_decode_streams(
     recording = record("a", "")._replace(samples=samples)
     heard: list[Tensor] = []
 
-    def second_pass(hidden: Tensor) -> Rewritten:
+    def second_pass(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         heard.append(hidden)
         return Rewritten(TokenPath((3,), (0,), 0.0))
 
@@ -208,7 +209,8 @@ def test_the_tail_stays_short(model: Any, record: Record, detokenise: Text) -> N
 def test_the_second_pass_writes_the_final_text(record: Record, detokenise: Text) -> None:
     lengths: list[int] = []
 
-    def second_pass(hidden: Tensor) -> Rewritten:
+    def second_pass(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         assert not hidden.requires_grad and hidden.dim() == 2
         lengths.append(len(hidden))
         return Rewritten(TokenPath((1, 2, 2), (0, 1, 3), -1.0), fallbacks=len(hidden))
@@ -238,7 +240,8 @@ def test_silence_is_spared_the_second_pass(model: Any, detokenise: Text) -> None
 
     calls: list[int] = []
 
-    def second_pass(hidden: Tensor) -> Rewritten:
+    def second_pass(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         calls.append(len(hidden))
         return Rewritten(TokenPath((), (), 0.0))
 
