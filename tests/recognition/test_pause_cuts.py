@@ -147,6 +147,9 @@ def test_a_token_that_is_being_said_is_no_silence() -> None:
     finals = heard(samples, search, LiveConfig())
     assert [final.text for final in finals] == ["あ", "い"]
     assert finals[0].end_seconds > 2.4
+    by_length = heard(samples, search, LiveConfig(endpoint=EndpointConfig(max_seconds=1.5)))
+    assert by_length[0].reason == "length"
+    assert max(final.end_seconds - final.start_seconds for final in by_length) <= 1.5 + 1e-9
 
 
 @pytest.mark.parametrize("lead", [0.04, 0.2, 0.4, 1.0, float("inf")])
