@@ -58,6 +58,21 @@ def test_the_matrix_of_the_repository(matrix: tuple[MatrixConfig, list[Run]]) ->
     }
 
 
+@pytest.mark.parametrize("name", ["decision", "decision_transducer"])
+def test_the_matrices_of_the_plan(name: str) -> None:
+    """One primary comparison; all cells of it begin with the same weights and train as long."""
+    config, cells = plan(CONF / f"{name}.toml", None, [])
+    decided = [cell for cell in cells if cell.config.group == "decision"]
+    assert [cell.config.name for cell in decided if cell.config.primary] == ["sp-kd"]
+    assert {cell.config.start for cell in decided} == {"warm"}
+    lengths = {cell.experiment(0).training.max_steps for cell in decided}
+    seconds = {cell.experiment(0).data.max_duration for cell in decided}
+    assert (lengths, len(seconds)) == ({1200}, 1)
+    assert config.corpus.preset == "noisy-long"
+    found = runs(cells, [0, 1], ["decision"], [])
+    assert [run.seed for run in found if run.cell.config.name == "warm"] == [0, 1]
+
+
 @pytest.mark.parametrize("base", ["small", "csj"])
 def test_other_sizes(base: str) -> None:
     _, cells = plan(CONF / "matrix.toml", CONF / f"{base}.toml", ["training.max_steps=7"])

@@ -1,4 +1,4 @@
-"""tools/analysis/power.py: variance components that were planted, and the power of the real test."""
+"""tools/analysis/power.py: planted variance components, and the power of the real test."""
 
 import subprocess
 import sys
