@@ -1,8 +1,8 @@
 """P-values: Student's t, and Holm's correction for the number of comparisons.
 
 Sources: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4 (the
-distribution of t for whole degrees of freedom); Holm, "A simple sequentially rejective multiple test
-procedure", Scandinavian Journal of Statistics 6 (1979).
+distribution of t for whole degrees of freedom); Holm, "A simple sequentially rejective multiple
+test procedure", Scandinavian Journal of Statistics 6 (1979).
 """
 
 import math
