@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make the open corpus: synthetic Japanese speech in CSJ's folders and formats.
 
-    python tools/make_open_corpus.py --out DIR --preset demo|noisy|quick|small|large [--neural]
+    python tools/make_open_corpus.py --out DIR [--neural]
+        --preset demo|noisy|noisy-long|quick|small|large
 
 The same seed gives the same bytes whatever --jobs; a run that was stopped goes on when started
 again. See tools/open_corpus/README.md.

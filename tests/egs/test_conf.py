@@ -17,7 +17,8 @@ from dualasr_lib.model.joint import JointModel, Targets, total_loss
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
-BASES = ("demo", "demo_transducer", "noisy", "small", "csj")
+MATRICES = ("matrix", "decision", "decision_transducer")
+BASES = ("demo", "demo_transducer", "noisy", "shipped", "small", "csj")
 STEPS: dict[str, dict[str, Any]] = {
     "standalone_streaming": {"model.branches": ["streaming"]},
     "standalone_full": {"model.branches": ["full"]},
@@ -58,7 +59,7 @@ def test_other_recipes_share_sizes_and_steps(recipe: str) -> None:
 
 
 def test_there_is_no_other_file() -> None:
-    assert {path.stem for path in CONF.glob("*.toml")} == {*BASES, *STEPS, "matrix"}
+    assert {path.stem for path in CONF.glob("*.toml")} == {*BASES, *STEPS, *MATRICES}
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -26,6 +26,7 @@ from dualasr_lib.decoding.summary import RunInfo, offline_summary
 from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.decoding.writer import write_results as write_decoded
 from dualasr_lib.metrics.bootstrap import relative_cerr_interval, relative_cerr_over_seeds
+from dualasr_lib.metrics.significance import holm
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "egs/csj/conf"
@@ -118,6 +119,38 @@ def test_a_wide_spread_is_not_significant() -> None:
     (found,) = Table(results).comparisons("main", "1best")
     assert found.better == 1
     assert found.significant is False
+
+
+def test_a_primary_comparison_stands_alone_and_others_are_corrected() -> None:
+    """Three comparisons of two branches; the primary one of each branch keeps its p-value."""
+    joint = replace(
+        MATRIX.cell[1],
+        against=("standalone-{branch}", "rival"),
+        primary="standalone-{branch}",
+    )
+    rivals = (
+        *(run_result("rival", k, {"streaming": [5, 4 + k, 1], "full": [2, 2, k]}) for k in (0, 1)),
+        *(run_result("standalone-full", k, {"full": [4, 3 + k, 1]}) for k in (0, 1)),
+    )
+    cells = (MATRIX.cell[0], joint, MATRIX.cell[2], CellConfig(name="rival", config="sp_kd.toml"))
+    results = replace(RESULTS, cells=cells, runs=(*RESULTS.runs, *rivals))
+    found = Table(results).comparisons("main", "1best")
+    assert [(f.branch, f.baseline, f.primary) for f in found] == [
+        ("streaming", "standalone-streaming", True),
+        ("streaming", "rival", False),
+        ("full", "standalone-full", True),
+        ("full", "rival", False),
+    ]
+    assert all(f.p is not None for f in found)
+    assert [f.corrected for f in found if f.primary] == [f.p for f in found if f.primary]
+    secondary = [f for f in found if not f.primary]
+    assert [f.corrected for f in secondary] == holm([f.p for f in secondary])
+    assert [f.corrected for f in secondary] != [f.p for f in secondary]
+    lines = [line for line in report(Table(results)).splitlines() if " rival " in line]
+    assert not any("primary" in line for line in lines)
+    assert sum("| primary |" in line for line in report(Table(results)).splitlines()) == 2
+    alone = Table(replace(results, cells=(cells[0], replace(joint, primary=""), *cells[2:])))
+    assert [f.corrected for f in alone.comparisons("main", "1best")] == holm([f.p for f in found])
 
 
 def test_the_report_has_the_numbers() -> None:

@@ -58,6 +58,21 @@ def test_the_matrix_of_the_repository(matrix: tuple[MatrixConfig, list[Run]]) ->
     }
 
 
+@pytest.mark.parametrize("name", ["decision", "decision_transducer"])
+def test_the_matrices_of_the_plan(name: str) -> None:
+    """One primary comparison; all cells of it begin with the same weights and train as long."""
+    config, cells = plan(CONF / f"{name}.toml", None, [])
+    decided = [cell for cell in cells if cell.config.group == "decision"]
+    assert [cell.config.name for cell in decided if cell.config.primary] == ["sp-kd"]
+    assert {cell.config.start for cell in decided} == {"warm"}
+    lengths = {cell.experiment(0).training.max_steps for cell in decided}
+    seconds = {cell.experiment(0).data.max_duration for cell in decided}
+    assert (lengths, len(seconds)) == ({1200}, 1)
+    assert config.corpus.preset == "noisy-long"
+    found = runs(cells, [0, 1], ["decision"], [])
+    assert [run.seed for run in found if run.cell.config.name == "warm"] == [0, 1]
+
+
 @pytest.mark.parametrize("base", ["small", "csj"])
 def test_other_sizes(base: str) -> None:
     _, cells = plan(CONF / "matrix.toml", CONF / f"{base}.toml", ["training.max_steps=7"])
@@ -88,6 +103,25 @@ def test_runs_go_seed_by_seed(matrix: tuple[MatrixConfig, list[Run]]) -> None:
         ('splits = ["valid"]\n[[cell]]\nname = "a"\nconfig = "b"', "different ones"),
         ('[[cell]]\nname = "a"\nconfig = "none.toml"', "cell 'a' of .*cannot read"),
         ('[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nset = ["x=1"]', "cell 'a' of .*'x'"),
+        (
+            '[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nagainst = ["a"]\nprimary = "b"',
+            r"must be one of its `against`, \['a'\], but is 'b'",
+        ),
+        (
+            "".join(
+                f'[[cell]]\nname = "{x}"\nconfig = "sp_kd.toml"\nagainst = ["a"]\nprimary = "a"\n'
+                for x in "ab"
+            ),
+            "one primary comparison, but 'a' and 'b'",
+        ),
+        (
+            '[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nstart = "b"',
+            "must start from a cell .* start is 'b'",
+        ),
+        (
+            '[[cell]]\nname = "a"\nconfig = "sp_kd.toml"\nstart = "a"',
+            "that itself starts from none",
+        ),
         ('methods = ["best"]\n[[cell]]\nname = "a"\nconfig = "sp_kd.toml"', "methods must be"),
     ],
 )
@@ -123,6 +157,33 @@ def test_steps_are_the_programs_of_the_users(
     assert [step.name for step in by_name["standalone-full/seed-0"]] == ["train", "decode"]
     alone = by_name["standalone-streaming/seed-0"]
     assert [step.name for step in alone] == ["train", "decode", "stream"]
+
+
+def started(folder: Path) -> list[Run]:
+    """Runs of a cell that begins with the weights of another, which is listed after it."""
+    (folder / "m.toml").write_text(
+        f'base = "{CONF}/noisy.toml"\ncorpus = {{ preset = "noisy" }}\n'
+        f'[[cell]]\nname = "joint"\nconfig = "{CONF}/sp_kd.toml"\nstart = "warm"\n'
+        f'[[cell]]\nname = "warm"\nconfig = "{CONF}/standalone_streaming.toml"\n'
+    )
+    return runs(plan(folder / "m.toml", None, [])[1], [3], [], ["joint"])
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
+    warm, joint = started(tmp_path)  # what it begins with is run although only "joint" was asked
+    assert (warm.name, joint.name) == ("warm/seed-3", "joint/seed-3")
+    place = Workplace(tmp_path, Path("/data"), "cpu", "cpu")
+    config, _ = plan(CONF / "matrix.toml", None, [])
+    folder = tmp_path / warm.name
+    folder.mkdir(parents=True)
+    for name in ("epoch-2.pt", "epoch-10-step-300.pt", "epoch-10.pt"):
+        (folder / name).touch()
+    train = steps(joint, config, place)[0]
+    assert train.command[train.command.index("--init-from") + 1] == str(
+        folder / "epoch-10-step-300.pt"
+    )
+    assert train.asked == {"start": "warm/seed-3"}
+    assert "--init-from" not in steps(warm, config, place)[0].command
 
 
 class Desk:
@@ -205,6 +266,17 @@ def test_steps_can_be_done_apart(desk: Desk) -> None:
     assert desk.runner(two_runs(), ("train",)).execute(1) == []
     assert desk.runner(two_runs(), ("decode",)).execute(1) == []
     assert desk.noted() == BOTH
+
+
+def test_what_others_begin_with_is_run_first(desk: Desk, tmp_path: Path) -> None:
+    desk.programs["train"] = "exit('warm' in name)"
+    problems = desk.runner(started(tmp_path)).execute(2)
+    assert len(problems) == 2 and "starts from warm/seed-3, which is not trained" in problems[1]
+    assert desk.noted() == ["warm/seed-3 train"]
+    desk.programs["train"] = ""
+    assert desk.runner(started(tmp_path)).execute(2) == []
+    names = ["joint/seed-3", "warm/seed-3"]
+    assert desk.noted() == [f"{n} {step}" for n in names for step in ("decode", "train")]
 
 
 def test_a_failure_ends_its_run_only(desk: Desk) -> None:

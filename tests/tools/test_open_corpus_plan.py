@@ -67,9 +67,28 @@ def test_sizes_of_the_presets() -> None:
     hours = {name: sum(t.seconds for t in talks(preset(name, 1))) / 3600 for name in PRESETS}
     assert 1.0 <= hours["demo"] <= 1.5
     assert 1.5 <= hours["noisy"] <= 2
+    assert 3 <= hours["noisy-long"] <= 4
     assert 0.08 <= hours["quick"] <= 0.12, "a minute of computing"
     assert 5.5 <= hours["small"] <= 7
     assert hours["large"] >= 50
+
+
+def test_the_long_evaluation_sets_are_new_to_the_training() -> None:
+    """Speakers and sentences of what noisy-long evaluates are in no training or valid talk; the
+    training talks are those of noisy."""
+    plan = preset("noisy-long", 2)
+    by_split: dict[str, set[object]] = {"train": set(), "valid": set(), "eval": set()}
+    for talk in talks(plan):
+        by_split[group_of(talk.split)] |= {s.voice for s in speakers(plan, talk.id).values()}
+    assert all(len(voices) >= 10 for voices in by_split.values())
+    assert not by_split["eval"] & (by_split["train"] | by_split["valid"])
+    source = DemoPrompts()
+    rng = random.Random(1)
+    texts = {group: {source.draw(group, rng).text for _ in range(1500)} for group in by_split}
+    assert not texts["eval"] & (texts["train"] | texts["valid"])
+    assert len(texts["eval"]) > 1000  # enough different ones for a long set
+    old = {talk for talk in talks(preset("noisy", 2)) if talk.split in ("train", "valid")}
+    assert old == {talk for talk in talks(plan) if talk.split in ("train", "valid")}
 
 
 def test_a_seed_decides_talks_and_speakers() -> None:

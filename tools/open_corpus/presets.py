@@ -3,7 +3,8 @@
 `small` and `large` use the damage with which context was found to matter most (README.md): local in
 time, or moderate babble. `demo` is mild, so that an hour of speech is enough to learn from. `noisy`
 has the speakers and sentences of `demo` in the noise of `small`, but in its mild rooms: what is
-lost can still be guessed from what follows. Its valid and evaluation sets are twice as long.
+lost can still be guessed from what follows. Its valid and evaluation sets are twice as long;
+`noisy-long` is `noisy` with some 50,000 characters of evaluation sets.
 `quick` is just enough to try a trained model on: the evaluation sets of `demo`, shorter.
 
 Each can have neural voices as well: in a fifth of the training talks, and in all of eval1 and
@@ -114,12 +115,18 @@ _DEMO: dict[str, Any] = {
     "babble_seconds": 6.0,
 }
 
+_NOISY_PRESET = {
+    **_DEMO,
+    "seconds": {**_DEMO["seconds"], "valid": 18.0, **dict.fromkeys(_EVAL_SPLITS, 64.0)},
+    "conditions": _NOISY,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": _DEMO,
-    "noisy": {
-        **_DEMO,
-        "seconds": {**_DEMO["seconds"], "valid": 18.0, **dict.fromkeys(_EVAL_SPLITS, 64.0)},
-        "conditions": _NOISY,
+    "noisy": _NOISY_PRESET,
+    "noisy-long": {
+        **_NOISY_PRESET,
+        "seconds": {**_NOISY_PRESET["seconds"], **dict.fromkeys(_EVAL_SPLITS, 272.0)},
     },
     "quick": {
         **_DEMO,
@@ -161,7 +168,7 @@ _NEURAL = {"train": 0.2, "eval1": 1.0, "eval2": 1.0}
 
 
 def preset(name: str, seed: int, neural: bool = False) -> Plan:
-    """The plan called `name` (demo, noisy, quick, small, large), with neural voices if wanted."""
+    """The plan called `name` (one of `PRESETS`), with neural voices if wanted."""
     if name not in PRESETS:
         raise ValueError(f"`preset` must be one of {sorted(PRESETS)}, but is {name!r}")
     return Plan(preset=name, seed=seed, neural=_NEURAL if neural else {}, **PRESETS[name])

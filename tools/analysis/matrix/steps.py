@@ -62,7 +62,7 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
         Step(
             "train",
             _command("egs/csj/train.py", *train, *data, *device),
-            dict(zip(("start",), (first.name for first in run.before()))),
+            {"start": run.before()[0].name} if run.before() else {},
         ),
         Step(
             "decode",
