@@ -2,7 +2,7 @@
 """An export beside torch: the same utterances, the same searches, in the real client.
 
     .venv-torch2/bin/python tools/bench_export.py --exp-dir EXP --data-dir DATA --export DIR
-        --split eval1 [--limit 100] [--tail-ms 480]
+        --split eval1 [--limit 100] [--tail-ms 350]
 
 Decodes with torch and with every model of DIR (sherpa-onnx, one thread each), one utterance at a
 time; streams with the silence behind them that DIR's README asks for. The client leaves an
@@ -42,13 +42,15 @@ class _Task(NamedTuple):
     head: str
     search: str
 
-    def silence(self, milliseconds: int | None) -> "Tensor":
-        """What stands behind a stream."""
+    def heard(self, audio: "Tensor", milliseconds: int | None) -> "Tensor":
+        """`audio`, of a stream with the silence behind it."""
         import torch
 
         if self.branch != "streaming":
-            return torch.zeros(0)
-        return torch.zeros(16 * (self.contract.tail_ms if milliseconds is None else milliseconds))
+            return audio
+        contract = self.contract
+        tail = contract.tail(len(audio)) if milliseconds is None else 16 * milliseconds
+        return torch.cat([audio, torch.zeros(tail)])
 
     @property
     def contract(self) -> "StreamingContract":
@@ -72,11 +74,11 @@ def main() -> None:
     print(f"{len(samples)} utterances, {seconds:.0f} s; {trained.source}")
     rows = []
     for task in _tasks(trained, arguments.export):
-        silence = task.silence(arguments.tail_ms)
+        heard = [task.heard(audio, arguments.tail_ms) for audio in samples]
         torchs: list[str] = []
         for name, size, hear in _ways(task):
             begun = time.process_time()
-            texts = [hear(torch.cat([audio, silence])) for audio in samples]
+            texts = [hear(audio) for audio in heard]
             spent = time.process_time() - begun
             torchs = torchs or texts
             same = sum(map(str.__eq__, texts, torchs))
