@@ -13,11 +13,13 @@ import sherpa_onnx
 recogniser = sherpa_onnx.OnlineRecognizer.{call}
 stream = recogniser.create_stream()
 stream.accept_waveform(16000, samples)  # float32 in [-1, 1]
-chunks = -(-((len(samples) + 80) // 160) // {shift})  # at the end only, of all samples
-stream.accept_waveform(16000, [0.0] * (160 * ((chunks - 1) * {shift} + {window}) + 280 - len(samples)))
+size = len(samples)  # at the end only: of all samples
+chunks = -(-((size + 80) // 160) // {shift})
+stream.accept_waveform(16000, [0.0] * (160 * ((chunks - 1) * {shift} + {window}) + 280 - size))
 while recogniser.is_ready(stream):
     recogniser.decode_stream(stream)
-text = "".join(recogniser.tokens(stream))
+said = zip(recogniser.tokens(stream), recogniser.timestamps(stream))
+text = "".join(token for token, at in said if at < size / 16000)
 ```
 
     sherpa-onnx --tokens=tokens.txt --left-padding=0 --right-padding={tail} {options} FILE.wav
@@ -42,7 +44,7 @@ frames of 40 ms.
 
 - **At the end feed zeros** as below, or the last words stay inside: the client decodes whole
   chunks, and only when a frame behind them is there. {first_result_ms} ms always suffice, but what
-  is more than needed is silence to say something in.
+  is more than needed is silence to say something in. Tokens behind the end are left out there.
 - `get_result` takes a leading `々`, `〆`, `〇` or punctuation mark away; `tokens` does not.
 - The client ends the whole process on misuse: a stream decoded before it is ready, another sample
   rate within a stream, hot words with a CTC model. Check before you call.
