@@ -223,7 +223,8 @@ def _stream(
     while recogniser.is_ready(heard):
         recogniser.decode_stream(heard)
     said = zip(recogniser.tokens(heard), recogniser.timestamps(heard))
-    return text([token for token, at in said if at < len(audio) / 16000])
+    end = (len(audio) + 80) // 160 / 100 - 0.005  # seconds; a token's time is that of its frame
+    return text([token for token, at in said if at < end])
 
 
 def _whole(recogniser: Any, text: Callable[[Sequence[str]], str], audio: "Tensor") -> str:

@@ -14,12 +14,13 @@ recogniser = sherpa_onnx.OnlineRecognizer.{call}
 stream = recogniser.create_stream()
 stream.accept_waveform(16000, samples)  # float32 in [-1, 1]
 size = len(samples)  # at the end only: of all samples
-chunks = -(-((size + 80) // 160) // {shift})
+frames = (size + 80) // 160
+chunks = -(-frames // {shift})
 stream.accept_waveform(16000, [0.0] * (160 * ((chunks - 1) * {shift} + {window}) + 280 - size))
 while recogniser.is_ready(stream):
     recogniser.decode_stream(stream)
 said = zip(recogniser.tokens(stream), recogniser.timestamps(stream))
-text = "".join(token for token, at in said if at < size / 16000)
+text = "".join(token for token, at in said if at < frames / 100 - 0.005)
 ```
 
     sherpa-onnx --tokens=tokens.txt --left-padding=0 --right-padding={tail} {options} FILE.wav
