@@ -2,14 +2,13 @@
 """An export beside torch: the same utterances, the same searches, in the real client.
 
     .venv-torch2/bin/python tools/bench_export.py --exp-dir EXP --data-dir DATA --export DIR
-        --split eval1 [--limit 100] [--tail-ms 480]
+        --split eval1 [--limit 100]
 
 Decodes with torch and with every model of DIR (sherpa-onnx, one thread each), one utterance at a
-time; streams with the silence behind them that DIR's README asks for. The client leaves an
-incomplete chunk undecoded, so torch is given the whole ones. "as torch" counts texts that are the
-same to the character. `beam` is the client's
-modified_beam_search beside our transducer-beam, which is another search of the same scores. RTF is
-CPU seconds per second of audio, features and search included.
+time. Streams get the zeros behind them that DIR's README asks for, and tokens behind their ends are
+left out; torch knows where they end. "as torch" counts texts that are the same to the character.
+`beam` is the client's modified_beam_search beside our transducer-beam, which is another search of
+the same scores. RTF is CPU seconds per second of audio, features and search included.
 """
 
 import argparse
@@ -42,14 +41,6 @@ class _Task(NamedTuple):
     head: str
     search: str
 
-    def silence(self, milliseconds: int | None) -> "Tensor":
-        """What stands behind a stream."""
-        import torch
-
-        if self.branch != "streaming":
-            return torch.zeros(0)
-        return torch.zeros(16 * (self.contract.tail_ms if milliseconds is None else milliseconds))
-
     @property
     def contract(self) -> "StreamingContract":
         from dualasr_lib.export.states import layout_of
@@ -72,11 +63,10 @@ def main() -> None:
     print(f"{len(samples)} utterances, {seconds:.0f} s; {trained.source}")
     rows = []
     for task in _tasks(trained, arguments.export):
-        silence = task.silence(arguments.tail_ms)
         torchs: list[str] = []
         for name, size, hear in _ways(task):
             begun = time.process_time()
-            texts = [hear(torch.cat([audio, silence])) for audio in samples]
+            texts = [hear(audio) for audio in samples]
             spent = time.process_time() - begun
             torchs = torchs or texts
             same = sum(map(str.__eq__, texts, torchs))
@@ -98,7 +88,6 @@ def _read() -> argparse.Namespace:
     add("--avg", type=int, default=0)
     add("--split", required=True)
     add("--limit", type=int, default=100, help="utterances; default: 100")
-    add("--tail-ms", type=int, help="silence behind a stream; default: what the README asks for")
     arguments = reader.parse_args()
     if arguments.limit < 1:
         raise ValueError(f"--limit must be at least 1, but is {arguments.limit}")
@@ -168,12 +157,9 @@ def _torch(task: _Task) -> Hear:
     if task.branch == "streaming":
         path = trained.streaming(chunk)
 
-        contract = task.contract
-
         def stream(audio: "Tensor") -> str:
-            whole = audio[: 160 * contract.shift * contract.chunks(len(audio))]
             run = decode_streams(
-                [_Recording(whole)], path, OneHead(search, task.head), trained.detokenise,
+                [_Recording(audio)], path, OneHead(search, task.head), trained.detokenise,
                 StreamingConfig(num_streams=1),
             )  # fmt: skip
             return run.hypotheses[0].text
@@ -219,18 +205,26 @@ def _client(task: _Task, paths: dict[str, Path]) -> Hear:
     if task.branch == "streaming":
         kind = sherpa_onnx.OnlineRecognizer
         make = kind.from_transducer if task.head == "transducer" else kind.from_zipformer2_ctc
-        return partial(_stream, make(**files, **options), text)
+        return partial(_stream, make(**files, **options), task.contract, text)
     kind = sherpa_onnx.OfflineRecognizer
     make = kind.from_transducer if task.head == "transducer" else kind.from_zipformer_ctc
     return partial(_whole, make(**files, **options), text)
 
 
-def _stream(recogniser: Any, text: Callable[[Sequence[str]], str], audio: "Tensor") -> str:
+def _stream(
+    recogniser: Any,
+    contract: "StreamingContract",
+    text: Callable[[Sequence[str]], str],
+    audio: "Tensor",
+) -> str:
     heard = recogniser.create_stream()
     heard.accept_waveform(16000, audio.numpy())
+    heard.accept_waveform(16000, [0.0] * contract.tail(len(audio)))
     while recogniser.is_ready(heard):
         recogniser.decode_stream(heard)
-    return text(recogniser.tokens(heard))
+    said = zip(recogniser.tokens(heard), recogniser.timestamps(heard))
+    end = (len(audio) + 80) // 160 / 100 - 0.005  # seconds; a token's time is that of its frame
+    return text([token for token, at in said if at < end])
 
 
 def _whole(recogniser: Any, text: Callable[[Sequence[str]], str], audio: "Tensor") -> str:

@@ -77,14 +77,6 @@ class StreamingContract(NamedTuple):
         """
         return 10 * (self.window + 3)
 
-    @property
-    def tail_ms(self) -> int:
-        """Silence to feed at the end: it brings out the last frame that was spoken and a whole
-        chunk behind it, as a token is often said a little later than it is heard, and the client
-        leaves an incomplete chunk undecoded.
-        """
-        return self.first_result_ms + 10 * self.shift
-
     def chunks(self, samples: int) -> int:
         """Chunks that the client decodes of so many samples. It starts one when a feature frame
         behind it is there, and counts a frame when its analysis window, 400 samples around the
@@ -92,6 +84,13 @@ class StreamingContract(NamedTuple):
         """
         frames = (samples - 280) // 160 + 1
         return max(0, (frames - self.window - 1) // self.shift + 1)
+
+    def tail(self, samples: int) -> int:
+        """Zeros to feed behind the last of so many samples: as few as bring out the chunk in which
+        it lies. More of them is more silence to say something in.
+        """
+        chunks = -(-((samples + 80) // 160) // self.shift)
+        return 160 * ((chunks - 1) * self.shift + self.window) + 280 - samples
 
     def states(self) -> list[StateTensor]:
         """The state tensors in the order of the client."""

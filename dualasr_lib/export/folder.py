@@ -163,7 +163,6 @@ def _of_streams(trained: TrainedModel, chunk: ChunkSpec, model: onnx.ModelProto)
         **contract.metadata(),
         "algorithmic_ms": trained.describe("streaming", chunk)["algorithmic_ms"],
         "first_result_ms": contract.first_result_ms,
-        "tail_ms": contract.tail_ms,
     }
 
 

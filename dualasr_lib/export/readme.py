@@ -13,10 +13,14 @@ import sherpa_onnx
 recogniser = sherpa_onnx.OnlineRecognizer.{call}
 stream = recogniser.create_stream()
 stream.accept_waveform(16000, samples)  # float32 in [-1, 1]
-stream.accept_waveform(16000, [0.0] * {zeros})  # at the end only
+size = len(samples)  # at the end only: of all samples
+frames = (size + 80) // 160
+chunks = -(-frames // {shift})
+stream.accept_waveform(16000, [0.0] * (160 * ((chunks - 1) * {shift} + {window}) + 280 - size))
 while recogniser.is_ready(stream):
     recogniser.decode_stream(stream)
-text = "".join(recogniser.tokens(stream))
+said = zip(recogniser.tokens(stream), recogniser.timestamps(stream))
+text = "".join(token for token, at in said if at < frames / 100 - 0.005)
 ```
 
     sherpa-onnx --tokens=tokens.txt --left-padding=0 --right-padding={tail} {options} FILE.wav
@@ -39,9 +43,9 @@ _ON_STREAMS = """
 The first result needs {first_result_ms} ms of audio; from then on {shift_ms} ms bring {frames}
 frames of 40 ms.
 
-- **At the end feed {tail_ms} ms of zeros**, or the last words stay inside: the client decodes whole
-  chunks only, needs {first_result_ms} ms to see the end of what was said, and a token may be said
-  up to a chunk later than it is heard.
+- **At the end feed zeros** as below, or the last words stay inside: the client decodes whole
+  chunks, and only when a frame behind them is there. {first_result_ms} ms always suffice, but what
+  is more than needed is silence to say something in. Tokens behind the end are left out there.
 - `get_result` takes a leading `々`, `〆`, `〇` or punctuation mark away; `tokens` does not.
 - The client ends the whole process on misuse: a stream decoded before it is ready, another sample
   rate within a stream, hot words with a CTC model. Check before you call.
@@ -115,8 +119,14 @@ def _transducer(facts: Mapping[str, Any], branch: str) -> str:
 def _filled(facts: Mapping[str, Any], branch: str, call: str, options: str) -> str:
     if branch != "streaming":
         return _WHOLE.format(call=call, options=options)
-    tail = facts[branch]["tail_ms"]
-    return _STREAM.format(call=call, options=options, zeros=16 * tail, tail=tail / 1000)
+    about = facts[branch]
+    return _STREAM.format(
+        call=call,
+        options=options,
+        shift=about["decode_chunk_len"],
+        window=about["T"],
+        tail=about["first_result_ms"] / 1000,
+    )
 
 
 _CALLS = {"ctc": _ctc, "transducer": _transducer}

@@ -70,7 +70,7 @@ def test_an_experiment_and_its_bundle_give_the_same_files(
         assert entry == {"bytes": (out / name).stat().st_size, "sha256": file_hash(out / name)}
         assert f"{out / name}  {entry['bytes']:,} bytes" in printed
     page = (out / "README.md").read_text(encoding="utf-8")
-    assert f"feed {facts['streaming']['tail_ms']} ms of zeros" in page
+    assert f"{facts['streaming']['first_result_ms']} ms always suffice" in page
 
     write_bundle(make_bundle(BundleJob(exp_dir=home.exp, data_dir=home.data)), tmp_path / "b")
     again = tmp_path / "again"
@@ -98,7 +98,7 @@ def test_what_its_readme_says_works(tmp_path: Path, branch: Branch) -> None:
     facts = write_export(model, CHUNK, out)
     page = (out / "README.md").read_text(encoding="utf-8")
     audio = write_wave(out / "FILE.wav", noise(20000)[0])
-    tail = 16 * facts["streaming"]["tail_ms"] if branch == "streaming" else 0
+    tail = 16 * facts["streaming"]["first_result_ms"] if branch == "streaming" else 0
     expected = torch_texts(model, torch.cat([audio, torch.zeros(tail)]), branch)
     programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(programs) == len(expected)
