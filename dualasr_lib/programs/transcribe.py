@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,11 @@ def _warn(path: Path, finals: "Sequence[Final]", calibration: "Calibration | Non
     if fallbacks:
         _LOG.warning("%s: memory ran out %d times in the second pass; it searched less there",
                      path, fallbacks)  # fmt: skip
+    left_out = Counter(part for final in finals for part in final.left_out)
+    if left_out:
+        parts = ", ".join(f"{part} in {count}" for part, count in left_out.items())
+        _LOG.warning("%s: of the second pass there was no time for %s of %d sentences",
+                     path, parts, len(finals))  # fmt: skip
     failed = [final for final in finals if final.second_pass == "failed"]
     if failed:
         _LOG.warning("%s: the second pass failed in %d sentences, which keep the text of the first "

@@ -9,6 +9,7 @@ branch rewrites each sentence at its end. Long recordings take no more memory th
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -29,13 +30,15 @@ from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import NoScalesError
 
-__all__ = ["AudioStream", "Recogniser"]
+__all__ = ["AudioStream", "Recogniser", "live_config"]
 
 _LOG = logging.getLogger(__name__)
 
 _GREEDY = "greedy"
 """The search that needs neither k2 nor scales."""
 _BLOCK_SECONDS = 1.0
+_EARLY_SECONDS = 0.16
+"""Silence after which a second pass with a budget begins; an endpoint comes after 0.4 s or more."""
 _CANCELLED = (
     "the channels cancel each other, hardly anything is left of them together: one is turned over;"
     " give one channel alone"
@@ -251,6 +254,12 @@ def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondP
         return setup.second_pass(_GREEDY)
 
 
+def live_config(endpoint: EndpointConfig, budget: float) -> LiveConfig:
+    """With a budget the second pass begins while the endpoint is still being waited for."""
+    early = math.inf if math.isinf(budget) else _EARLY_SECONDS
+    return LiveConfig(endpoint=endpoint, budget_seconds=budget, early_seconds=early)
+
+
 def _ready(
     setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None
 ) -> Recogniser:
@@ -265,7 +274,7 @@ def _ready(
         model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
         search=first.search,
         detokenise=setup.trained.detokenise,
-        config=LiveConfig(endpoint=config),
+        config=live_config(config, setup.config.budget_seconds),
         second_pass=None if second is None else second.run,
     )
     calibrator = first.calibrator if second is None else second.calibrator
