@@ -103,6 +103,7 @@ def test_the_shipped_model_makes_as_many_errors_as_ever(talks: dict[Path, str]) 
     assert not outside(found), found
 
 
+@pytest.mark.timeout(900)  # a second of computing per second of neural speech, on a free core
 def test_a_voice_of_another_kind_is_still_understood() -> None:
     """Neural speech, of which the model has heard none: the held-out voice of `--neural`."""
     cache = sources.cache_dir()
