@@ -33,6 +33,8 @@ class EndpointConfig:
     """Length from which on a segment with speech ends at the next breath."""
     breath_seconds: float = 0.4
     """Trailing silence that is such a breath."""
+    lead_seconds: float = 0.4
+    """Silence that a segment hands over to the next one, at most half of what ended it."""
     max_seconds: float = 20.0
     """Length that a segment never exceeds (rule 3); bounds memory and the second pass."""
     cut_seconds: float = 5.0

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
+
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
 from dualasr_lib.decoding.events import Event, Final, LiveConfig
 from dualasr_lib.decoding.offline import Detokenise
@@ -31,8 +33,10 @@ from dualasr_lib.decoding.second_pass import (
     run_here,
     started,
 )
-from dualasr_lib.decoding.segment import Advanced, Closed, Parts, Stream, first_texts
+from dualasr_lib.decoding.segment import Closed, Parts, first_texts, lead_frames
 from dualasr_lib.decoding.stream import (
+    Advanced,
+    Stream,
     advance,
     at_end,
     backlog_samples,
@@ -213,9 +217,11 @@ class Rules:
             return live
         if segment.last_token_frame is None:
             return live
+        hidden = torch.cat(segment.hidden)
+        hidden = hidden[: len(hidden) - lead_frames(self.parts, segment)]
         path = self.search.finish(segment.search_state)
         proposed = first_texts(self.parts, segment, path)
-        pending = started(self.submit, rewrite(self.second_pass, segment.hidden, proposed))
+        pending = started(self.submit, rewrite(self.second_pass, (hidden,), proposed))
         return live._replace(early=_Early(pending, segment.last_token_frame))
 
     def _discard(self, live: Live) -> Live:

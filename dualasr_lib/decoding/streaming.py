@@ -35,8 +35,9 @@ from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.samples import as_samples
 from dualasr_lib.decoding.second_pass import rewrite
-from dualasr_lib.decoding.segment import Parts, Stream
+from dualasr_lib.decoding.segment import Parts
 from dualasr_lib.decoding.stream import (
+    Stream,
     advance,
     at_end,
     audio_seconds,

@@ -334,7 +334,8 @@ class DecodeSetup:
         valid = None
         if method.propose is not None and given is None:
             try:
-                valid = self._data.fingerprint(self._valid)
+                if self._data.size(self._valid):
+                    valid = self._data.fingerprint(self._valid)
             except (ValueError, ImportError):  # no such split, or nothing to read it with
                 valid = None
         detokenise = self.trained.detokenise
@@ -348,7 +349,7 @@ class DecodeSetup:
         for batch in self._data.valid_batches():
             yield batch
             progress.add(len(batch.ids))
-        progress.close("scales chosen")
+        progress.close("all scales tried")
 
 
 def _with_hash(named: str) -> str:

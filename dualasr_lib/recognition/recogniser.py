@@ -1,6 +1,6 @@
 """A recogniser that is ready for use, from a bundle or from what training wrote.
 
-    recogniser = Recogniser.load("model.dualasr")
+    recogniser = Recogniser.load()                 # the package's model; or load("model.dualasr")
     print(recogniser.transcribe("talk.wav").text)               # or samples and their rate
     stream = recogniser.stream(48000); stream.feed(block); stream.finish()   # -> events
 
@@ -25,6 +25,7 @@ from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.recognition.bundle import is_bundle
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.decode_setup import DecodeSetup, OpenData, ReadySecondPass, ValidData
+from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import NoScalesError
@@ -37,8 +38,8 @@ _GREEDY = "greedy"
 """The search that needs neither k2 nor scales."""
 _BLOCK_SECONDS = 1.0
 _EARLY_SECONDS = 0.08
-"""Silence after which a second pass with a budget begins: with chunks of 320 ms there is then a step
-before every endpoint, which comes after 0.4 s or more."""
+"""Silence after which a second pass with a budget begins: with chunks of 320 ms there is then a
+step before every endpoint, which comes after 0.4 s or more."""
 _CANCELLED = (
     "the channels cancel each other, hardly anything is left of them together: one is turned over;"
     " give one channel alone"
@@ -61,7 +62,7 @@ class Recogniser:
 
     @staticmethod
     def load(
-        path: str | PathLike[str],
+        path: str | PathLike[str] | None = None,
         *,
         data_dir: str | PathLike[str] | None = None,
         method: str | None = None,
@@ -73,6 +74,7 @@ class Recogniser:
         """A bundle, or EXP with its data folder DATA.
 
         Args:
+            path: of either; None: the model that comes with the package.
             data_dir: of EXP.
             method: search of the first pass; None: the best path of the lattices, without k2 the
                 greedy one.
@@ -87,7 +89,7 @@ class Recogniser:
             ValueError: no such file, none of ours, damaged, of a newer version; an option that
                 cannot be; a model that cannot stream.
         """
-        path = Path(path)
+        path = default_bundle() if path is None else Path(path)
         source: dict[str, Any] = {"bundle": path}
         if path.is_dir():
             if data_dir is None:

@@ -33,6 +33,7 @@ from dualasr_lib.decoding.budget import Budget, Pace
 from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
 from dualasr_lib.features.online import FbankState, OnlineFbank
+from dualasr_lib.features.quiet import heard_silence, quiet_frame
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
 from dualasr_lib.model.encoder import Encoded, EncoderState
 from dualasr_lib.model.heads.contract import Head
@@ -118,6 +119,11 @@ class TrainedModel:
         """Of the weights: a checkpoint may be trained anew under the same name."""
         return weights_fingerprint(self.model)
 
+    @cached_property
+    def quiet(self) -> Tensor:
+        """(F,) what is heard where there is digital silence."""
+        return quiet_frame(self.config.features).to(self.device)
+
     def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
         """What the heads of one branch say, and how they score texts.
 
@@ -125,6 +131,7 @@ class TrainedModel:
             ValueError: the checkpoint has no such branch.
         """
         features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
+        features = heard_silence(features, lens, self.quiet)
         with _inference():
             encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
         return self._heard(encoded, branch, batch.texts)
@@ -271,6 +278,7 @@ class StreamingPath:
         self._encoder = trained.model.streaming
         self._fbank = OnlineFbank(trained.config.features)
         self._features, self._chunk = trained.config.features, chunk
+        self._quiet = trained.quiet
         prepare_for_steps(self._encoder)
         with _inference():
             self._prepared = self._encoder.prepare(chunk, trained.device)
@@ -300,6 +308,7 @@ class StreamingPath:
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
         _, fbank = self._fbank.windows(new, state.features)
         features, frames_left = features.to(self._device), frames_left.to(self._device)
+        features = heard_silence(features, frames_left, self._quiet)
         with _inference():
             h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
             frames = self._model.frames(h, "streaming")

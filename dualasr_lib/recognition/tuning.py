@@ -82,8 +82,8 @@ def scales_for(
         where = "the bundle" if path is None else str(path)
         raise NoScalesError(
             f"scales must be chosen, but {where} holds none for this model and these options, and "
-            "there is no split valid to tune them on: give --scales (of a second pass "
-            "--second-scales), or decode once where split valid is"
+            "there is no split valid to tune them on, or an empty one: give --scales (of a second "
+            "pass --second-scales), or decode once where split valid is"
         )
     tuned = _tuned(method, data)
     _LOG.info("tried %d points of scales on valid", len(tuned.grid))

@@ -75,7 +75,9 @@ def second_pass(sentence: Sentence) -> Rewritten:
     """The best tokens but one, as a text of its own."""
     hidden = sentence.hidden
     path = greedy(hidden[None].log_softmax(dim=2), torch.tensor([len(hidden)]))[0]
-    return Rewritten(TokenPath(path.tokens[:-1], path.frames[:-1], 0.0), fallbacks=len(hidden) % 2)
+    return Rewritten(
+        TokenPath(path.tokens[:-1], path.frames[:-1], 0.0), fallbacks=sum(path.frames) % 2
+    )
 
 
 def talk(seed: int) -> Tensor:
