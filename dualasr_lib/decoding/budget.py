@@ -15,6 +15,7 @@ __all__ = ["Budget", "Pace"]
 
 T = TypeVar("T")
 _NEWEST = 0.3  # share of the newest measurement in what is expected
+_MARGIN = 1.2  # times its expectation must fit: half of all runs take longer than expected
 _HOPE = 0.95  # what is left of an expectation that kept a part from running
 
 
@@ -68,7 +69,8 @@ class Budget:
         Args:
             then: seconds that will be needed after it in any case.
         """
-        if self._now() + self._pace.expected(part, work) + then > self._until:
+        expected = self._pace.expected(part, work) + then
+        if self._now() + _MARGIN * expected > self._until:
             self.left_out += (part,)
             self._pace.doubt(part)
             return None
