@@ -4,7 +4,8 @@
 (7.7 ms at the start, 96 ms after five minutes). Here a stream is cut into segments: when one has
 `segment_frames` frames, what its best path says up to the middle of the longest pause of its
 second half is committed, and a new stream of k2 begins some frames before the cut, where the
-last tokens of context were said, so that it has them again when its own part begins. What that
+last tokens of context were said (no earlier than in its first quarter), so that it has them
+again when its own part begins. What that
 costs in exactness: hypotheses other than the best one end at a cut, and a graph begins anew.
 Within a segment any chunks give the same as all frames at once, to the bit.
 
