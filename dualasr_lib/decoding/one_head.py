@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Frames, OnlineStep, frames_of
-from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.contract import Frames, OnlineStep, frames_of, listed
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
 
 __all__ = ["OneHead", "OneHeadSearch"]
 
@@ -49,3 +49,7 @@ class OneHead:
     def finish(self, state: Any) -> PathLike:
         """Final path of a stream."""
         return self.search.finish(state)
+
+    def ranked(self, state: Any) -> tuple[ScoredText, ...]:
+        """Texts of a stream that is over, if the search lists any."""
+        return listed(self.search, state)

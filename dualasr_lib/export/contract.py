@@ -1,4 +1,5 @@
-"""What sherpa-onnx asks of a streaming Zipformer2 CTC model and of an offline CTC model.
+"""What sherpa-onnx asks of a streaming Zipformer2 model: of a CTC model and of a transducer's
+encoder alike.
 
 It makes the states of a stream itself, as zeros, from the metadata alone, and hands them over by
 order: x, six tensors for each layer, the front end's state, the frames processed. Stated here once,
@@ -71,11 +72,18 @@ class StreamingContract(NamedTuple):
 
     @property
     def first_result_ms(self) -> int:
-        """Audio before the first call, and silence after the last word that brings it out: the
-        client waits for one frame more than a window, and the last frame's analysis window reaches
-        15 ms beyond it.
+        """Audio before the first call: the client waits for one frame more than a window, and the
+        last frame's analysis window reaches 15 ms beyond it.
         """
         return 10 * (self.window + 3)
+
+    @property
+    def tail_ms(self) -> int:
+        """Silence to feed at the end: it brings out the last frame that was spoken and a whole
+        chunk behind it, as a token is often said a little later than it is heard, and the client
+        leaves an incomplete chunk undecoded.
+        """
+        return self.first_result_ms + 10 * self.shift
 
     def states(self) -> list[StateTensor]:
         """The state tensors in the order of the client."""

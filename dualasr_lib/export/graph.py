@@ -65,16 +65,15 @@ def traced(
     return model
 
 
-def session(model: onnx.ModelProto, optimise: bool = True) -> onnxruntime.InferenceSession:
-    """Something that runs a graph, on one thread."""
+def session(model: onnx.ModelProto | bytes, optimise: bool = True) -> onnxruntime.InferenceSession:
+    """Something that runs a graph, or what a file of it holds, on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def with_fixed_sizes(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> onnx.ModelProto:

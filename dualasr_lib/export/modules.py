@@ -1,13 +1,13 @@
-"""A branch with its CTC head as one function of tensors, which a tracer can follow.
+"""A branch as one function of tensors, which a tracer can follow; what its head reads is an
+argument.
 
-`<sos/eos>` and `<unk>` are pushed below every other token, since the client would print them.
-
-Letters: N streams, T feature frames, S encoder frames, V vocabulary.
+Letters: N streams, T feature frames, S encoder frames, C channels, V vocabulary.
 """
 
 import torch
 from torch import Tensor, nn
 
+from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.export.states import layout_of
 from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.joint import Branch
@@ -17,10 +17,19 @@ from dualasr_lib.model.zipformer.stacks import Prepared
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.trained_model import TrainedModel
 
-__all__ = ["CtcScores", "FullCtc", "StreamingCtc"]
+__all__ = ["CtcScores", "FullBranch", "StreamingBranch", "never"]
 
 _NEVER = -1e4
-"""Added to log-probabilities: finite, as graph decoders take sums of them."""
+"""Added to scores: finite, as graph decoders and log-softmax take sums of them."""
+
+
+def never(tokenizer: Tokenizer) -> Tensor:
+    """(V,) to be added to scores: `<sos/eos>` and `<unk>` fall below every other token, since a
+    client would print them.
+    """
+    added = torch.zeros(tokenizer.vocab_size)
+    added[[tokenizer.sos_eos_id, tokenizer.unk_id]] = _NEVER
+    return added
 
 
 class CtcScores(nn.Module):
@@ -33,10 +42,7 @@ class CtcScores(nn.Module):
     def __init__(self, trained: TrainedModel, branch: Branch) -> None:
         super().__init__()
         self.head: Head = trained.model.head("ctc", branch)
-        tokenizer = trained.tokenizer
-        never = torch.zeros(tokenizer.vocab_size)
-        never[[tokenizer.sos_eos_id, tokenizer.unk_id]] = _NEVER
-        self.register_buffer("never", never)
+        self.register_buffer("never", never(trained.tokenizer))
 
     def forward(self, h: Tensor) -> Tensor:
         log_probs = self.head.frames(h)
@@ -45,18 +51,18 @@ class CtcScores(nn.Module):
         return log_probs + self.never
 
 
-class StreamingCtc(nn.Module):
-    """A chunk x (N, T, 80) and the states of sherpa-onnx's contract -> log-probabilities (N, S, V)
-    and the next states.
+class StreamingBranch(nn.Module):
+    """A chunk x (N, T, 80) and the states of sherpa-onnx's contract -> what `reads` makes of the
+    encoder frames (N, S, C), and the next states.
 
     Raises:
-        ValueError: no streaming branch, no CTC head, or a chunk that does not suit the model.
+        ValueError: no streaming branch, or a chunk that does not suit the model.
     """
 
-    def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
+    def __init__(self, trained: TrainedModel, chunk: ChunkSpec, reads: nn.Module) -> None:
         super().__init__()
         self.encoder = trained.model.streaming
-        self.scores = CtcScores(trained, "streaming")
+        self.reads = reads
         self.layout = layout_of(self.encoder, chunk)
         with torch.no_grad():
             self._prepared = self.encoder.prepare(chunk, torch.device("cpu"))
@@ -64,7 +70,7 @@ class StreamingCtc(nn.Module):
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         state, unused = self.layout.unpack(states)
         h, state = self.encoder.advance(x, state, self._constants())
-        return (self.scores(h), *self.layout.pack(state, unused))
+        return (self.reads(h), *self.layout.pack(state, unused))
 
     def _constants(self) -> Prepared:
         """The matrices of convolutions are made here, so that a file holds the kernels they come
@@ -83,24 +89,24 @@ class StreamingCtc(nn.Module):
         return Prepared(self._prepared.chunk, tuple(renewed))
 
 
-class FullCtc(nn.Module):
-    """Whole utterances x (N, T, 80) of x_lens (N,) frames -> log-probabilities (N, S, V) of the
-    full branch and their lengths (N,). Where it reads the streaming stacks, these hear in chunks,
-    as they do in a stream.
+class FullBranch(nn.Module):
+    """Whole utterances x (N, T, 80) of x_lens (N,) frames -> what `reads` makes of the full
+    branch's encoder frames (N, S, C), and their numbers (N,). Where it reads the streaming stacks,
+    these hear in chunks, as they do in a stream.
 
     Raises:
-        ValueError: no full branch, no CTC head, or a chunk that does not suit the model.
+        ValueError: no full branch, or a chunk that does not suit the model.
     """
 
-    def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
+    def __init__(self, trained: TrainedModel, chunk: ChunkSpec, reads: nn.Module) -> None:
         super().__init__()
         trained.model.require("full")
         self.encoders = trained.model.encoders
-        self.scores = CtcScores(trained, "full")
+        self.reads = reads
         self._chunk = chunk
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         multiple = whole_blocks(self._chunk)
         front = self.encoders.streaming.front(x, x_lens, multiple)
         encoded = self.encoders.states(front, self._chunk, ("full",))["full"]
-        return self.scores(encoded.h), encoded.lens
+        return self.reads(encoded.h), encoded.lens

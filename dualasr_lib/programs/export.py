@@ -1,10 +1,11 @@
 """`dualasr-export`: a trained model as ONNX files that sherpa-onnx runs as they are.
 
     dualasr-export --exp-dir EXP --data-dir DATA [--epoch E] [--avg K] --out DIR [--int8]
-    dualasr-export --bundle FILE --out DIR [--int8]
+    dualasr-export --bundle FILE --out DIR [--int8] [--head ctc transducer]
 
-DIR gets the streaming branch (online zipformer2 CTC), the full branch (offline zipformer CTC), the
-token table and a README.md with the calls. Needs `pip install dualasr[export]`.
+DIR gets each branch with each of its heads that the client knows (streaming: online zipformer2 CTC
+and transducer; full: offline zipformer CTC and transducer), the token table and a README.md with
+the calls. Each graph has been compared with torch before. Needs `pip install dualasr[export]`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from dualasr_lib.core.files import check_new_folder
 from dualasr_lib.core.program import run_program
+from dualasr_lib.export.names import HEADS
 from dualasr_lib.programs.options import parser
 from dualasr_lib.recognition.decode_config import DecodeConfig
 
@@ -45,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     trained = open_origin(config, torch.device("cpu")).trained
     chunk = trained.chunk(config.chunk_ms, config.left_ms)
-    facts = write_export(trained, chunk, arguments.out, arguments.int8)
+    facts = write_export(trained, chunk, arguments.out, arguments.int8, arguments.head)
     for name, entry in facts["files"].items():
         print(f"{arguments.out / name}  {entry['bytes']:,} bytes")
 
@@ -61,6 +63,7 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
     add("--left-ms", type=int, help="their left context; default: the config's")
     add("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    add("--head", nargs="+", choices=HEADS, help="heads to export; default: all that are there")
     add("--int8", action="store_true", help="also files with 8-bit weights")
     return reader.parse_args(words)
 

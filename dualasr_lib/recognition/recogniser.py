@@ -1,6 +1,6 @@
 """A recogniser that is ready for use, from a bundle or from what training wrote.
 
-    recogniser = Recogniser.load("model.dualasr")
+    recogniser = Recogniser.load()                 # the package's model; or load("model.dualasr")
     print(recogniser.transcribe("talk.wav").text)               # or samples and their rate
     stream = recogniser.stream(48000); stream.feed(block); stream.finish()   # -> events
 
@@ -9,6 +9,7 @@ branch rewrites each sentence at its end. Long recordings take no more memory th
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -24,17 +25,20 @@ from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.recognition.bundle import is_bundle
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.decode_setup import DecodeSetup, OpenData, ReadySecondPass, ValidData
+from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import NoScalesError
 
-__all__ = ["AudioStream", "Recogniser"]
+__all__ = ["AudioStream", "Recogniser", "live_config"]
 
 _LOG = logging.getLogger(__name__)
 
 _GREEDY = "greedy"
 """The search that needs neither k2 nor scales."""
 _BLOCK_SECONDS = 1.0
+_EARLY_SECONDS = 0.16
+"""Silence after which a second pass with a budget begins; an endpoint comes after 0.4 s or more."""
 _CANCELLED = (
     "the channels cancel each other, hardly anything is left of them together: one is turned over;"
     " give one channel alone"
@@ -57,7 +61,7 @@ class Recogniser:
 
     @staticmethod
     def load(
-        path: str | PathLike[str],
+        path: str | PathLike[str] | None = None,
         *,
         data_dir: str | PathLike[str] | None = None,
         method: str | None = None,
@@ -69,6 +73,7 @@ class Recogniser:
         """A bundle, or EXP with its data folder DATA.
 
         Args:
+            path: of either; None: the model that comes with the package.
             data_dir: of EXP.
             method: search of the first pass; None: the best path of the lattices, without k2 the
                 greedy one.
@@ -83,7 +88,7 @@ class Recogniser:
             ValueError: no such file, none of ours, damaged, of a newer version; an option that
                 cannot be; a model that cannot stream.
         """
-        path = Path(path)
+        path = default_bundle() if path is None else Path(path)
         source: dict[str, Any] = {"bundle": path}
         if path.is_dir():
             if data_dir is None:
@@ -249,6 +254,12 @@ def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondP
         return setup.second_pass(_GREEDY)
 
 
+def live_config(endpoint: EndpointConfig, budget: float) -> LiveConfig:
+    """With a budget the second pass begins while the endpoint is still being waited for."""
+    early = math.inf if math.isinf(budget) else _EARLY_SECONDS
+    return LiveConfig(endpoint=endpoint, budget_seconds=budget, early_seconds=early)
+
+
 def _ready(
     setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None
 ) -> Recogniser:
@@ -263,7 +274,7 @@ def _ready(
         model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
         search=first.search,
         detokenise=setup.trained.detokenise,
-        config=LiveConfig(endpoint=config),
+        config=live_config(config, setup.config.budget_seconds),
         second_pass=None if second is None else second.run,
     )
     calibrator = first.calibrator if second is None else second.calibrator

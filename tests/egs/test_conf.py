@@ -17,7 +17,7 @@ from dualasr_lib.model.joint import JointModel, Targets, total_loss
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
-BASES = ("demo", "noisy", "small", "csj")
+BASES = ("demo", "noisy", "shipped", "small", "csj")
 NO_DECODERS = {
     f"loss.distillation.head_weights.{head}": 0.0 for head in ("attention", "transducer")
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.data.batch import Example, collate
@@ -14,9 +14,11 @@ from dualasr_lib.features.fbank import Fbank
 from dualasr_lib.model.attention_decoder import DecoderConfig
 from dualasr_lib.model.heads.ctc import CtcHead
 from dualasr_lib.model.heads.registry import HeadsConfig
+from dualasr_lib.model.heads.transducer import TransducerHead, TransducerHeadConfig
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import Branch
 from dualasr_lib.model.model_config import ModelConfig
+from dualasr_lib.model.transducer.settings import TransducerConfig
 from dualasr_lib.model.zipformer.attention import AttentionConfig
 from dualasr_lib.model.zipformer.layer import LayerConfig
 from dualasr_lib.model.zipformer.stacks import StackConfig
@@ -32,6 +34,7 @@ CHUNK = ChunkSpec(frames=8, left=16)  # 160 ms
 def small_model(
     future: tuple[int, ...] = (0, 0, 0, 0),
     channels: tuple[int, ...] = (2, 3, 4),
+    heads: tuple[str, ...] = ("ctc", "attention"),
     **options: Any,
 ) -> TrainedModel:
     """`options` are fields of `ModelConfig`."""
@@ -50,7 +53,12 @@ def small_model(
             StackConfig(layers=1, layer=layer),
             StackConfig(layers=1, downsampling=2, layer=layer),
         ),
-        heads=HeadsConfig(attention=decoder),
+        heads=HeadsConfig(
+            streaming=heads,
+            full=heads,
+            attention=decoder,
+            transducer=TransducerHeadConfig(sizes=TransducerConfig(dim=12, joiner_dim=24)),
+        ),
         **options,
     )
     config = ExperimentConfig(model=model, training=FitConfig(num_epochs=1))
@@ -69,19 +77,30 @@ def small_model(
 
 
 def _make_talkative(model: TrainedModel) -> None:
-    """CTC heads that read how states differ from their mean, so that every token has its turn."""
+    """Heads that read how states differ from their mean, so that every token has its turn."""
     features = Fbank(model.config.features)(noise(48000)[0])
     with torch.no_grad():
         heard = model.model.encode(features[None], torch.tensor([len(features)]), CHUNK)
         for branch, encoded in heard.items():
-            head = model.model.head("ctc", branch)
-            assert isinstance(head, CtcHead)
-            states = encoded.h[0]
-            weight = torch.randn_like(head.projection.weight) / states.std(dim=0)
-            weight = weight * 3.0 * states.shape[1] ** -0.5
-            head.projection.weight.copy_(weight)
-            head.projection.bias.copy_(-weight @ states.mean(dim=0))
-            head.projection.bias[0] += 1.0  # blank
+            for head in model.model.heads_of(branch).values():
+                if isinstance(head, CtcHead):
+                    _read_differences(head.projection, encoded.h[0])
+                    head.projection.bias[0] += 1.0  # blank
+                if isinstance(head, TransducerHead):
+                    _read_differences(head.transducer.joiner.encoder, encoded.h[0])
+                    head.transducer.prediction.embedding.weight.normal_()
+                    head.transducer.prediction.conv.weight.normal_()
+                    head.transducer.joiner.prediction.weight.normal_().mul_(0.5)
+                    head.transducer.joiner.output.weight.normal_()
+                    head.transducer.joiner.output.bias[0] += 4.0  # blank
+
+
+def _read_differences(layer: nn.Linear, states: Tensor) -> None:
+    """For states (S, C)."""
+    weight = torch.randn_like(layer.weight) / states.std(dim=0)
+    weight = weight * 3.0 * states.shape[1] ** -0.5
+    layer.weight.copy_(weight)
+    layer.bias.copy_(-weight @ states.mean(dim=0))
 
 
 def noise(*lengths: int) -> list[Tensor]:
@@ -97,6 +116,11 @@ def noise(*lengths: int) -> list[Tensor]:
     return found
 
 
+def transducer_model(**options: Any) -> TrainedModel:
+    """With all three heads."""
+    return small_model(heads=("ctc", "attention", "transducer"), **options)
+
+
 def torch_tokens(
     model: TrainedModel, audio: Tensor, branch: Branch, chunk: ChunkSpec, frames: int | None = None
 ) -> list[int]:
@@ -107,6 +131,21 @@ def torch_tokens(
     log_probs[:, :, [model.tokenizer.sos_eos_id, model.tokenizer.unk_id]] = -torch.inf
     lens = heard.lens if frames is None else torch.tensor([frames])
     return list(greedy(log_probs, lens)[0].tokens)
+
+
+def torch_frames(model: TrainedModel, audio: Tensor, branch: Branch, chunk: ChunkSpec) -> Tensor:
+    """(S, D) what the joiner reads of the audio."""
+    features = Fbank(model.config.features)(audio)
+    heard = model.hear(collate([Example("a", "", 0.0, features, ())]), branch, chunk)
+    return heard.rows("transducer")[0]
+
+
+def transducer_tables(model: TrainedModel, branch: Branch) -> dict[str, Tensor]:
+    """What searches read of the head, without `<sos/eos>` and `<unk>`."""
+    tables = dict(model.tables("transducer", branch))
+    bias = tables["output_bias"].clone()
+    bias[[model.tokenizer.sos_eos_id, model.tokenizer.unk_id]] = -1e4
+    return {**tables, "output_bias": bias}
 
 
 def write_tokens(model: TrainedModel, folder: Path) -> Path:

@@ -12,28 +12,40 @@ pytest.importorskip("onnx", reason="tools/setup.sh --torch2 installs it")
 pytest.importorskip("onnxruntime", reason="tools/setup.sh --torch2 installs it")
 
 import onnx
-from small_models import CHUNK, PUBLISHED, small_model
+from small_models import CHUNK, PUBLISHED, small_model, transducer_model
 
 from dualasr_lib.core.tree import leaves, map_tree
 from dualasr_lib.export.contract import EMBED_SIZE, StackShape, StreamingContract, contract_of
-from dualasr_lib.export.ctc import full_ctc, initial_states, streaming_ctc
+from dualasr_lib.export.ctc import full_ctc, streaming_ctc
+from dualasr_lib.export.encoders import initial_states
 from dualasr_lib.export.graph import quantised, session
-from dualasr_lib.export.lint import check_full, check_streaming
-from dualasr_lib.export.modules import StreamingCtc
+from dualasr_lib.export.lint import check_decoder, check_full, check_joiner, check_streaming
+from dualasr_lib.export.probe import Graph
 from dualasr_lib.export.states import layout_of
+from dualasr_lib.export.transducer import TransducerGraphs, streaming_transducer
 
 MODEL = small_model(PUBLISHED)
 VOCABULARY = MODEL.tokenizer.vocab_size
 
 
 @pytest.fixture(scope="module")
-def streaming() -> onnx.ModelProto:
+def graph() -> Graph:
     return streaming_ctc(MODEL, CHUNK)
 
 
 @pytest.fixture(scope="module")
+def streaming(graph: Graph) -> onnx.ModelProto:
+    return graph.model
+
+
+@pytest.fixture(scope="module")
 def full() -> onnx.ModelProto:
-    return full_ctc(MODEL, CHUNK)
+    return full_ctc(MODEL, CHUNK).model
+
+
+@pytest.fixture(scope="module")
+def transducer() -> TransducerGraphs:
+    return streaming_transducer(transducer_model(), CHUNK)
 
 
 def test_metadata_say_the_contract() -> None:
@@ -95,10 +107,10 @@ def test_a_state_comes_back_from_the_clients_tensors(
     assert all(torch.equal(x, y) for x, y in zip(through, unused))
 
 
-def test_every_state_follows_torchs(streaming: onnx.ModelProto) -> None:
+def test_every_state_follows_torchs(graph: Graph, streaming: onnx.ModelProto) -> None:
     """Not only what is heard: each of the client's tensors, over more chunks than are cached."""
-    module = StreamingCtc(MODEL, CHUNK)
-    contract = module.layout.contract
+    module = graph.module
+    contract = layout_of(MODEL.model.streaming, CHUNK).contract
     names = [value.name for value in streaming.graph.input]
     states = initial_states(contract, 2)
     running, graph_states = session(streaming), [x.numpy() for x in states]
@@ -134,13 +146,13 @@ def test_the_lint_finds_what_the_client_would_die_of(streaming: onnx.ModelProto)
         "must have `T`": lambda m: m.metadata_props.pop(1),
         "there must be 21 outputs": lambda m: m.graph.output.append(m.graph.output[0]),
         "there must be 21 inputs": lambda m: m.graph.input.pop(),
-        "output 0 must be log_probs": lambda m: set_size(m.graph.output[0], 1, 3),
+        "output 0 must be frames": lambda m: set_size(m.graph.output[0], 1, 3),
         "input 1 must be cached_key_0": lambda m: set_size(m.graph.input[1], 1, 1),
         "opset must be at most 17": lambda m: setattr(m.opset_import[0], "version", 18),
     }.items():
         with pytest.raises(ValueError, match=message):
             check_streaming(without(streaming, change), VOCABULARY)
-    with pytest.raises(ValueError, match="output 0 must be log_probs"):
+    with pytest.raises(ValueError, match="output 0 must be frames"):
         check_streaming(streaming, VOCABULARY + 3)
 
 
@@ -150,6 +162,24 @@ def test_the_lint_of_whole_utterances(full: onnx.ModelProto) -> None:
         check_full(without(full, lambda m: m.graph.output.pop()), VOCABULARY)
     with pytest.raises(ValueError, match="input 0 must be x"):
         check_full(without(full, lambda m: set_size(m.graph.input[0], 1, 99)), VOCABULARY)
+
+
+def test_the_lint_of_decoder_and_joiner(transducer: TransducerGraphs) -> None:
+    vocabulary = MODEL.tokenizer.vocab_size
+    decoder, joiner = transducer.decoder.model, transducer.joiner.model
+    check_streaming(transducer.encoder.model, 24)
+    check_decoder(decoder, 24)
+    check_joiner(joiner, 24, vocabulary)
+    with pytest.raises(ValueError, match="whole number `context_size`, but have nothing"):
+        check_decoder(without(decoder, lambda m: m.metadata_props.pop()), 24)
+    with pytest.raises(ValueError, match="output 0 must be decoder_out"):
+        check_decoder(decoder, 23)
+    with pytest.raises(ValueError, match="input 0 must be y"):
+        check_decoder(without(decoder, lambda m: set_size(m.graph.input[0], 1, 3)), 24)
+    with pytest.raises(ValueError, match="there must be 2 inputs"):
+        check_joiner(without(joiner, lambda m: m.graph.input.pop()), 24, vocabulary)
+    with pytest.raises(ValueError, match="output 0 must be logit"):
+        check_joiner(joiner, 24, vocabulary + 3)
 
 
 def test_int8_keeps_the_contract_and_stays_near(

@@ -31,7 +31,7 @@ class Client:
 
     def __init__(self, model: TrainedModel, folder: Path) -> None:
         self.model = model
-        onnx.save(full_ctc(model, CHUNK), folder / "model.onnx")
+        onnx.save(full_ctc(model, CHUNK).model, folder / "model.onnx")
         self._recogniser = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
             tokens=str(write_tokens(model, folder)), model=str(folder / "model.onnx"), num_threads=1
         )

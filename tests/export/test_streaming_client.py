@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, model: TrainedModel, folder: Path) -> None:
         self.model = model
-        graph = streaming_ctc(model, CHUNK)
+        graph = streaming_ctc(model, CHUNK).model
         onnx.save(graph, folder / "model.onnx")
         self._recogniser = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
             tokens=str(write_tokens(model, folder)), model=str(folder / "model.onnx"), num_threads=1

@@ -23,6 +23,7 @@ from dualasr_lib.model.zipformer.streaming import keep_last
 from dualasr_lib.model.zipformer.training_aids import Aids
 
 __all__ = [
+    "BLOCK",
     "ChunkCausalConv",
     "ConvConstants",
     "ConvolutionModule",
@@ -31,9 +32,8 @@ __all__ = [
     "toeplitz",
 ]
 
-_BLOCK = (
-    16  # frames per block of a symmetric convolution: the product stays small and the halo cheap
-)
+BLOCK = 16
+"""Frames per block of a symmetric convolution: the product stays small and the halo cheap."""
 
 
 def toeplitz(kernel: Tensor, block: int) -> Tensor:
@@ -118,7 +118,7 @@ def _windows(x: Tensor, block: int, start: int, size: int, count: int | None = N
 def _whole_conv(x: Tensor, constants: "ConvConstants", past: int, future: int) -> Tensor:
     """Whole utterances (N, T, C) through a kernel of past + 1 + future frames."""
     frames = x.shape[1]
-    padded = F.pad(x, (0, 0, past, future + -frames % _BLOCK))
+    padded = F.pad(x, (0, 0, past, future + -frames % BLOCK))
     return blockwise_conv(padded, constants.matrix, constants.bias)[:, :frames]
 
 
@@ -145,7 +145,7 @@ class SymmetricConv(nn.Module):
 
     def constants(self, chunk: int | None) -> ConvConstants:
         """Does not depend on the chunk."""
-        return ConvConstants(toeplitz(self.weight, _BLOCK), self.bias[None])
+        return ConvConstants(toeplitz(self.weight, BLOCK), self.bias[None])
 
     def forward(
         self, x: Tensor, cache: Tensor, constants: ConvConstants, padding: Tensor | None
@@ -176,7 +176,7 @@ class ChunkCausalConv(nn.Module):
     def constants(self, chunk: int | None) -> ConvConstants:
         """For chunks of that many frames; None: those of the causal half alone, see `forward`."""
         if chunk is None:
-            return ConvConstants(toeplitz(self.causal_weight, _BLOCK), self.causal_bias[None])
+            return ConvConstants(toeplitz(self.causal_weight, BLOCK), self.causal_bias[None])
         scale = self.edge(chunk)
         causal = toeplitz(self.causal_weight, chunk)  # (C, B, K//2 + B)
         inside = toeplitz(self.chunk_weight, chunk)[:, :, self.history : self.history + chunk]
@@ -200,7 +200,7 @@ class ChunkCausalConv(nn.Module):
         return blockwise_conv(joined, constants.matrix, constants.bias)
 
     def _whole(self, x: Tensor, constants: ConvConstants, padding: Tensor) -> Tensor:
-        centred = ConvConstants(toeplitz(self.chunk_weight, _BLOCK), self.chunk_bias[None])
+        centred = ConvConstants(toeplitz(self.chunk_weight, BLOCK), self.chunk_bias[None])
         inside = _whole_conv(x, centred, self.history, self.history)
         scale = self._edge_of_each((~padding).sum(dim=(1, 2)), x.shape[1])
         return _whole_conv(x, constants, self.history, 0) + inside * scale.to(inside.dtype)
