@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from dualasr_lib.lattice.path import SearchConfig
 
-__all__ = ["FastBeamConfig", "GraphConfig", "IntersecterConfig", "LmLatticeConfig", "NbestConfig"]
+__all__ = [
+    "FastBeamConfig",
+    "FastBeamStreamConfig",
+    "GraphConfig",
+    "IntersecterConfig",
+    "LmLatticeConfig",
+    "NbestConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,3 +131,19 @@ class FastBeamConfig:
         for name in ("max_states", "max_contexts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastBeamStreamConfig(FastBeamConfig):
+    """The same on running streams."""
+
+    segment_frames: int = 250
+    """Encoder frames of a segment (250 frames of 40 ms = 10 s): k2's cost per chunk grows within a
+    segment, and each cut may lose a hypothesis."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segment_frames < 16:
+            raise ValueError(
+                f"`segment_frames` must be at least 16 frames, but is {self.segment_frames}"
+            )

@@ -276,10 +276,11 @@ class JointModel(nn.Module):
 def _owners(config: ModelConfig, head: str, dims: Mapping[Branch, int]) -> dict[str, int]:
     """Owner of each set of weights of a head (a branch, or "shared") -> channels that it reads."""
     wanted = {b: dims[b] for b in BRANCHES if config.has(b) and head in config.heads.of(b)}
-    if head in config.heads.shared and len(set(wanted.values())) > 1:
+    owners = {branch: config.heads.owner(head, branch) for branch in wanted}
+    if "shared" in owners.values() and len(set(wanted.values())) > 1:
         raise ValueError(
             "model.heads.shared needs encoder outputs of one width (that of the widest "
             f"stack), but streaming has {wanted['streaming']} channels and full {wanted['full']}: "
             "give the widest stack of each the same layer.dim, or keep separate heads"
         )
-    return {config.heads.owner(head, branch): dim for branch, dim in wanted.items()}
+    return {owners[branch]: dim for branch, dim in wanted.items()}

@@ -113,7 +113,8 @@ def test_only_words_of_the_lexicon_are_said(
 
 def test_the_registry() -> None:
     """Every method has a file of its own, in which its name stands; --help lists them all."""
-    assert set(ONLINE_METHODS) == {"greedy", "1best", "hlg", "transducer-greedy", "transducer-beam"}
+    transducer = {"transducer-greedy", "transducer-beam", "fast-beam"}
+    assert set(ONLINE_METHODS) == {"greedy", "1best", "hlg"} | transducer
     assert set(names(lambda method: method.lm == "required")) == LM_METHODS
     assert set(names(lambda method: bool(method.grid))) == WEIGHTED
     assert registry.DEFAULT in METHODS

@@ -71,14 +71,13 @@ def test_an_n_gram_of_a_beam_is_tuned(method: str, language: Language) -> None:
     assert find(method).offline([], given(Language())).propose is None
 
 
-def test_the_beam_of_a_transducer_lists_texts(language: Language) -> None:
+@pytest.mark.parametrize(
+    ("method", "option"), [(BEAMS[0], "recombine=text"), (BEAMS[1], "beam=30")]
+)
+def test_the_beam_of_a_transducer_lists_texts(method: str, option: str, language: Language) -> None:
     """With scores that add up to the rank, and with those of an n-gram if it has one."""
     for known, scales in ((Language(), Scales()), (language, Scales(lm=1.0))):
-        found = (
-            find("transducer-beam")
-            .offline(["recombine=text"], given(known))
-            .search(scales)(heard())
-        )
+        found = find(method).offline([option], given(known)).search(scales)(heard())
         assert all(len(texts) > 1 for texts in found.nbest)
         for path, texts in zip(found.paths, found.nbest):
             totals = [scales.total(text) for text in texts]

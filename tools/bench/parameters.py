@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "joint": (),
     "streaming alone": ('model.branches=["streaming"]',),
     "full alone": ('model.branches=["full"]',),
-    "shared decoder": ('model.heads.shared=["ctc", "attention"]',),
+    "shared decoder": ('model.heads.shared=["ctc", "attention", "transducer"]',),
 }
 """What standalone_streaming.toml, standalone_full.toml and shared_decoder.toml change."""
 _WHAT = {

@@ -40,7 +40,7 @@ class HeadsConfig:
     full: tuple[str, ...] = ("ctc", "attention")
     """Heads of the full-context branch: any, at least one."""
     shared: tuple[str, ...] = ()
-    """Of the heads that both branches have, those that are one set of weights for both."""
+    """Heads that are one set of weights for both branches, where both have them."""
     ctc: CtcHeadConfig = field(default_factory=CtcHeadConfig)
     """Each CTC head."""
     attention: DecoderConfig = field(default_factory=DecoderConfig)
@@ -60,10 +60,9 @@ class HeadsConfig:
                 f"{list(self.streaming)} and full {list(self.full)}"
             )
 
-        apart = set(self.shared) - (set(self.streaming) & set(self.full))
-        if apart:
+        if self.shared and not set(self.shared) & set(self.streaming) & set(self.full):
             raise ValueError(
-                f"shared must name heads of both branches, but {', '.join(sorted(apart))} is not "
+                f"shared must name a head of both branches, but none of {list(self.shared)} is "
                 f"both in streaming = {list(self.streaming)} and in full = {list(self.full)}"
             )
 
@@ -74,4 +73,5 @@ class HeadsConfig:
 
     def owner(self, head: str, branch: str) -> str:
         """Whose weights a branch's head has: "shared", or the branch."""
-        return "shared" if head in self.shared else branch
+        both = head in self.streaming and head in self.full
+        return "shared" if both and head in self.shared else branch
