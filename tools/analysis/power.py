@@ -102,7 +102,7 @@ def main() -> None:
 
 def noise_table(found: Mapping[str, "Budget"]) -> str:
     """A line per branch, in percent of relative CERR: standard deviations, and whose they are."""
-    lines = [("branch", "characters", "seeds", "relative CERR", "sd of one seed", "its 95 % range",
+    lines: list[tuple[str, ...]] = [("branch", "characters", "seeds", "relative CERR", "sd of one seed", "its 95 % range",
               "error: utterances", "seeds", "both", "all")]  # fmt: skip
     for branch, each in found.items():
         low, high = each.seed_range
