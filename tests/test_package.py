@@ -87,7 +87,7 @@ def test_importing_the_package_brings_nothing_along() -> None:
     assert not ours and not found & {"torch", "numpy", "argparse", "logging"}
 
 
-def test_the_wheel_has_the_model_that_it_ships() -> None:
+def test_the_wheel_has_the_model_and_the_page_that_it_ships() -> None:
     """By its settings; tools/check_wheel.sh looks into a wheel."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     files = {
@@ -96,7 +96,8 @@ def test_the_wheel_has_the_model_that_it_ships() -> None:
         for pattern in patterns
         for path in ROOT.joinpath(*package.split(".")).glob(pattern)
     }
-    assert files == {default_bundle()}
+    page = set((PACKAGE / "serving/page").iterdir())
+    assert files == {default_bundle()} | page and PACKAGE / "serving/page/index.html" in page
 
 
 def test_the_version_is_said_once() -> None:

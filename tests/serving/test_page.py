@@ -1,7 +1,8 @@
 """The page in a real Chromium whose microphone plays a recording.
 
 Without Chromium or playwright these are skipped. DUALASR_TEST_BUNDLE, _AUDIO and _TEXT name a
-trained model, what the microphone plays (16 kHz) and what must be read then; DUALASR_SCREENSHOTS a
+trained model, what the microphone plays (16 kHz) and what must be read in it (a model may also
+hear words in the noise around it); DUALASR_SCREENSHOTS a
 folder for pictures of the page, as they are in egs/csj/figures.
 """
 
@@ -119,7 +120,7 @@ def test_grey_words_become_final_ones(served: Running, spoken: Path) -> None:
         texts = page.locator("#text p.final span").all_text_contents()
         assert texts == seen.finals != []
         if "DUALASR_TEST_TEXT" in os.environ:
-            assert "".join(texts) == os.environ["DUALASR_TEST_TEXT"]
+            assert os.environ["DUALASR_TEST_TEXT"] in "".join(texts)
         picture(page, "final")
         kinds = [message["type"] for message in seen.messages]
         assert kinds[0] == "ready" and kinds[-1] == "end" and "partial" in kinds
