@@ -3,7 +3,7 @@
     4  programs                                               command lines as functions
     3  experiment, validation, recognition, recipe, serving, export       composition
        configuration                                          the configuration of all below
-    2  training, decoding                                     mechanisms
+    2  training, decoding, runtime                            mechanisms
     1  data, features, model, lattice, metrics                leaves that do not know each other
     0  core                                                   standard library, torch and tqdm
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _BASE = {"core"}
 _LEAVES = {"data", "features", "model", "lattice", "metrics"}
-_MECHANISMS = {"training", "decoding"}
+_MECHANISMS = {"training", "decoding", "runtime"}
 _BELOW_3 = _BASE | _LEAVES | _MECHANISMS | {"configuration"}
 _COMPOSITION = {"experiment", "validation", "recognition", "recipe", "serving", "export"}
 
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(_LEAVES, _BASE),
     "training": _BASE,
     "decoding": _BASE | {"metrics"},
+    "runtime": _BASE | {"data", "features", "metrics", "decoding"},
     "configuration": _BASE | _LEAVES | _MECHANISMS,
     "validation": _BELOW_3,
     "experiment": _BELOW_3 | {"validation"},
@@ -54,7 +55,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "tensorboard": ("dualasr_lib/training/logbook.py", _PROOF),
     "torch.utils.tensorboard": ("dualasr_lib/training/logbook.py", _PROOF),
     "onnx": ("dualasr_lib/export/",),
-    "onnxruntime": ("dualasr_lib/export/",),
+    "onnxruntime": ("dualasr_lib/export/", "dualasr_lib/runtime/"),
     "torch.onnx": ("dualasr_lib/export/",),
     "sherpa_onnx": ("tools/",),
     **dict.fromkeys(

@@ -10,8 +10,8 @@ promises to a model of hop P samples and look-ahead L:
   outputs are cut to S_true before the search sees them. Without any frame there is no step, and
   the text is empty.
 - Streams of different age share a call; states are stacked and split along the batch axis (`tree`).
-- Everything runs without gradient. Window and frames_left are CPU tensors; the model moves them to
-  its device.
+- Everything runs without gradient. Window and frames_left are arrays of the kind that states are
+  made of, torch's or numpy's; the model moves them to its device.
 
 N streams in a call, V vocabulary (blank 0).
 """
@@ -19,8 +19,7 @@ N streams in a call, V vocabulary (blank 0).
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
-
+from dualasr_lib.core.arrays import Array
 from dualasr_lib.decoding.hypothesis import PathLike
 from dualasr_lib.metrics.latency import TimedWord
 
@@ -36,14 +35,14 @@ __all__ = [
     "frames_of",
 ]
 
-Frames = Mapping[str, Tensor]
+Frames = Mapping[str, Array]
 """What the heads of a branch say of some encoder frames, by head name; heads that say nothing frame
 by frame (attention) are missing. "ctc" -> (..., S, V) float32 log-probabilities, natural log. All
 are on the CPU, and all have equally many frames.
 """
 
 
-def frames_of(frames: Frames, head: str) -> Tensor:
+def frames_of(frames: Frames, head: str) -> Array:
     """What one head says.
 
     Raises:
@@ -65,7 +64,7 @@ class ModelStep(NamedTuple):
     """Each (N, S', ...)."""
     state: Any
     """NamedTuple tree of tensors, batch axis first, fixed shapes."""
-    hidden: Tensor | None = None
+    hidden: Array | None = None
     """(N, S', C) what a second pass will read; None if the model has none to offer."""
 
 
@@ -81,7 +80,7 @@ class Rewritten(NamedTuple):
 class SecondPass(Protocol):
     """Rewrites a sentence when its end has come, from what the first pass has already computed."""
 
-    def __call__(self, hidden: Tensor) -> Rewritten:
+    def __call__(self, hidden: Array) -> Rewritten:
         """hidden (S, C): the `ModelStep.hidden` of one stream, all of its frames."""
 
 
@@ -117,7 +116,7 @@ class StreamingModel(Protocol):
     def num_output_frames(self, num_samples: int) -> int:
         """S_true: encoder frames of an utterance."""
 
-    def step(self, window: Tensor, frames_left: Tensor, state: Any) -> ModelStep:
+    def step(self, window: Array, frames_left: Array, state: Any) -> ModelStep:
         """One step of N streams.
 
         Args:
@@ -169,7 +168,7 @@ class Utterance(Protocol):
         """Reference text."""
 
     @property
-    def audio(self) -> Callable[[], Tensor]:
+    def audio(self) -> Callable[[], Array]:
         """Reads the samples: (n,) float32 in [-1, 1]."""
 
     @property

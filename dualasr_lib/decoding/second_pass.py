@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import torch
-
+from dualasr_lib.core.arrays import Array, joined, without_gradient
 from dualasr_lib.decoding.contract import Rewritten, SecondPass
 from dualasr_lib.decoding.events import Final, SecondPassOutcome, TimedToken
 from dualasr_lib.decoding.hypothesis import PathLike
@@ -103,13 +102,13 @@ def started(submit: Submit, task: Task) -> Pending:
         return _Here(fail)
 
 
-def rewrite(second_pass: SecondPass, hidden: tuple[torch.Tensor, ...]) -> Task:
+def rewrite(second_pass: SecondPass, hidden: tuple[Array, ...]) -> Task:
     """The second pass of a segment with hidden states (S_i, C), at least one, as a task."""
 
     def task() -> TimedResult:
         begun = time.perf_counter()
-        with torch.no_grad():  # which is a matter of each thread
-            rewritten = second_pass(torch.cat(hidden))
+        with without_gradient():  # which is a matter of each thread
+            rewritten = second_pass(joined(hidden))
         return TimedResult(rewritten, time.perf_counter() - begun)
 
     return task

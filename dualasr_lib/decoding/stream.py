@@ -18,9 +18,9 @@ C channels.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from dualasr_lib.core.arrays import Array, as_numpy, copied, joined, without_gradient
 from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, StreamingModel
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason, cut_frame, endpoint
 from dualasr_lib.decoding.events import Partial
@@ -76,7 +76,7 @@ class Segment(NamedTuple):
     """Encoder frames that the search has heard."""
     text: str = ""
     committed_text: str = ""
-    hidden: tuple[Tensor, ...] = ()
+    hidden: tuple[Array, ...] = ()
     """(S_i, C) of each step, for the second pass."""
     recent: tuple[Frames, ...] = ()
     """What heads said of the last steps, each (S_i, ...), once a cut by length is near."""
@@ -92,7 +92,7 @@ class Segment(NamedTuple):
 class Stream(NamedTuple):
     """A stream between two steps."""
 
-    samples: Tensor
+    samples: Array
     """(n,) the end of its audio: what windows still need."""
     samples_start: int
     """Position of the first of them."""
@@ -121,7 +121,7 @@ class Closed(NamedTuple):
     path: PathLike
     """Of the first pass; frames count from the start of the segment."""
     reason: EndReason
-    hidden: tuple[Tensor, ...]
+    hidden: tuple[Array, ...]
     """(S_i, C), as many frames as it has."""
 
 
@@ -143,16 +143,16 @@ def open_stream(parts: Parts) -> Stream:
     """A stream that has heard nothing."""
     row = Row(parts.model.init_state(1))
     segment = Segment(0, 0, parts.search.open())
-    return Stream(torch.zeros(0), 0, False, 0, 0, row, segment)
+    return Stream(np.zeros(0, np.float32), 0, False, 0, 0, row, segment)
 
 
-def heard(parts: Parts, stream: Stream, samples: Tensor) -> Stream:
+def heard(parts: Parts, stream: Stream, samples: Array) -> Stream:
     """The stream with (n,) float32 samples more. What no window needs any more is forgotten."""
     # The reflection of an end inside the next window reaches back by less than a window.
     needed = _position(parts, stream) - _window(parts)
     start = min(max(stream.origin, needed, stream.samples_start), stream.num_samples)
     rest = stream.samples[start - stream.samples_start :]
-    return stream._replace(samples=torch.cat([rest, samples]), samples_start=start)
+    return stream._replace(samples=joined([rest, as_numpy(samples)]), samples_start=start)
 
 
 def ended(stream: Stream) -> Stream:
@@ -196,7 +196,7 @@ def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:
         ValueError: a model that breaks its word or offers nothing to the second pass, or scores
             that the search refuses. No stream has changed.
     """
-    with torch.no_grad():
+    with without_gradient():
         turns = [_turn(parts, stream) for stream in streams]
         rows = [stream.row for stream in streams]
         stepped = step_streams(parts.model, turns, rows, parts.keep_hidden)
@@ -211,7 +211,7 @@ def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:
 def close_at_end(parts: Parts, stream: Stream) -> Closed:
     """The last segment of a stream that is `at_end`; it may have no samples."""
     segment = stream.segment
-    with torch.no_grad():
+    with without_gradient():
         path = parts.search.finish(segment.search_state)
     start, end = segment.start, max(segment.start, stream.num_samples)
     return Closed(segment.number, start, end, path, "end", segment.hidden)
@@ -291,7 +291,7 @@ def _recent(parts: Parts, segment: Segment, frames: Frames, count: int) -> tuple
     begin = longest - min(parts.endpoint.cut_seconds, longest / 2)  # inf: never
     if (segment.num_frames + count) * parts.frame_seconds <= begin:
         return ()
-    return (*segment.recent, {head: said.clone() for head, said in frames.items()})
+    return (*segment.recent, {head: copied(said) for head, said in frames.items()})
 
 
 def _shown(
@@ -346,7 +346,7 @@ def _best_tokens(segment: Segment) -> list[int]:
     """Of each recent frame, 0 for a blank: what CTC says, or else when tokens were emitted."""
     recent = _joined(segment.recent)
     if "ctc" in recent:
-        return recent["ctc"].argmax(dim=1).tolist()
+        return as_numpy(recent["ctc"]).argmax(axis=1).tolist()
     count = len(next(iter(recent.values())))
     emitting = set(segment.token_frames)
     return [int(f in emitting) for f in range(segment.num_frames - count, segment.num_frames)]
@@ -354,7 +354,7 @@ def _best_tokens(segment: Segment) -> list[int]:
 
 def _joined(parts: Sequence[Frames]) -> Frames:
     """Frames of several steps as those of one."""
-    return {head: torch.cat([frames[head] for frames in parts]) for head in parts[0]}
+    return {head: joined([frames[head] for frames in parts]) for head in parts[0]}
 
 
 def _first_part(parts: Parts, segment: Segment, cut: int) -> Closed:
@@ -368,7 +368,7 @@ def _first_part(parts: Parts, segment: Segment, cut: int) -> Closed:
         path.posteriors[:count],
         path.confidences[:count],
     )
-    hidden = (torch.cat(segment.hidden)[:cut],) if segment.hidden else ()
+    hidden = (joined(segment.hidden)[:cut],) if segment.hidden else ()
     end = segment.start + cut * _frame_samples(parts)
     return Closed(segment.number, segment.start, end, kept, "length", hidden)
 
@@ -383,7 +383,7 @@ def _carried(
     if not count:
         return following, None
     frames = {head: said[-count:] for head, said in _joined(segment.recent).items()}
-    hidden = (torch.cat(segment.hidden)[cut:].clone(),) if segment.hidden else ()
+    hidden = (copied(joined(segment.hidden)[cut:]),) if segment.hidden else ()
     following = following._replace(num_frames=count, hidden=hidden)
     step = parts.search.step([frames], [following.search_state])[0]
     return _shown(parts, following, step, seconds)

@@ -33,6 +33,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.programs.options import add_options, decode_config, parser
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.methods import registry
+from dualasr_lib.runtime.layout import is_runtime_set
 
 if TYPE_CHECKING:
     from dualasr_lib.decoding.captions import Transcript
@@ -134,10 +135,19 @@ def load_engine(config: EngineConfig) -> "Recogniser":
     Raises:
         ValueError: as `Recogniser.build`.
     """
+    from dualasr_lib.recognition.recogniser import Recogniser
+
+    bundle, decode = config.decode.bundle, config.decode
+    if bundle is not None and is_runtime_set(bundle):
+        return Recogniser.load(
+            bundle,
+            two_pass=decode.two_pass,
+            chunk_ms=decode.chunk_ms,
+            endpoint=config.endpoint,
+        )
     import torch
 
     from dualasr_lib.programs.data import open_data
-    from dualasr_lib.recognition.recogniser import Recogniser
 
     torch.set_num_threads(config.threads)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
