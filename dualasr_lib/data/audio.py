@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import numpy.typing as npt
+import soundfile
 
 from dualasr_lib.core.levels import CANCELLED, LOUDEST
 from dualasr_lib.data.pipe import STANDARD_INPUT, ForwardFile, copied, is_pipe, open_pipe

@@ -18,7 +18,9 @@ __all__ = ["as_mono", "as_samples", "channels_cancel"]
 _MOST_CHANNELS = 8
 
 
-def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> npt.NDArray[np.float32]:
+def as_samples(
+    block: Any, start_seconds: float = 0.0, sample_rate: int = 16000
+) -> npt.NDArray[np.float32]:
     """(n,) float32; may share the memory of `block`.
 
     Args:
@@ -51,7 +53,9 @@ def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000)
     return samples
 
 
-def as_mono(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> npt.NDArray[np.float32]:
+def as_mono(
+    block: Any, start_seconds: float = 0.0, sample_rate: int = 16000
+) -> npt.NDArray[np.float32]:
     """As `as_samples`, also of (channels, n), whose mean is taken.
 
     Raises:

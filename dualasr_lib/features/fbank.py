@@ -14,7 +14,7 @@ Shapes: n samples, T frames (100 Hz), W samples of one analysis window, F mel bi
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor

@@ -7,7 +7,8 @@
 DIR gets each branch with each of its heads that the client knows (streaming: online zipformer2 CTC
 and transducer; full: offline zipformer CTC and transducer), the token table and a README.md with
 the calls. With --format runtime it gets what `dualasr-transcribe --bundle DIR` reads without
-torch: both branches, in 8 bits if --int8. Each graph has been compared with torch before. Needs `pip install dualasr[export]`.
+torch: both branches, in 8 bits if --int8. Each graph has been compared with torch before.
+Needs `pip install dualasr[export]`.
 """
 
 import argparse

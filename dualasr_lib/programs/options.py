@@ -48,8 +48,8 @@ class _Option(NamedTuple):
 _PAIR = "KEY=VALUE"
 _OPTIONS = (
     _Option("--exp-dir", "what train.py wrote", kind=Path),
-    _Option("--bundle", "a model in one file, in place of --exp-dir;\nto transcribe also a folder of dualasr-export "
-        "--format runtime", kind=Path, metavar="FILE"),
+    _Option("--bundle", "a model in one file, in place of --exp-dir;\nto transcribe also what "
+        "dualasr-export --format runtime wrote", kind=Path, metavar="FILE"),
     _Option("--data-dir", "what prepare.sh wrote", _DATA, Path, required=True),
     _Option("--data-dir", "what prepare.sh wrote; a bundle needs none", ("transcribe",), Path),
     _Option("--out-dir", "where results go and tuned scales are kept;\n"

@@ -112,9 +112,7 @@ def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondP
         return setup.second_pass(_GREEDY)
 
 
-def _ready(
-    setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None
-) -> Loaded:
+def _ready(setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None) -> Loaded:
     weights = f"weights: {setup.trained.source}"
     if second is not None:
         params = second.params

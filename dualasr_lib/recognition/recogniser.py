@@ -87,9 +87,7 @@ class Recogniser:
             return Recogniser(*open_rules(path, two_pass, endpoint))
         from dualasr_lib.recognition.loading import load_rules
 
-        return Recogniser(
-            *load_rules(path, data_dir, method, two_pass, chunk_ms, endpoint, device)
-        )
+        return Recogniser(*load_rules(path, data_dir, method, two_pass, chunk_ms, endpoint, device))
 
     @staticmethod
     def build(
