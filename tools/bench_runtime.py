@@ -88,7 +88,7 @@ def _speed(arguments: argparse.Namespace, folder: Path) -> str:
                 rates.append(gemm.square().cpu)
     scale = median(rates) / _REFERENCE
     for (name, streams), found in times.items():
-        rows.append((name, streams, f"{median(found):.1f}", f"{median(found) * scale:.1f}"))
+        rows.append((name, str(streams), f"{median(found):.1f}", f"{median(found) * scale:.1f}"))
     head = ("what", "streams", "CPU ms a step", "at 90 GF/s")
     loading = _loading([folder / name for name in ("float32", "int8")])
     rate = f"chunk {chunk.frames}, {_size(trained)}; {median(rates) / 1e9:.0f} GF/s"
