@@ -103,11 +103,14 @@ def fault(command: Command, root: Path = ROOT) -> str | None:
     """What is wrong with a command, or None."""
     words = list(command.words)
     if words[0].endswith("/torchrun"):
-        words = words[3:]
+        words = words[1:]
+        while words and words[0].startswith("--"):  # its options have a value each
+            words = words[2:]
     if words[0] in _FOREIGN:
         return None
-    if words[0] == "dualasr-transcribe":
-        return _try_module("dualasr_lib.programs.transcribe", words[1:], command.open)
+    if words[0] in ("dualasr-transcribe", "dualasr-serve"):
+        name = words[0].removeprefix("dualasr-")
+        return _try_module(f"dualasr_lib.programs.{name}", words[1:], command.open)
     if words[0] == "python" and words[1] == "-m":
         return _try_module(words[2], words[3:], command.open)
     if words[0] in ("python", "bash", "source"):

@@ -5,7 +5,7 @@
        configuration                                          the configuration of all below
     2  training, decoding, runtime                            mechanisms
     1  data, features, model, lattice, metrics                leaves that do not know each other
-    0  core                                                   standard library, torch, numpy and tqdm
+    0  core                                          standard library, torch, numpy and tqdm
 
 egs/ and tools/ stand above and are imported by nothing. Names that come in through `importlib` with
 a literal argument count too. The last tests plant violations in a small tree and expect each to be

@@ -15,6 +15,7 @@ import pytest
 from test_layers import imports
 
 import dualasr_lib
+from dualasr_lib.recognition.default import default_bundle
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dualasr_lib"
@@ -84,6 +85,18 @@ def test_importing_the_package_brings_nothing_along() -> None:
     found = set(process(code))
     ours = {name for name in found if name.startswith("dualasr_lib.")}
     assert not ours and not found & {"torch", "numpy", "argparse", "logging"}
+
+
+def test_the_wheel_has_the_model_that_it_ships() -> None:
+    """By its settings; tools/check_wheel.sh looks into a wheel."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    files = {
+        path
+        for package, patterns in tool["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    assert files == {default_bundle()}
 
 
 def test_the_version_is_said_once() -> None:

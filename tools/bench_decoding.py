@@ -53,6 +53,7 @@ def check(arguments: argparse.Namespace) -> None:
 def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
     """All rows that were asked for, as they are ready."""
     from bench.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
+    from bench.endpoint import endpoint_rows
     from bench.transducer_search import transducer_hour_rows, transducer_rows
     from bench.workloads import Setting
 
@@ -76,6 +77,7 @@ def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
             vocab_size=max(arguments.vocab),
         )
         yield from second_pass_rows(setting, arguments.rounds)
+        yield from endpoint_rows(setting, arguments.rounds)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from dualasr_lib.programs.transcribe import add_engine_arguments, engine_config,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dualasr_lib.decoding.contract import Rewritten, SecondPass
+    from dualasr_lib.decoding.contract import Rewritten, SecondPass, Sentence
     from dualasr_lib.decoding.events import Event
 
 _MINUTES = 5
@@ -62,9 +62,9 @@ class TimedPass:
         self.cpu_seconds = 0.0
         """Of all calls together."""
 
-    def __call__(self, hidden: Tensor) -> Rewritten:
+    def __call__(self, sentence: Sentence) -> Rewritten:
         begun, cpu = time.perf_counter(), time.process_time()
-        rewritten = self._inner(hidden)
+        rewritten = self._inner(sentence)
         self.seconds.append(time.perf_counter() - begun)
         self.cpu_seconds += time.process_time() - cpu
         return rewritten

@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs dualasr[recognise] into a clean environment outside the checkout, and uses it there.
 #
-#   tools/check_wheel.sh                         the entry points, the names for users, what was installed
-#   tools/check_wheel.sh BUNDLE AUDIO            the same, then recognises AUDIO with a bundle, from Python and by program
+#   tools/check_wheel.sh                         the entry points, the names for users, what was installed, the model that comes along
+#   tools/check_wheel.sh AUDIO                   the same, then recognises AUDIO with that model, from Python and by program
 #
 # Needs the network, or pip's cache: torch alone is 200 MB (CPU) to 3 GB (PyPI's, with CUDA). pip's own variables choose,
 # e.g. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. PYTHON names another python than python3.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-[ $# = 0 ] || [ $# = 2 ] || { echo "check_wheel.sh: give a bundle and an audio file, or nothing" >&2; exit 2; }
-for file in "$@"; do
-  [ -f "$file" ] || { echo "check_wheel.sh: $file does not exist" >&2; exit 2; }
-done
-given=("${@/#/}")
-for i in "${!given[@]}"; do given[i]=$(realpath "${given[i]}"); done
+[ $# -le 1 ] || { echo "check_wheel.sh: give one audio file, or nothing" >&2; exit 2; }
+[ $# = 0 ] || [ -f "$1" ] || { echo "check_wheel.sh: $1 does not exist" >&2; exit 2; }
+audio=${1:+$(realpath "$1")}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 unset PYTHONPATH VIRTUAL_ENV
@@ -48,6 +45,13 @@ help_of_all() {
   done
 }
 
+shipped() { # the model of the wheel, byte by byte that of the checkout; shown without torch
+  local name=recognition/default.dualasr
+  cmp "$root/dualasr_lib/$name" "$("$python" -c 'from dualasr_lib.recognition.default import default_bundle
+print(default_bundle())')"
+  "$work/venv/bin/dualasr-bundle" --show
+}
+
 complete() { # what was brought is what is needed: nothing is missing, and nothing of training
   "$python" -m pip check
   "$python" - <<'END'
@@ -67,13 +71,13 @@ END
 }
 
 three_lines() {
-  "$python" - "$@" <<'END'
+  "$python" - "$audio" <<'END'
 import sys
 import soundfile
 from dualasr_lib import Recogniser
-audio, rate = soundfile.read(sys.argv[2])
-recogniser = Recogniser.load(sys.argv[1])
-print(recogniser.transcribe(audio, rate))
+audio, rate = soundfile.read(sys.argv[1])
+recogniser = Recogniser.load()
+print(recogniser.transcribe(audio, rate).text)
 END
 }
 
@@ -84,15 +88,17 @@ wheel=$(ls "$work"/wheel/dualasr-*.whl)
 echo "$(basename "$wheel")  $(du -k "$wheel" | cut -f1) kB"
 step "install, nothing else" "$python" -m pip install --quiet --no-deps "$wheel"
 step "--help and --version of $(scripts), without torch" help_of_all
+step "the model that comes along" shipped
+tail -n +2 "$work/log" | cut -c1-160
 step "install dualasr[recognise]" "$python" -m pip install --quiet "$wheel[recognise]"
 step "what was installed is what is needed" complete
 "$python" -m pip list --format=freeze | tr '\n' ' '
 echo
 du -sm "$work/venv" | awk '{ print $1 " MB" }'
-if [ $# = 2 ]; then
-  step "three lines of Python" three_lines "${given[@]}"
+if [ -n "$audio" ]; then
+  step "three lines of Python" three_lines
   tail -n 3 "$work/log"
-  step "dualasr-transcribe --bundle" "$work/venv/bin/dualasr-transcribe" --bundle "${given[@]}"
+  step "dualasr-transcribe --two-pass" "$work/venv/bin/dualasr-transcribe" --two-pass "$audio"
   tail -n 3 "$work/log"
 fi
 echo "the wheel is good"

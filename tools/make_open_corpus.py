@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the open corpus: synthetic Japanese speech in CSJ's folders and formats.
 
-    python tools/make_open_corpus.py --out DIR --preset demo|noisy|small|large --seed 1 --jobs 2
+    python tools/make_open_corpus.py --out DIR --preset demo|noisy|quick|small|large [--neural]
 
 The same seed gives the same bytes whatever --jobs; a run that was stopped goes on when started
 again. See tools/open_corpus/README.md.
@@ -45,6 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the open corpus in CSJ's layout.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     parser.add_argument("--preset", choices=PRESET_NAMES, default="demo")
+    parser.add_argument("--neural", action="store_true", help="neural voices, too; a download")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     arguments = parser.parse_args()
@@ -62,7 +63,7 @@ def main() -> int:
         from open_corpus.presets import preset
         from open_corpus.sources import cache_dir
 
-        plan = preset(arguments.preset, arguments.seed)
+        plan = preset(arguments.preset, arguments.seed, arguments.neural)
         summary = build_corpus(plan, arguments.out, arguments.jobs, cache_dir(), _Progress())
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"make_open_corpus: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -22,9 +23,18 @@ from typing import Any, TypeVar
 from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import read_text
 
-__all__ = ["flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
+__all__ = ["ConfigError", "flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
 
 C = TypeVar("C")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be, and the key or section that is to blame."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+        """Its path, as in an override (`"model.encoder.dim"`); "" for the whole."""
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
@@ -37,7 +47,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     A class attribute `MOVED` may say of keys that are no more what is written in their place.
 
     Raises:
-        ValueError: an unknown key, a wrong type, a missing field, or a check of `__post_init__`
+        ConfigError: an unknown key, a wrong type, a missing field, or a check of `__post_init__`
             that failed.
     """
     hints = typing.get_type_hints(cls)
@@ -46,17 +56,24 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
         if key not in fields:
             moved = getattr(cls, "MOVED", {}).get(key)
             if moved is not None:
-                raise ValueError(f"config key '{path}{key}' is now {moved}")
-            raise ValueError(f"unknown config key '{path}{key}'{_suggestion(key, fields)}")
+                raise ConfigError(f"config key '{path}{key}' is now {moved}", f"{path}{key}")
+            raise ConfigError(
+                f"unknown config key '{path}{key}'{_suggestion(key, fields)}", f"{path}{key}"
+            )
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise ValueError(f"config key '{path}{name}' is required but missing")
+            raise ConfigError(f"config key '{path}{name}' is required but missing", path + name)
     made = {key: _value(hints[key], value, path + key) for key, value in values.items()}
     try:
         return cls(**made)
     except ValueError as error:
-        raise ValueError(f"config section '{path.rstrip('.') or '(top)'}': {error}") from None
+        section = path.rstrip(".")
+        named = next((name for name in fields if re.search(rf"\b{name}\b", str(error))), None)
+        raise ConfigError(
+            f"config section '{section or '(top)'}': {error}",
+            section if named is None else path + named,
+        ) from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -79,12 +96,49 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def load(cls: type[C], path: AnyPath, overrides: Sequence[str] = (), base: Path | None = None) -> C:
-    """Reads TOML file `path` as `read_toml` does, applies `key=value` overrides, and builds
-    `cls`.
+def load(
+    cls: type[C],
+    path: AnyPath,
+    overrides: Sequence[str] = (),
+    base: Path | None = None,
+    option: str = "--set",
+) -> C:
+    """Reads TOML file `path` as `read_toml` does, applies `key=value` overrides, and builds `cls`.
+
+    Args:
+        option: how a user gives overrides, for messages.
+
+    Raises:
+        ValueError: as `read_toml` and `from_dict`; the message names the file, of those that are
+            included, or the override that says the value.
     """
-    path = Path(path)
-    return from_dict(cls, override(read_toml(path, base), overrides))
+    files = _read_files(Path(path).resolve(), (), base)
+    values = override(_merged(files), overrides)
+    try:
+        return from_dict(cls, values)
+    except ConfigError as error:
+        said = [(f"{option} {one}", override({}, [one])) for one in overrides]
+        sources = [*((str(file), found) for file, found in files), *said]
+        raise ConfigError(f"{_to_blame(sources, error.key)}: {error}", error.key) from None
+
+
+def _to_blame(sources: Sequence[tuple[str, Mapping[str, Any]]], key: str) -> str:
+    """The last of the sources that says something at this path, or else at that of its section."""
+    names = re.sub(r"\[\d+\]", "", key).split(".") if key else []
+    for length in range(len(names), 0, -1):
+        for name, values in reversed(sources):
+            if _has(values, names[:length]):
+                return name
+    return next(name for name, _ in reversed(sources) if not name.startswith("--"))
+
+
+def _has(values: Any, names: Sequence[str]) -> bool:
+    """Whether there is something at this path; of an array, in any of its elements."""
+    if not names:
+        return True
+    if isinstance(values, (list, tuple)):
+        return any(_has(value, names) for value in values)
+    return isinstance(values, Mapping) and names[0] in values and _has(values[names[0]], names[1:])
 
 
 def read_toml(path: AnyPath, base: Path | None = None) -> dict[str, Any]:
@@ -96,8 +150,7 @@ def read_toml(path: AnyPath, base: Path | None = None) -> dict[str, Any]:
     Raises:
         ValueError: the file (or one it includes) is missing, is no TOML, or includes itself.
     """
-    path = Path(path)
-    return _read_toml(path.resolve(), (), base)
+    return _merged(_read_files(Path(path).resolve(), (), base))
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -120,16 +173,26 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     return result
 
 
-def _read_toml(path: Path, seen: tuple[Path, ...], base: Path | None = None) -> dict[str, Any]:
+_Files = list[tuple[Path, dict[str, Any]]]
+"""Files and what each says itself, in the order in which they are merged."""
+
+
+def _read_files(path: Path, seen: tuple[Path, ...], base: Path | None = None) -> _Files:
+    """A file after all that it includes."""
     if path in seen:
         raise ValueError(f"config file {path} includes itself")
     values, included = _parse_toml(path)
     if base is not None:
         included = [base.resolve(), *included[1:]]
-    start: dict[str, Any] = {}
-    for file in included:
-        start = _merge(start, _read_toml(file, (*seen, path)))
-    return _merge(start, values)
+    before = [each for file in included for each in _read_files(file, (*seen, path))]
+    return [*before, (path, values)]
+
+
+def _merged(files: _Files) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for _, values in files:
+        merged = _merge(merged, values)
+    return merged
 
 
 def _parse_toml(path: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -187,31 +250,33 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if origin is typing.Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise ValueError(f"{path} must be one of {list(choices)}, but is {value!r}")
+            raise ConfigError(f"{path} must be one of {list(choices)}, but is {value!r}", path)
         return value
     if origin is tuple:
         return _sequence(hint, value, path)
     if origin is Mapping:
         if not isinstance(value, Mapping):
-            raise ValueError(f"{path} must be a section, but is {value!r}")
+            raise ConfigError(f"{path} must be a section, but is {value!r}", path)
         kind = typing.get_args(hint)[1]
         return {str(key): _value(kind, item, f"{path}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{path} must be a section, but is {value!r}")
+            raise ConfigError(f"{path} must be a section, but is {value!r}", path)
         return from_dict(typing.cast(type, hint), value, f"{path}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise ConfigError(f"{path} must be float, but has {len(str(value))} digits", path)
         return float(value)
     if hint is float and value in ("inf", "-inf"):  # TOML knows them, JSON does not
         return float(value)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
-        raise ValueError(f"{path} must be {hint.__name__}, but is {value!r}")
+        raise ConfigError(f"{path} must be {hint.__name__}, but is {value!r}", path)
     return value
 
 
 def _sequence(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{path} must be an array, but is {value!r}")
+        raise ConfigError(f"{path} must be an array, but is {value!r}", path)
     element = typing.get_args(hint)[0]
     return tuple(_value(element, item, f"{path}[{i}]") for i, item in enumerate(value))
 

@@ -154,9 +154,7 @@ class DataModule:
         Raises:
             ValueError: the split is empty, or its manifest or features cannot be read.
         """
-        if not self._count_checked(self._file(split)):
-            raise ValueError(f"split '{split}' has no utterances ('{self._file(split)}' is empty)")
-        cuts = self._cuts(split).sort_by_duration(ascending=False)
+        cuts = self._some_cuts(split).sort_by_duration(ascending=False)
         sampler = SimpleCutSampler(
             cuts, max_duration=self._config.max_duration, shuffle=False, world_size=1, rank=0
         )
@@ -168,8 +166,12 @@ class DataModule:
         return sum(1 for _ in self._cuts(split))
 
     def split_cuts(self, split: str) -> list[Utterance]:
-        """All utterances of a split, in the manifest's order, with their audio and words."""
-        return [_utterance(cut) for cut in self._cuts(split)]
+        """All utterances of a split, in the manifest's order, with their audio and words.
+
+        Raises:
+            ValueError: the split is empty, or its manifest cannot be read.
+        """
+        return [_utterance(cut) for cut in self._some_cuts(split)]
 
     def fingerprint(self, split: str) -> str:
         """Of a split's manifest: ids, texts, times."""
@@ -178,6 +180,11 @@ class DataModule:
 
     def _file(self, split: str) -> Path:
         return self._data_dir / self.folder.split(split).cuts
+
+    def _some_cuts(self, split: str) -> CutSet:
+        if not self._count_checked(self._file(split)):
+            raise ValueError(f"split '{split}' has no utterances ('{self._file(split)}' is empty)")
+        return self._cuts(split)
 
     def _cuts(self, split: str) -> CutSet:
         path = self._file(split)

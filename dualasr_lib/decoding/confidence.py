@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualasr_lib.core.arrays import Array, as_numpy
-from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep
-from dualasr_lib.decoding.hypothesis import PathLike, TokenPath
+from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, listed
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, Searched
 from dualasr_lib.metrics.calibration import Calibration
 
@@ -64,25 +64,28 @@ def evidence(log_probs: Array) -> Evidence:
 def token_posteriors(
     heard: Evidence, tokens: Sequence[int], frames: Sequence[int]
 ) -> tuple[float, ...]:
-    """Posterior of each token (U,) that is emitted at frames (U,), which rise.
+    """Posterior of each token (U,) that is emitted at frames (U,), which do not fall; several
+    tokens of a transducer may share one.
 
     Raises:
-        ValueError: frames that do not rise, or that were not heard.
+        ValueError: frames that fall, or that were not heard.
     """
     if not tokens:
         return ()
     starts = np.asarray(frames, dtype=np.int64)
-    if (np.diff(starts, prepend=-1) <= 0).any() or starts[-1] >= len(heard.tokens):
+    if (np.diff(starts, prepend=0) < 0).any() or starts[-1] >= len(heard.tokens):
         raise ValueError(
-            f"frames of tokens must rise within 0..{len(heard.tokens) - 1}, but are {tuple(frames)}"
+            f"frames of tokens must not fall and lie within 0..{len(heard.tokens) - 1}, but are "
+            f"{tuple(frames)}"
         )
-    first = int(starts[0])
-    lengths = np.diff(starts, append=len(heard.tokens))
-    own = np.repeat(np.asarray(tokens, dtype=np.int64), lengths)[:, None]
-    said = heard.tokens[first:] == own  # (S', K)
-    kept = heard.posteriors[first:]
+    ends = np.maximum(np.append(starts[1:], len(heard.tokens)), starts + 1)
+    lengths = ends - starts
+    firsts = lengths.cumsum() - lengths  # where the frames of each token begin among all of them
+    rows = np.arange(lengths.sum()) + np.repeat(starts - firsts, lengths)
+    said = heard.tokens[rows] == np.repeat(np.asarray(tokens, dtype=np.int64), lengths)[:, None]
+    kept = heard.posteriors[rows]  # (S', K)
     values = np.where(said.any(axis=1), (kept * said).sum(axis=1), kept[:, -1])
-    return tuple(np.maximum.reduceat(values, starts - first).tolist())
+    return tuple(np.maximum.reduceat(values, firsts).tolist())
 
 
 def with_confidence(path: PathLike, heard: Evidence, calibration: Calibration | None) -> TokenPath:
@@ -153,6 +156,10 @@ class ConfidentSearch:
     def finish(self, state: _Heard) -> PathLike:
         """Final path of a stream."""
         return _known(self.search.finish(state.search), state, self._calibration)
+
+    def ranked(self, state: _Heard) -> tuple[ScoredText, ...]:
+        """Texts of a stream that is over, if the search inside lists any."""
+        return listed(self.search, state.search)
 
 
 def _extended(before: Evidence | None, frames: Frames) -> Evidence | None:

@@ -16,23 +16,27 @@ promises to a model of hop P samples and look-ahead L:
 N streams in a call, V vocabulary (blank 0).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dualasr_lib.core.arrays import Array
-from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
 from dualasr_lib.metrics.latency import TimedWord
 
 __all__ = [
     "Frames",
+    "Listing",
     "ModelStep",
     "OnlineSearch",
     "OnlineStep",
     "Rewritten",
     "SecondPass",
+    "Sentence",
     "StreamingModel",
     "Utterance",
     "frames_of",
+    "listed",
 ]
 
 Frames = Mapping[str, Array]
@@ -68,20 +72,33 @@ class ModelStep(NamedTuple):
     """(N, S', C) what a second pass will read; None if the model has none to offer."""
 
 
+class Sentence(NamedTuple):
+    """A sentence of a stream, for the second pass."""
+
+    hidden: Array
+    """(S, C): the `ModelStep.hidden` of one stream, all of its frames."""
+    proposed: tuple[ScoredText, ...] = ()
+    """Texts that the first pass lists."""
+    seconds: float = math.inf
+    """Time that the second pass has."""
+
+
 class Rewritten(NamedTuple):
     """A sentence after the second pass."""
 
-    path: PathLike
-    """Final path."""
+    path: PathLike | None
+    """Final path; None: there was no time for one, that of the first pass stands."""
     fallbacks: int = 0
     """Times that memory ran out and less was searched."""
+    left_out: tuple[str, ...] = ()
+    """Parts that there was no time for."""
 
 
 class SecondPass(Protocol):
     """Rewrites a sentence when its end has come, from what the first pass has already computed."""
 
-    def __call__(self, hidden: Array) -> Rewritten:
-        """hidden (S, C): the `ModelStep.hidden` of one stream, all of its frames."""
+    def __call__(self, sentence: Sentence) -> Rewritten:
+        """The final text of a sentence of at least one frame."""
 
 
 class StreamingModel(Protocol):
@@ -154,6 +171,19 @@ class OnlineSearch(Protocol):
 
     def finish(self, state: Any) -> PathLike:
         """Final path of a stream."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """An online search that lists texts."""
+
+    def ranked(self, state: Any) -> tuple[ScoredText, ...]:
+        """Texts of a stream that is over, the best first; empty if there are none."""
+
+
+def listed(search: object, state: Any) -> tuple[ScoredText, ...]:
+    """What a search lists; nothing if it does not."""
+    return search.ranked(state) if isinstance(search, Listing) else ()
 
 
 class Utterance(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Literal
 
-__all__ = ["EndReason", "EndpointConfig", "cut_frame", "endpoint"]
+__all__ = ["EndReason", "EndpointConfig", "cut_frame", "endpoint", "is_near"]
 
 _BLANK = 0
 
@@ -33,6 +33,8 @@ class EndpointConfig:
     """Length from which on a segment with speech ends at the next breath."""
     breath_seconds: float = 0.4
     """Trailing silence that is such a breath."""
+    lead_seconds: float = 0.4
+    """Silence that a segment hands over to the next one, at most half of what ended it."""
     max_seconds: float = 20.0
     """Length that a segment never exceeds (rule 3); bounds memory and the second pass."""
     cut_seconds: float = 5.0
@@ -68,6 +70,20 @@ def endpoint(
     if silence >= config.silence_seconds:
         return "silence"
     return "length" if length >= config.max_seconds else None
+
+
+def is_near(
+    num_frames: int, silence: float, config: EndpointConfig, frame_seconds: float, more: int
+) -> bool:
+    """Whether the pause that ends a segment with speech may be over when `more` frames have come.
+
+    Args:
+        num_frames: encoder frames that the search has heard of the segment.
+        silence: seconds since its last token.
+    """
+    length = round((num_frames + more) * frame_seconds, 6)
+    needed = config.breath_seconds if length >= config.long_seconds else config.pause_seconds
+    return round(silence + more * frame_seconds, 6) >= needed
 
 
 def cut_frame(best: Sequence[int]) -> int:

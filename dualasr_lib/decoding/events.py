@@ -66,6 +66,8 @@ class Final(NamedTuple):
     second_pass: SecondPassOutcome = "none"
     failure: str = ""
     """The error of a second pass that failed."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the second pass that there was no time for (`LiveConfig.budget_seconds`)."""
 
     @property
     def confidences(self) -> tuple[float, ...]:
@@ -82,17 +84,21 @@ class LiveConfig:
 
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     """When a segment ends."""
+    budget_seconds: float = math.inf
+    """Time that the second pass has from the endpoint on. Parts that are not expected to fit are
+    left out: heads that weigh texts, or all of it. What was begun
+    early has no limit: nobody waits for it."""
     deadline_seconds: float = math.inf
     """Time that the second pass has from the endpoint on, waiting for others included. Only one
     that runs elsewhere (`second_pass.Submit`) can be left behind.
     """
     early_seconds: float = math.inf
-    """Trailing silence after which the second pass starts on what was heard, while the endpoint is
-    still being waited for; it is thrown away and started anew if speech goes on. Off by default:
-    where nothing runs beside the first pass it only costs.
+    """Trailing silence after which the second pass starts on what was heard, one step before the
+    endpoint may come; it is thrown away and started anew if speech goes on. Off by default: where
+    nobody waits for the text it only costs.
     """
 
     def __post_init__(self) -> None:
-        for name in ("deadline_seconds", "early_seconds"):
+        for name in ("budget_seconds", "deadline_seconds", "early_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, but is {getattr(self, name)}")

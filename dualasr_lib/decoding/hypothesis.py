@@ -50,6 +50,8 @@ class ScoredText(NamedTuple):
     scores: Mapping[str, float]
     """Natural log-probabilities, by the name of the head that gave them ("ctc": summed over
     alignments; "attention": the end included) and "lm" (language model, the end included)."""
+    frames: tuple[int, ...] = ()
+    """When its tokens were emitted, if the search that lists it knows; else empty."""
 
     def scored(self, name: str, score: float) -> "ScoredText":
         """The same text with one more score."""
@@ -103,6 +105,8 @@ class Hypothesis(NamedTuple):
     """Times that memory ran out in the second pass and less was searched; of offline decoding the
     batch has them (`Decoded`).
     """
+    left_out: tuple[str, ...] = ()
+    """Parts of the second pass that there was no time for."""
     nbest: tuple[ScoredText, ...] = ()
     """The texts among which this one was chosen, the best first; empty for other searches."""
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from dualasr_lib.core.arrays import joined
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
 from dualasr_lib.decoding.events import Event, Final, LiveConfig
 from dualasr_lib.decoding.offline import Detokenise
@@ -31,10 +32,9 @@ from dualasr_lib.decoding.second_pass import (
     run_here,
     started,
 )
+from dualasr_lib.decoding.segment import Closed, Parts, first_texts, lead_frames
 from dualasr_lib.decoding.stream import (
     Advanced,
-    Closed,
-    Parts,
     Stream,
     advance,
     at_end,
@@ -42,6 +42,7 @@ from dualasr_lib.decoding.stream import (
     close_at_end,
     ended,
     heard,
+    is_near_endpoint,
     is_ready,
     open_stream,
     silence_seconds,
@@ -56,6 +57,12 @@ class _Early(NamedTuple):
     pending: Pending
     last_token_frame: int
     """Of the segment then: if speech has gone on since, the result is of no use."""
+
+    def is_of(self, closed: Closed) -> bool:
+        """Whether the segment that is over now has said nothing more."""
+        return closed.reason in ("pause", "end") and closed.path.frames[-1:] == (
+            self.last_token_frame,
+        )
 
 
 class Live(NamedTuple):
@@ -185,10 +192,13 @@ class Rules:
         """The segment begins to wait for its final text."""
         early, pending = live.early, None
         if self.second_pass is not None and _is_worth(closed):
-            if early is not None and closed.reason == "pause":
+            if early is not None and early.is_of(closed):
                 pending, live = early.pending, live._replace(early=None)
             else:
-                pending = started(self.submit, rewrite(self.second_pass, closed.hidden))
+                task = rewrite(
+                    self.second_pass, closed.hidden, closed.proposed, self.config.budget_seconds
+                )
+                pending = started(self.submit, task)
         live = self._discard(live)
         deadline = self.now() + self.config.deadline_seconds if pending else math.inf
         waiting = (*live.waiting, Waiting(closed, pending, deadline))
@@ -202,9 +212,15 @@ class Rules:
             live = self._discard(live)
         if self.second_pass is None or live.early is not None or silent is None:
             return live
-        if silent < self.config.early_seconds or segment.last_token_frame is None:
+        if silent < self.config.early_seconds or not is_near_endpoint(self.parts, live.stream):
             return live
-        pending = started(self.submit, rewrite(self.second_pass, segment.hidden))
+        if segment.last_token_frame is None:
+            return live
+        hidden = joined(segment.hidden)
+        hidden = hidden[: len(hidden) - lead_frames(self.parts, segment)]
+        path = self.search.finish(segment.search_state)
+        proposed = first_texts(self.parts, segment, path)
+        pending = started(self.submit, rewrite(self.second_pass, (hidden,), proposed))
         return live._replace(early=_Early(pending, segment.last_token_frame))
 
     def _discard(self, live: Live) -> Live:

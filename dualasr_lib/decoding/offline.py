@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeVar
 
 from dualasr_lib.core.arrays import Array, without_gradient
+from dualasr_lib.decoding.budget import Budget
 from dualasr_lib.decoding.contract import Frames, frames_of
 from dualasr_lib.decoding.hypothesis import Hypothesis, PathLike, ScoredText
 
@@ -69,6 +70,10 @@ class Heard(NamedTuple):
     """By head name: what that head thinks of given texts."""
     texts: Sequence[str] = ()
     """Reference texts; only the oracle reads them."""
+    proposed: Sequence[Sequence[ScoredText]] = ()
+    """Texts of each utterance that a first pass has listed; only a second pass has them."""
+    budget: Budget | None = None
+    """Time that the search has; None: as long as it takes."""
 
     @property
     def log_probs(self) -> Array:
@@ -87,6 +92,11 @@ class Heard(NamedTuple):
         """
         said = frames_of(self.frames, head)
         return [rows[:size] for rows, size in zip(said, self.lens.tolist())]
+
+    def each(self) -> list[Frames]:
+        """What all heads say of each utterance, without padding."""
+        sizes = enumerate(self.lens.tolist())
+        return [{head: said[i, :size] for head, said in self.frames.items()} for i, size in sizes]
 
     def scorer(self, head: str) -> ScoreTexts:
         """What one head thinks of given texts.

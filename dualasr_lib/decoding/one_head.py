@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dualasr_lib.core.arrays import Array
-from dualasr_lib.decoding.contract import Frames, OnlineStep, frames_of
-from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.contract import Frames, OnlineStep, frames_of, listed
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
 
 __all__ = ["OneHead", "OneHeadSearch"]
 
@@ -48,3 +48,7 @@ class OneHead:
     def finish(self, state: Any) -> PathLike:
         """Final path of a stream."""
         return self.search.finish(state)
+
+    def ranked(self, state: Any) -> tuple[ScoredText, ...]:
+        """Texts of a stream that is over, if the search lists any."""
+        return listed(self.search, state)

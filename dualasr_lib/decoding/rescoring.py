@@ -28,7 +28,9 @@ __all__ = [
     "Proposals",
     "Propose",
     "Scales",
+    "TextErrors",
     "Tuned",
+    "best_point",
     "rescored",
     "tune",
 ]
@@ -195,7 +197,7 @@ def tune(
             proposals = propose(hear(batch))
         fallbacks += proposals.fallbacks
         for candidates, ref in zip(proposals.candidates, batch.texts):
-            errors = _Errors(ref, detokenise, unit)
+            errors = TextErrors(ref, detokenise, unit)
             counts = [errors.of(candidates.best(scales).tokens) for scales in grid]
             totals = [total + count for total, count in zip(totals, counts)]
     if not totals[0].num_ref:
@@ -204,12 +206,16 @@ def tune(
             " second pass --second-scales)"
         )
     points = [GridPoint(scales, total.rate) for scales, total in zip(grid, totals)]
-    best = min(points, key=lambda p: (p.cer, p.scales.trust))
-    return Tuned(best.scales, points, fallbacks)
+    return Tuned(best_point(points).scales, points, fallbacks)
 
 
-class _Errors:
-    """Errors of texts of one utterance; many grid points choose the same one."""
+def best_point(points: Iterable[GridPoint]) -> GridPoint:
+    """The one of the lowest error rate; of equals the smallest, and the first of these."""
+    return min(points, key=lambda point: (point.cer, point.scales.trust))
+
+
+class TextErrors:
+    """Errors of texts of one utterance; many points choose the same one."""
 
     def __init__(self, ref: str, detokenise: Detokenise, unit: Unit) -> None:
         self._ref = ref
@@ -217,7 +223,13 @@ class _Errors:
         self._detokenise = detokenise
         self._known: dict[tuple[int, ...], ErrorCounts] = {}
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether there is a unit to count errors by."""
+        return bool(self._unit.split(self._ref))
+
     def of(self, tokens: tuple[int, ...]) -> ErrorCounts:
+        """Of one text."""
         if tokens not in self._known:
             self._known[tokens] = count_errors(self._ref, self._detokenise(tokens), self._unit)
         return self._known[tokens]

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from dualasr_lib.core.arrays import Array, joined, without_gradient
-from dualasr_lib.decoding.contract import Rewritten, SecondPass
+from dualasr_lib.decoding.contract import Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.events import Final, SecondPassOutcome, TimedToken
-from dualasr_lib.decoding.hypothesis import PathLike
+from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
 from dualasr_lib.decoding.offline import Detokenise, token_texts
-from dualasr_lib.decoding.stream import Closed, Parts
+from dualasr_lib.decoding.segment import Closed, Parts
 
 __all__ = [
     "Pending",
@@ -102,13 +102,25 @@ def started(submit: Submit, task: Task) -> Pending:
         return _Here(fail)
 
 
-def rewrite(second_pass: SecondPass, hidden: tuple[Array, ...]) -> Task:
-    """The second pass of a segment with hidden states (S_i, C), at least one, as a task."""
+def rewrite(
+    second_pass: SecondPass,
+    hidden: tuple[Array, ...],
+    proposed: tuple[ScoredText, ...] = (),
+    seconds: float = math.inf,
+) -> Task:
+    """The second pass of a segment with hidden states (S_i, C), at least one, as a task.
+
+    Args:
+        proposed: texts that the first pass lists.
+        seconds: time that it has, from now on.
+    """
+    until = time.perf_counter() + seconds
 
     def task() -> TimedResult:
         begun = time.perf_counter()
+        sentence = Sentence(joined(hidden), proposed, until - begun)
         with without_gradient():  # which is a matter of each thread
-            rewritten = second_pass(joined(hidden))
+            rewritten = second_pass(sentence)
         return TimedResult(rewritten, time.perf_counter() - begun)
 
     return task
@@ -143,9 +155,11 @@ def final_of(parts: Parts, waiting: Waiting, now: float) -> Final:
         # whatever it was, the words that are there already must not be lost with it
         failure = str(error) or type(error).__name__
         return _final(parts, closed, closed.path)._replace(second_pass="failed", failure=failure)
-    final = _final(parts, closed, result.rewritten.path)
+    path = result.rewritten.path
+    final = _final(parts, closed, closed.path if path is None else path)
     return final._replace(
-        second_pass="done",
+        second_pass="late" if path is None else "done",
+        left_out=result.rewritten.left_out,
         finalise_seconds=result.seconds,
         fallbacks=result.rewritten.fallbacks,
     )

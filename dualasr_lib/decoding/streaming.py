@@ -14,6 +14,7 @@ does: it is made anew of all tokens after each step. Utterances are short; of au
 `live` makes segments.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,8 +35,8 @@ from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
 from dualasr_lib.decoding.offline import Detokenise
 from dualasr_lib.decoding.samples import as_samples
 from dualasr_lib.decoding.second_pass import rewrite
+from dualasr_lib.decoding.segment import Parts
 from dualasr_lib.decoding.stream import (
-    Parts,
     Stream,
     advance,
     at_end,
@@ -87,8 +88,12 @@ class StreamingConfig:
     """Streams in parallel; the next utterance joins when one ends."""
     realtime: bool = False
     """Feed audio at its natural speed and measure on the wall clock."""
+    budget_seconds: float = math.inf
+    """Time that a second pass has (`events.LiveConfig`)."""
 
     def __post_init__(self) -> None:
+        if not self.budget_seconds > 0:
+            raise ValueError(f"`budget_seconds` must be positive, but is {self.budget_seconds}")
         if self.num_streams < 1:
             raise ValueError(f"`num_streams` must be at least 1, but is {self.num_streams}")
 
@@ -248,12 +253,15 @@ class _Loop:
         closed = close_at_end(parts, playing.stream)
         duration = closed.end / parts.model.sample_rate
         self._show(playing, parts.detokenise(closed.path.tokens), duration, 0.0)
-        (path, fallbacks), finalise_seconds = Rewritten(closed.path), None
+        rewritten, finalise_seconds = Rewritten(closed.path), None
         if self._second_pass is not None and closed.hidden:
             begun = self._clock.now()
-            path, fallbacks = rewrite(self._second_pass, closed.hidden)().rewritten
+            limit = self._config.budget_seconds
+            task = rewrite(self._second_pass, closed.hidden, closed.proposed, limit)
+            rewritten = task().rewritten
             finalise_seconds = self._clock.now() - begun
             self.compute_seconds += finalise_seconds
+        path = closed.path if rewritten.path is None else rewritten.path
         text = parts.detokenise(path.tokens)
         # Text that needs no sound may be there before the audio has ended: nobody waits for it.
         waited = max(0.0, self._clock.now() - playing.started - duration)
@@ -268,5 +276,6 @@ class _Loop:
             step_seconds=tuple(playing.step_seconds),
             finalise_seconds=finalise_seconds,
             final_seconds=waited if self._config.realtime else None,
-            fallbacks=fallbacks,
+            fallbacks=rewritten.fallbacks,
+            left_out=rewritten.left_out,
         )

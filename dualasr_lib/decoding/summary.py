@@ -6,6 +6,7 @@ no word times) is null. `unit` says what errors are counted in, and with it the 
 caller's own, `params` states how the figures were made.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,7 @@ def streaming_summary(info: RunInfo, run: StreamingRun, model: StreamingModel) -
     """Summary of `decode_streams`; RTF counts features, model and search of all streams.
 
     Fall-backs are those of the second pass: the online search has none (it would raise).
+    `second_pass_left_out` counts the sentences in which each of its parts was left out for time.
     """
     fallbacks = sum(hypothesis.fallbacks for hypothesis in run.hypotheses)
     timing = {"rtf": run.rtf, "audio_seconds": run.audio_seconds, "fallbacks": fallbacks}
@@ -89,7 +91,13 @@ def streaming_summary(info: RunInfo, run: StreamingRun, model: StreamingModel) -
     unit = info.scoring.units[0]
     counts = (count_errors(h.ref, h.first_pass_text, unit) for h in run.hypotheses)
     first = sum(counts, ErrorCounts())
-    return {**summary, f"first_pass_{unit.rate}": first.rate, "latency": latency}
+    left_out = Counter(part for hypothesis in run.hypotheses for part in hypothesis.left_out)
+    return {
+        **summary,
+        f"first_pass_{unit.rate}": first.rate,
+        "second_pass_left_out": dict(left_out),
+        "latency": latency,
+    }
 
 
 def _ends(hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dualasr_lib.export.encoders import sizes_that_matter
 from dualasr_lib.export.graph import Signature, quantised, traced, with_fixed_sizes
 from dualasr_lib.export.modules import StreamingBranch
 from dualasr_lib.export.probe import Graph, Noise, Probe, check_as_module, check_int8
+from dualasr_lib.features.quiet import TOLERANCE
 from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.model.encoder import Encoded, EncoderState
 from dualasr_lib.model.joint import Branch
@@ -245,6 +246,7 @@ def _facts(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict
             "chunk_features": FRONT_END_STRIDE * chunk.frames,
             "lookahead_features": step.encoder.lookahead,
         },
+        "quiet": {"frame": trained.quiet.tolist(), "tolerance": TOLERANCE},
         "endpoint": dict(options.endpoint),
         "calibration": {
             branch: to_dict(kept) for branch, kept in options.calibration.items() if kept

@@ -16,11 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dualasr_lib.metrics.significance import student_cdf
+
 __all__ = [
     "BootstrapConfig",
     "Interval",
     "cer_interval",
     "in_words",
+    "p_over_seeds",
     "relative_cerr_interval",
     "relative_cerr_over_seeds",
 ]
@@ -126,6 +129,55 @@ def relative_cerr_over_seeds(
         system_errors: of the same seeds and utterances, in the same order, under the system.
     """
     config = config or BootstrapConfig()
+    found = _over_seeds(baseline_errors, system_errors, config)
+    if found.size == 1:
+        return _middle(found.value, found.drawn, config)
+    student = np.random.default_rng([config.seed, 1]).standard_t(found.size - 1, len(found.drawn))
+    return _middle(found.value, found.drawn + found.error * student, config)
+
+
+def p_over_seeds(
+    baseline_errors: Sequence[Sequence[int]],
+    system_errors: Sequence[Sequence[int]],
+    config: BootstrapConfig | None = None,
+) -> float | None:
+    """Two-sided p-value of no difference, by the distribution of which `relative_cerr_over_seeds`
+    gives the middle: twice the share of it that lies on the other side of 0. Student's t is
+    integrated, not drawn, so that small values can be told apart. None for one seed, and for
+    baselines without errors.
+
+    Args:
+        baseline_errors, system_errors: as there.
+    """
+    found = _over_seeds(baseline_errors, system_errors, config or BootstrapConfig())
+    drawn = found.drawn[~np.isnan(found.drawn)]
+    if found.size < 2 or np.isnan(found.value) or not drawn.size:
+        return None
+    if found.error > 0:
+        below = float(student_cdf(-drawn / found.error, found.size - 1).mean())
+    else:  # all seeds say the same
+        below = float(((drawn < 0).sum() + (drawn == 0).sum() / 2) / drawn.size)
+    return min(1.0, 2 * min(below, 1 - below))
+
+
+class _OverSeeds(NamedTuple):
+    """Of what a comparison over seeds is made."""
+
+    size: int
+    """Seeds."""
+    value: float
+    """Relative CERR of all utterances and seeds; NaN without errors of the baseline."""
+    drawn: _Floats
+    """(draws,) the same of drawn utterances."""
+    error: float
+    """Standard error over seeds; NaN for one."""
+
+
+def _over_seeds(
+    baseline_errors: Sequence[Sequence[int]],
+    system_errors: Sequence[Sequence[int]],
+    config: BootstrapConfig,
+) -> _OverSeeds:
     size = len(baseline_errors)
     if not size or size != len(system_errors):
         raise ValueError(
@@ -135,13 +187,11 @@ def relative_cerr_over_seeds(
     rows = _columns(*baseline_errors, *system_errors)
     drawn, exact = _drawn_sums(rows, config), rows.sum(axis=0)
     means = [np.stack([x[..., :size].mean(-1), x[..., size:].mean(-1)], -1) for x in (exact, drawn)]
-    if size == 1:
-        return _interval(means[0], means[1], _reduction, config)
-    value = float(_reduction(means[0]))
-    rest = exact[:size] - exact[size:] - value * exact[:size]
-    error = float(_divide(rest.std(ddof=1) / np.sqrt(size), means[0][0]))
-    student = np.random.default_rng([config.seed, 1]).standard_t(size - 1, len(drawn))
-    return _middle(value, _reduction(means[1]) + error * student, config)
+    value, error = float(_reduction(means[0])), float("nan")
+    if size > 1:
+        rest = exact[:size] - exact[size:] - value * exact[:size]
+        error = float(_divide(rest.std(ddof=1) / np.sqrt(size), means[0][0]))
+    return _OverSeeds(size, value, _reduction(means[1]), error)
 
 
 def _columns(*columns: Sequence[int]) -> _Floats:

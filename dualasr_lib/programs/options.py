@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from dualasr_lib import __version__
 from dualasr_lib.recognition.decode_config import DecodeConfig, parse_scales
+from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods import registry
 
 __all__ = ["ALL", "Program", "add_options", "decode_config", "parser"]
@@ -24,6 +25,8 @@ lengths, or audio files.
 
 _ALL: tuple[Program, ...] = ("decode", "stream", "curve", "transcribe")
 _DATA: tuple[Program, ...] = ("decode", "stream", "curve")
+_MODEL = ("exp_dir", "bundle", "data_dir")
+"""What names a model, or half of one."""
 _SEVERAL_METHODS: tuple[Program, ...] = ("decode", "stream")
 _TWO_PASS: tuple[Program, ...] = ("stream", "transcribe")
 
@@ -48,8 +51,10 @@ class _Option(NamedTuple):
 _PAIR = "KEY=VALUE"
 _OPTIONS = (
     _Option("--exp-dir", "what train.py wrote", kind=Path),
-    _Option("--bundle", "a model in one file, in place of --exp-dir;\nto transcribe also what "
-        "dualasr-export --format runtime wrote", kind=Path, metavar="FILE"),
+    _Option("--bundle", "a model in one file, in place of --exp-dir", _DATA, Path, metavar="FILE"),
+    _Option("--bundle", "a model in one file, in place of --exp-dir;\n"
+        "or a folder of dualasr-export --format runtime;\n"
+        "default: the model that comes with the package", ("transcribe",), Path, metavar="FILE"),
     _Option("--data-dir", "what prepare.sh wrote", _DATA, Path, required=True),
     _Option("--data-dir", "what prepare.sh wrote; a bundle needs none", ("transcribe",), Path),
     _Option("--out-dir", "where results go and tuned scales are kept;\n"
@@ -65,10 +70,15 @@ _OPTIONS = (
         "default: the bundle's, or tuned on valid, kept in EXP/scales", many=True,
         metavar="NAME=VALUE"),
     _Option("--two-pass", "full context rewrites each sentence at its end", _TWO_PASS, bool),
+    _Option("--second-method", "its search method; default: " + registry.SECOND_PASS, _TWO_PASS,
+        default=registry.SECOND_PASS,
+        choices=registry.names(lambda method: method.second_pass is not None)),
     _Option("--second-beam", "options of the second pass, e.g. num_paths=20", _TWO_PASS,
         many=True, metavar=_PAIR),
     _Option("--second-scales", "its scales, e.g. attention=1; default: as for --scales", _TWO_PASS,
         many=True, metavar="NAME=VALUE"),
+    _Option("--second-budget-ms", "its time from a sentence's end on; what does not fit is left\n"
+        "out and counted; default: as long as it takes", _TWO_PASS, float),
     _Option("--epoch", "checkpoint of EXP; default: the newest", kind=int),
     _Option("--avg", "mean of its last K epochs and what came after; default: none",
         kind=int, default=0),
@@ -124,8 +134,11 @@ def add_options(into: argparse.ArgumentParser, program: Program) -> None:
 def decode_config(arguments: argparse.Namespace, program: Program) -> DecodeConfig:
     """What the options ask for.
 
+    Audio files are heard with the model that comes with the package if no other is named.
+
     Raises:
-        ValueError: as `DecodeConfig` and `parse_scales`, or results would go nowhere.
+        ValueError: as `DecodeConfig`, `parse_scales` and `default_bundle`, or results would go
+            nowhere.
     """
     values: Mapping[str, Any] = vars(arguments)
     ours = {_field(option) for option in _OPTIONS if program in option.programs}
@@ -133,6 +146,8 @@ def decode_config(arguments: argparse.Namespace, program: Program) -> DecodeConf
     given = {name: values[name] for name in named}
     methods = values["method"] or (registry.DEFAULT,)
     methods = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    if program == "transcribe" and not any(given[name] for name in _MODEL):
+        given["bundle"] = default_bundle()
     given["every"] = ALL in methods
     given["methods"] = _names(program) if ALL in methods else methods
     for name in ("beam", "second_beam"):

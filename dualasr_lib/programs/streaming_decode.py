@@ -10,8 +10,10 @@ the summary with latencies; what is not default stands in the folder's name, too
 audio at its natural speed and reads the wall clock.
 
 --two-pass rewrites each text when its audio has ended: the full-context stacks read the streaming
-states that are there already, and their attention decoder chooses. Results go to EXP/decode/
-full-two-pass/; the summary has the CER of the first pass and the time that the second one took.
+states that are there already, and their attention decoder chooses, or with --second-method rescore
+any heads, among the texts of the first pass, too. Results go to EXP/decode/full-two-pass/; the
+summary has the CER of the first pass, the time that the second one took, and what it left out for
+--second-budget-ms.
 """
 
 import argparse
@@ -137,7 +139,11 @@ def _decode(
         screen = Screen()
         screen.say(f"weights: {ready.params['model']}; {name.method}")
         watcher = _shown_on(screen, progress)
-    config = StreamingConfig(num_streams=job.num_streams, realtime=job.realtime)
+    config = StreamingConfig(
+        num_streams=job.num_streams,
+        realtime=job.realtime,
+        budget_seconds=job.config.budget_seconds,
+    )
     found = decode_streams(utterances, path, ready.first, detokenise, config, ready.second, watcher)
     scoring = scoring_of(data.folder, split)
     info = RunInfo(split, name.branch, name.method, ready.params, name.variant, scoring)

@@ -1,15 +1,16 @@
 """`dualasr-transcribe`: audio files in, text or captions out.
 
-    dualasr-transcribe --bundle model.dualasr [--format text|json|srt|vtt] [--out-dir DIR]
+    dualasr-transcribe [--bundle model.dualasr] [--format text|json|srt|vtt] [--out-dir DIR]
         [--two-pass] [--partials] FILE ...
     ffmpeg -i talk.m4a -f wav - | dualasr-transcribe --exp-dir EXP --data-dir DATA -
 
-Reads any file that libsndfile reads, at any sample rate and number of channels, as a stream: a
-file of hours takes no more memory than one of seconds. So do pipes and standard input (-); wav is
-recognised as it comes. --partials shows the text as it grows, grey on a terminal, then the final
-one, with [before→after] where the second pass has changed it. Texts go to standard output, or one
-file per input into --out-dir; all else goes to standard error. A file that cannot be read is one
-line there, the others are still done, and the exit code is 1.
+Without --bundle or --exp-dir it hears with the model that comes with the package; what that can do,
+`dualasr-bundle --show` says. Reads any file that libsndfile reads, at any sample rate and number of
+channels, as a stream: a file of hours takes no more memory than one of seconds. So do pipes and
+standard input (-); wav is recognised as it comes. --partials shows the text as it grows, grey on a
+terminal, then the final one, with [before→after] where the second pass has changed it. Texts go to
+standard output, or one file per input into --out-dir; all else goes to standard error. A file that
+cannot be read is one line there, the others are still done, and the exit code is 1.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,11 @@ def _warn(path: Path, finals: "Sequence[Final]", calibration: "Calibration | Non
     if fallbacks:
         _LOG.warning("%s: memory ran out %d times in the second pass; it searched less there",
                      path, fallbacks)  # fmt: skip
+    left_out = Counter(part for final in finals for part in final.left_out)
+    if left_out:
+        parts = ", ".join(f"{part} in {count}" for part, count in left_out.items())
+        _LOG.warning("%s: of the second pass there was no time for %s of %d sentences",
+                     path, parts, len(finals))  # fmt: skip
     failed = [final for final in finals if final.second_pass == "failed"]
     if failed:
         _LOG.warning("%s: the second pass failed in %d sentences, which keep the text of the first "

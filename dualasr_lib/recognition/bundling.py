@@ -7,7 +7,7 @@ that were made with other weights are left out, and counted.
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,8 @@ class BundleJob:
     lexicon: Path | None = None
     endpoint: tuple[str, ...] = ()
     """When a sentence ends: `key=value` of `EndpointConfig`."""
+    results: Mapping[str, Path] = field(default_factory=dict)
+    """Errors on other data: what the card calls these, and what `decode.py --out-dir` filled."""
     licence: str = ""
     limits: str = ""
     """What the model cannot do, for people."""
@@ -98,7 +100,7 @@ def make_bundle(job: BundleJob) -> Bundle:
         licence=job.licence,
         card={
             "data": data_card(folder),
-            "results": results_card(job.exp_dir, trained.fingerprint),
+            "results": _results(job, trained.fingerprint),
             "limits": job.limits,
         },
     )
@@ -126,6 +128,20 @@ def _lms(job: BundleJob, trained: TrainedModel) -> dict[str, bytes]:
         if other is not path:
             raise ValueError(f"n-grams must be of different orders, but {other} and {path} are of "
                              "the same")  # fmt: skip
+    return found
+
+
+def _results(job: BundleJob, weights: str) -> list[dict[str, Any]]:
+    """Errors on the model's own data, then on others; ValueError where there are none of these."""
+    found = results_card(job.exp_dir, weights)
+    for name, folder in job.results.items():
+        more = results_card(folder, weights, f"{name}-")
+        if not more:
+            raise ValueError(
+                f"{folder}/decode must have results of these weights, but has none: decode with "
+                f"--out-dir {folder}, or leave {name} out"
+            )
+        found += more
     return found
 
 

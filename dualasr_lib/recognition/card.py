@@ -34,8 +34,11 @@ def data_card(folder: "DataFolder") -> dict[str, Any]:
     }
 
 
-def results_card(exp_dir: Path, weights: str) -> list[dict[str, Any]]:
+def results_card(exp_dir: Path, weights: str, data: str = "") -> list[dict[str, Any]]:
     """The errors that EXP/decode has of the model with these weights; others are counted.
+
+    Args:
+        data: what the names of its splits begin with in the card.
 
     Raises:
         ValueError: a summary is damaged.
@@ -51,7 +54,7 @@ def results_card(exp_dir: Path, weights: str) -> list[dict[str, Any]]:
             system = "-".join(summary[key] for key in ("branch", "method", "variant"))
             result = without_model_parts(system.rstrip("-"))
             found.append({
-                "split": summary["split"],
+                "split": f"{data}{summary['split']}",
                 "branch": summary["branch"],
                 "method": summary["method"],
                 "variant": "-".join(result.variant),

@@ -51,10 +51,14 @@ class DecodeConfig:
     """Words and their tokens; None: no lexicon."""
     two_pass: bool = False
     """The full branch rewrites each sentence of a stream at its end."""
+    second_method: str = SECOND_PASS
+    """Search method of that second pass."""
     second_beam: tuple[str, ...] = ()
     """Options of that second pass."""
     second_scales: Mapping[str, float] | None = None
     """Its scales; None: tuned on valid, kept."""
+    second_budget_ms: float | None = None
+    """Time that it has from the end of a sentence on; None: as long as it takes."""
     epoch: int | None = None
     """Checkpoint; None: the newest."""
     avg: int = 0
@@ -88,7 +92,7 @@ class DecodeConfig:
         for method in map(find, self.methods):
             (method.stream_options if self.streams else method.whole_options)(self.beam)
             if self.scales is not None:
-                method.check_scales(tuple(self.scales), self.uses_lm(method))
+                method.of(self.beam).check_scales(tuple(self.scales), self.uses_lm(method))
 
     @property
     def home(self) -> Path | None:
@@ -106,12 +110,17 @@ class DecodeConfig:
     @property
     def second(self) -> SearchMethod:
         """The method of the second pass."""
-        return find(SECOND_PASS)
+        return find(self.second_method)
 
     @property
     def second_options(self) -> tuple[str, ...]:
         """Options of the second pass, its own defaults first."""
         return (*(self.second.second_pass or ()), *self.second_beam)
+
+    @property
+    def budget_seconds(self) -> float:
+        """Time that the second pass has."""
+        return math.inf if self.second_budget_ms is None else self.second_budget_ms / 1000
 
     def uses_lm(self, method: SearchMethod) -> bool:
         """Whether `method` gets a language model."""
@@ -134,14 +143,30 @@ class DecodeConfig:
             raise ValueError(
                 f"--two-pass follows one first pass, but {len(self.methods)} methods are given"
             )
-        given = {"--second-beam": self.second_beam, "--second-scales": self.second_scales}
+        given = {
+            "--second-method": self.second_method != SECOND_PASS,
+            "--second-beam": self.second_beam,
+            "--second-scales": self.second_scales,
+            "--second-budget-ms": self.second_budget_ms is not None,
+        }
+        if self.second_budget_ms is not None and not 0 < self.second_budget_ms < math.inf:
+            raise ValueError(
+                "--second-budget-ms must be finite and greater than 0, but is "
+                f"{self.second_budget_ms:g}"
+            )
         for name, value in given.items():
             if value and not self.two_pass:
                 raise ValueError(f"{name} is for --two-pass, which was not given")
+        if self.second.second_pass is None:
+            able = names(lambda method: method.second_pass is not None)
+            raise ValueError(
+                f"--second-method must be one of {', '.join(able)}, but is {self.second_method}"
+            )
         if self.two_pass:
             self.second.whole_options(self.second_options)
+            fitted = self.second.of(self.second_options)
             if self.second_scales is not None:
-                self.second.check_scales(tuple(self.second_scales), self.uses_lm(self.second))
+                fitted.check_scales(tuple(self.second_scales), self.uses_lm(fitted))
 
     def _check_used(self) -> None:
         """ValueError for options that one of the methods would ignore."""

@@ -23,7 +23,7 @@ from dualasr_lib.recognition.calibration import Calibrator
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod, SearchMethod
-from dualasr_lib.recognition.methods.registry import DEFAULT, find
+from dualasr_lib.recognition.methods.registry import DEFAULT, SECOND_PASS, find
 from dualasr_lib.recognition.naming import ResultName, option_parts, scale_parts
 from dualasr_lib.recognition.origin import open_origin
 from dualasr_lib.recognition.trained_model import TrainedModel
@@ -95,6 +95,8 @@ class _Wanted(NamedTuple):
     scales: Mapping[str, float] | None
     label: str
     """The method's name in that of its results."""
+    parts: tuple[str, ...] = ()
+    """More of that name, which the options do not say."""
 
 
 class DecodeSetup:
@@ -123,7 +125,7 @@ class DecodeSetup:
             ValueError: the model has no such branch.
         """
         heads = self.trained.model.heads_of(branch)
-        lacking = {name: set(find(name).heads) - heads.keys() for name in self.config.methods}
+        lacking = {name: self._heads(name) - heads.keys() for name in self.config.methods}
         if not self.config.every:
             return list(lacking)
         for name, missing in lacking.items():
@@ -131,6 +133,10 @@ class DecodeSetup:
                 _LOG.info("%s on the %s branch is left out: it has no %s head", name, branch,
                           " and no ".join(sorted(missing)))  # fmt: skip
         return [name for name, missing in lacking.items() if not missing]
+
+    def _heads(self, method: str) -> set[str]:
+        """Those that a method needs with the options of the configuration."""
+        return set(find(method).of(self.config.beam).heads)
 
     def offline(
         self, branch: Branch, method: str, options: Sequence[str] | None = None
@@ -156,8 +162,9 @@ class DecodeSetup:
         """
         self.trained.model.encoders.check_second_pass()
         config, second = self.config, self.config.second
+        by = () if second.name == SECOND_PASS else (f"second={second.name}",)
         wanted = _Wanted("full", second, config.second_options, second.second_pass or (),
-                         config.second_scales, "two-pass")  # fmt: skip
+                         config.second_scales, "two-pass", by)  # fmt: skip
         if method is not None:
             wanted = _Wanted("full", find(method), (), (), None, "two-pass")
         ready = self._offline(wanted)
@@ -168,7 +175,7 @@ class DecodeSetup:
         """The search of running streams called `method`. Its scales are those of the same search
         on whole utterances of the streaming branch, which gives the same texts.
         """
-        found, config = find(method), self.config
+        found, config = find(method).of(self.config.beam), self.config
         self._hear("streaming", found)
         scales, params, language = Scales(), {}, self._language(found)
         if found.grid:
@@ -197,8 +204,10 @@ class DecodeSetup:
         config = self.config
         method = find(config.methods[0])
         parts = option_parts(method.stream_options(config.beam), method.stream_options(()))
-        named = () if method.name == DEFAULT else (f"first={method.name}",)
+        named: tuple[str, ...] = () if method.name == DEFAULT else (f"first={method.name}",)
         given = scale_parts(config.scales, "first.")
+        limit = config.second_budget_ms
+        named += () if limit is None else (f"second_budget_ms={limit:g}",)
         variant = (*second.name.variant, *named, *(f"first.{part}" for part in parts), *given)
         return second.name._replace(variant=variant)
 
@@ -209,7 +218,7 @@ class DecodeSetup:
         return self.hear(branch)
 
     def _offline(self, wanted: _Wanted) -> ReadySearch:
-        branch, method = wanted.branch, wanted.method
+        branch, method = wanted.branch, wanted.method.of(wanted.options)
         hear = self._hear(branch, method)
         language = self._language(method)
         made = method.offline(wanted.options, self._ingredients(language, branch))
@@ -218,6 +227,7 @@ class DecodeSetup:
             self._label(method, wanted.label, language),
             (
                 *self._model_parts(branch),
+                *wanted.parts,
                 *option_parts(
                     method.whole_options(wanted.options), method.whole_options(wanted.usual)
                 ),
@@ -324,7 +334,8 @@ class DecodeSetup:
         valid = None
         if method.propose is not None and given is None:
             try:
-                valid = self._data.fingerprint(self._valid)
+                if self._data.size(self._valid):
+                    valid = self._data.fingerprint(self._valid)
             except (ValueError, ImportError):  # no such split, or nothing to read it with
                 valid = None
         detokenise = self.trained.detokenise
@@ -338,7 +349,7 @@ class DecodeSetup:
         for batch in self._data.valid_batches():
             yield batch
             progress.add(len(batch.ids))
-        progress.close("scales chosen")
+        progress.close("all scales tried")
 
 
 def _with_hash(named: str) -> str:

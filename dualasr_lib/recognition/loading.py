@@ -1,6 +1,7 @@
 """How a recogniser with torch hears: from a bundle, or from what training wrote."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -19,12 +20,16 @@ from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import NoScalesError
 
-__all__ = ["Loaded", "build_rules", "greedy_setup", "load_rules"]
+__all__ = ["Loaded", "build_rules", "greedy_setup", "live_config", "load_rules"]
 
 _LOG = logging.getLogger(__name__)
 
 _GREEDY = "greedy"
 """The search that needs neither k2 nor scales."""
+
+
+_EARLY_SECONDS = 0.16
+"""Silence after which a second pass with a budget begins; an endpoint comes after 0.4 s or more."""
 
 
 class Loaded(NamedTuple):
@@ -112,6 +117,12 @@ def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondP
         return setup.second_pass(_GREEDY)
 
 
+def live_config(endpoint: EndpointConfig, budget: float) -> LiveConfig:
+    """With a budget the second pass begins while the endpoint is still being waited for."""
+    early = math.inf if math.isinf(budget) else _EARLY_SECONDS
+    return LiveConfig(endpoint=endpoint, budget_seconds=budget, early_seconds=early)
+
+
 def _ready(setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None) -> Loaded:
     weights = f"weights: {setup.trained.source}"
     if second is not None:
@@ -124,7 +135,7 @@ def _ready(setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass 
         model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
         search=first.search,
         detokenise=setup.trained.detokenise,
-        config=LiveConfig(endpoint=config),
+        config=live_config(config, setup.config.budget_seconds),
         second_pass=None if second is None else second.run,
     )
     calibrator = first.calibrator if second is None else second.calibrator

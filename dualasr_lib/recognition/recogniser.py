@@ -1,6 +1,6 @@
 """A recogniser that is ready for use, from a bundle or from what training wrote.
 
-    recogniser = Recogniser.load("model.dualasr")
+    recogniser = Recogniser.load()                 # the package's model; or load("model.dualasr")
     print(recogniser.transcribe("talk.wav").text)               # or samples and their rate
     stream = recogniser.stream(48000); stream.feed(block); stream.finish()   # -> events
 
@@ -20,6 +20,7 @@ from dualasr_lib.decoding.live import Listener, Rules, listen
 from dualasr_lib.decoding.samples import as_mono, channels_cancel
 from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.recognition.decode_config import DecodeConfig
+from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.runtime.layout import is_runtime_set
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Recogniser:
 
     @staticmethod
     def load(
-        path: str | PathLike[str],
+        path: str | PathLike[str] | None = None,
         *,
         data_dir: str | PathLike[str] | None = None,
         method: str | None = None,
@@ -65,6 +66,7 @@ class Recogniser:
         wrote, which needs no torch.
 
         Args:
+            path: of either; None: the model that comes with the package.
             data_dir: of EXP.
             method: search of the first pass; None: the best path of the lattices, without k2 the
                 greedy one.
@@ -79,7 +81,7 @@ class Recogniser:
             ValueError: no such file, none of ours, damaged, of a newer version; an option that
                 cannot be; a model that cannot stream.
         """
-        path = Path(path)
+        path = default_bundle() if path is None else Path(path)
         if is_runtime_set(path):
             _refuse(path, data_dir=data_dir, method=method, chunk_ms=chunk_ms)
             from dualasr_lib.runtime.opening import open_rules

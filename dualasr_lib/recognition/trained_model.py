@@ -29,9 +29,11 @@ from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_fra
 from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass
+from dualasr_lib.decoding.budget import Budget, Pace
+from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
 from dualasr_lib.features.online import FbankState, OnlineFbank
+from dualasr_lib.features.quiet import heard_silence, quiet_frame
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
 from dualasr_lib.model.encoder import Encoded, EncoderState
 from dualasr_lib.model.heads.contract import Head
@@ -117,6 +119,11 @@ class TrainedModel:
         """Of the weights: a checkpoint may be trained anew under the same name."""
         return weights_fingerprint(self.model)
 
+    @cached_property
+    def quiet(self) -> Tensor:
+        """(F,) what is heard where there is digital silence."""
+        return quiet_frame(self.config.features).to(self.device)
+
     def hear(self, batch: Batch, branch: Branch, chunk: ChunkSpec) -> Heard:
         """What the heads of one branch say, and how they score texts.
 
@@ -124,6 +131,7 @@ class TrainedModel:
             ValueError: the checkpoint has no such branch.
         """
         features, lens = batch.features.to(self.device), batch.feature_lens.to(self.device)
+        features = heard_silence(features, lens, self.quiet)
         with _inference():
             encoded = self.model.encode(features, lens, chunk, (branch,))[branch]
         return self._heard(encoded, branch, batch.texts)
@@ -147,13 +155,21 @@ class TrainedModel:
             ValueError: the model is not a cascaded one of both branches.
         """
         self.model.encoders.check_second_pass()
+        pace = Pace()
 
-        def rewrite(hidden: Tensor) -> Rewritten:
+        def stacks(hidden: Tensor) -> Heard:
             lens = torch.tensor([len(hidden)], device=self.device)
             with _inference():
                 encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
-            found = search(self._heard(encoded, "full", ()))
-            return Rewritten(found.paths[0], found.fallbacks)
+            return self._heard(encoded, "full", ())
+
+        def rewrite(sentence: Sentence) -> Rewritten:
+            hidden, budget = sentence.hidden, Budget(sentence.seconds, pace)
+            heard = budget.run("stacks", len(hidden), lambda: stacks(hidden))
+            if heard is None:
+                return Rewritten(None, left_out=budget.left_out)
+            found = search(heard._replace(proposed=[sentence.proposed], budget=budget))
+            return Rewritten(found.paths[0], found.fallbacks, budget.left_out)
 
         return rewrite
 
@@ -259,6 +275,7 @@ class StreamingPath:
         self._encoder = trained.model.streaming
         self._fbank = OnlineFbank(trained.config.features)
         self._features, self._chunk = trained.config.features, chunk
+        self._quiet = trained.quiet
         prepare_for_steps(self._encoder)
         with _inference():
             self._prepared = self._encoder.prepare(chunk, trained.device)
@@ -288,6 +305,7 @@ class StreamingPath:
         new = window[:, : self.chunk_samples + self._fbank.lookahead_samples]
         _, fbank = self._fbank.windows(new, state.features)
         features, frames_left = features.to(self._device), frames_left.to(self._device)
+        features = heard_silence(features, frames_left, self._quiet)
         with _inference():
             h, encoder = self._encoder.step(features, frames_left, state.encoder, self._prepared)
             frames = self._model.frames(h, "streaming")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.decoding.coordinates import tune_by_coordinates
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
 from dualasr_lib.metrics.units import CHARACTER, Unit
@@ -74,20 +75,20 @@ def scales_for(
     found = _brought(brought, made_for, method.weighs)
     if found is not None:
         return ChosenScales(found, "of the bundle, tuned on valid")
-    kept = None if path is None else _read(path, made_for, method.grid)
+    kept = None if path is None else _read(path, made_for, method)
     if path is not None and kept is not None:
         return ChosenScales(kept, f"scales/{path.name}, tuned on valid")
     if data.fingerprint is None:
         where = "the bundle" if path is None else str(path)
         raise NoScalesError(
             f"scales must be chosen, but {where} holds none for this model and these options, and "
-            "there is no split valid to tune them on: give --scales (of a second pass "
-            "--second-scales), or decode once where split valid is"
+            "there is no split valid to tune them on, or an empty one: give --scales (of a second "
+            "pass --second-scales), or decode once where split valid is"
         )
-    _LOG.info("tuning %d points of scales on valid", len(method.grid))
-    tuned = tune(data.batches(), data.hear, method.propose, method.grid, data.detokenise, data.unit)
+    tuned = _tuned(method, data)
+    _LOG.info("tried %d points of scales on valid", len(tuned.grid))
     if path is not None:
-        _write(path, made_for, tuned, method.weighs)
+        _write(path, made_for, tuned, method)
     _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path or "no file")
     for name in method.weighs:
         tried = sorted({point.weight(name) for point in method.grid})
@@ -96,6 +97,14 @@ def scales_for(
                 "the scale %s=%g lies at the end of its grid", name, tuned.scales.weight(name)
             )
     return ChosenScales(tuned.scales, "tuned on valid")
+
+
+def _tuned(method: OfflineMethod, data: TuningData) -> Tuned:
+    assert method.propose is not None
+    spoken = data.detokenise, data.unit
+    if method.axes:
+        return tune_by_coordinates(data.batches(), data.hear, method.propose, method.axes, *spoken)
+    return tune(data.batches(), data.hear, method.propose, method.grid, *spoken)
 
 
 def _brought(
@@ -112,8 +121,8 @@ def _brought(
     return None
 
 
-def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Scales | None:
-    """The kept scales if they were tuned for the same things on the same grid."""
+def _read(path: Path, made_for: Mapping[str, Any], method: OfflineMethod) -> Scales | None:
+    """The kept scales if they were tuned for the same things on the same grid or axes."""
     if not path.is_file():
         return None
     try:
@@ -122,7 +131,9 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
         wanted, found = json.loads(json.dumps(made_for)), dict(kept["made_for"])
         if wanted["valid"] is None:
             wanted["valid"] = found.get("valid")
-        same = found == wanted and tried == list(grid)
+        axes = {name: list(values) for name, values in method.axes.items()}
+        on_same = kept.get("axes") == axes if axes else tried == list(method.grid)
+        same = found == wanted and on_same
         scales = Scales(**kept["scales"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to tune again") from None
@@ -131,15 +142,16 @@ def _read(path: Path, made_for: Mapping[str, Any], grid: Sequence[Scales]) -> Sc
     return scales if same else None
 
 
-def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned, weighs: Sequence[str]) -> None:
+def _write(path: Path, made_for: Mapping[str, Any], tuned: Tuned, method: OfflineMethod) -> None:
     def named(scales: Scales) -> dict[str, float]:
-        return {name: scales.weight(name) for name in weighs}
+        return {name: scales.weight(name) for name in method.weighs}
 
     kept = {
         "scales": named(tuned.scales),
         "tuned_on": "valid",
         "fallbacks": tuned.fallbacks,
         "made_for": made_for,
+        **({"axes": method.axes} if method.axes else {}),
         "grid": [{**named(point.scales), "cer": point.cer} for point in tuned.grid],
     }
     text = json.dumps(kept, ensure_ascii=False, indent=1)

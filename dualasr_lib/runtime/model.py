@@ -16,7 +16,7 @@ import onnxruntime
 
 from dualasr_lib.core.rates import encoder_frames
 from dualasr_lib.core.silence import LOG_MEL_SILENCE
-from dualasr_lib.decoding.contract import Frames, ModelStep, Rewritten, SecondPass
+from dualasr_lib.decoding.contract import Frames, ModelStep, Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.offline import Heard, OfflineSearch
 from dualasr_lib.features.native import Heard as HeardAudio
 from dualasr_lib.features.native import NativeOnline
@@ -54,6 +54,9 @@ class OnnxStreaming:
         about = described["streaming"]
         self._widths: Mapping[str, int] = about["widths"]
         self._states = [(tuple(shape), np.dtype(kind)) for shape, kind in about["states"]]
+        quiet = described["quiet"]
+        self._quiet = np.asarray(quiet["frame"], np.float32)
+        self._silent = self._quiet + np.float32(quiet["tolerance"])
         self._names = [port.name for port in self._session.get_inputs()]
         self.sample_rate, self.frame_shift_samples = features.sample_rate, features.shift
         self.chunk_frames: int = about["chunk_frames"]
@@ -77,8 +80,10 @@ class OnnxStreaming:
     def step(self, window: _Array, frames_left: _Array, state: RuntimeState) -> ModelStep:
         """window (N, P + look-ahead), frames_left (N,) -> what heads say of S' frames."""
         x, heard = self._online.step(window, state.features, self.chunk_samples)
-        beyond = np.arange(x.shape[1]) >= frames_left[:, None]
-        x = np.where(beyond[:, :, None], np.float32(LOG_MEL_SILENCE), x)
+        valid = np.arange(x.shape[1]) < frames_left[:, None]
+        silent = (x <= self._silent).all(axis=2)  # as `features.quiet.heard_silence`
+        x = np.where(silent[:, :, None], self._quiet, x)
+        x = np.where(valid[:, :, None], x, np.float32(LOG_MEL_SILENCE))
         said, *after = self._session.run(None, dict(zip(self._names, (x, *state.encoder))))
         frames = _parted(said, self._widths)
         hidden = frames.pop(HIDDEN)
@@ -93,7 +98,8 @@ def second_pass(path: Path, widths: Mapping[str, int], search: OfflineSearch) ->
     """
     running = session(path)
 
-    def rewrite(hidden: _Array) -> Rewritten:
+    def rewrite(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         lens = np.array([len(hidden)], np.int64)
         said, _ = running.run(None, {"hidden": hidden[None], "lens": lens})
         found = search(Heard(_parted(said, widths), lens))

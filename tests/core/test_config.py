@@ -1,6 +1,7 @@
 """Strict configuration: what is accepted, and what each mistake is answered with."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -97,6 +98,52 @@ def test_of_several_included_files_later_ones_win(tmp_path: Path) -> None:
     run.write_text("include = 3\n")
     with pytest.raises(ValueError, match="a file name or several, but is 3"):
         read_toml(run)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "blamed", "message"),
+    [
+        ("dim = 4", ["nam=1"], "--set nam=1", "unknown config key 'nam'; did you mean 'name'"),
+        ("dim = 4", ["inner.dim=x"], "--set inner.dim=x", "inner.dim must be int, but is 'x'"),
+        ("dim = 4", ["inner.rate=2", "inner.dim=3"], "--set inner.dim=3", "dim must be even"),
+        ("dim = 4", ["inner.dim=3", "inner.rate=2"], "--set inner.dim=3", "dim must be even"),
+        ("dim = 4", ["limit=1" + 400 * "0"], "--set limit=10", "must be float, but has 401 digits"),
+        ('dim = "4"', [], "base.toml", "inner.dim must be int, but is '4'"),
+        ("rat = 4", ["inner.dim=4"], "base.toml", "unknown config key 'inner.rat'"),
+        ("dim = 3", ["inner.rate=2"], "base.toml", "dim must be even, but is 3"),
+        ("dim = 4", [], "run.toml", "unknown config key 'knd'"),
+    ],
+)
+def test_who_said_what_cannot_be(
+    tmp_path: Path, base: str, changes: list[str], blamed: str, message: str
+) -> None:
+    """The message begins with the override, or with that of the merged files that says it."""
+    (tmp_path / "base.toml").write_text(f'name = "base"\n[inner]\n{base}\n')
+    wrong = 'knd = "x"' if blamed == "run.toml" else 'kind = "x"'
+    (tmp_path / "run.toml").write_text(f'include = "base.toml"\n{wrong}\n[inner]\nrate = 3\n')
+    where = blamed if blamed.startswith("--") else f"{tmp_path / blamed}: "
+    with pytest.raises(ValueError, match=f"^{re.escape(where)}.*{re.escape(message)}"):
+        load(Outer, tmp_path / "run.toml", changes)
+
+
+def test_what_is_in_an_array_is_found_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("[[list]]\ndims = 4\n")
+    (tmp_path / "run.toml").write_text('include = "base.toml"\nname = "a"\n')
+    with pytest.raises(ValueError, match=r"base\.toml: unknown config key 'list\[0\]\.dims'"):
+        load(Outer, tmp_path / "run.toml")
+
+
+def test_a_check_of_the_whole_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Never:
+        size: int = 1
+
+        def __post_init__(self) -> None:
+            raise ValueError("no way")
+
+    (tmp_path / "run.toml").write_text("size = 1\n")
+    with pytest.raises(ValueError, match=r"run\.toml: config section '\(top\)': no way"):
+        load(Never, tmp_path / "run.toml", ["size=2"])
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

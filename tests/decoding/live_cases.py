@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Final, LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy
@@ -71,10 +71,13 @@ class RowModel:
         return ModelStep({"ctc": stacked.log_softmax(dim=2)}, after, hidden=stacked)
 
 
-def second_pass(hidden: Tensor) -> Rewritten:
+def second_pass(sentence: Sentence) -> Rewritten:
     """The best tokens but one, as a text of its own."""
+    hidden = sentence.hidden
     path = greedy(hidden[None].log_softmax(dim=2), torch.tensor([len(hidden)]))[0]
-    return Rewritten(TokenPath(path.tokens[:-1], path.frames[:-1], 0.0), fallbacks=len(hidden) % 2)
+    return Rewritten(
+        TokenPath(path.tokens[:-1], path.frames[:-1], 0.0), fallbacks=sum(path.frames) % 2
+    )
 
 
 def talk(seed: int) -> Tensor:

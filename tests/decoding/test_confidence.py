@@ -17,7 +17,7 @@ from dualasr_lib.decoding.confidence import (
     token_posteriors,
     with_confidence,
 )
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import OnlineGreedy, greedy_search
 from dualasr_lib.decoding.hypothesis import TokenPath
@@ -68,9 +68,20 @@ def test_a_token_that_is_not_among_the_likeliest_counts_as_the_least_of_them() -
 
 def test_no_tokens_and_no_frames() -> None:
     assert token_posteriors(evidence(torch.zeros(0, 5)), (), ()) == ()
-    for frames in [(1, 1), (2, 1), (0, 3), (-1, 1)]:
-        with pytest.raises(ValueError, match=r"frames of tokens must rise within 0\.\.2"):
+    for frames in [(2, 1), (0, 3), (-1, 1)]:
+        with pytest.raises(ValueError, match=r"must not fall and lie within 0\.\.2"):
             token_posteriors(evidence(random_log_probs(3)), (1, 2), frames)
+
+
+def test_several_tokens_of_one_frame() -> None:
+    """A transducer may say them: each has that frame, the last one those up to the next token."""
+    log_probs = random_log_probs(9)
+    probs = log_probs.exp()
+    found = token_posteriors(evidence(log_probs), (1, 2, 3, 4), (2, 2, 2, 6))
+    slow = [probs[2, 1], probs[2, 2], probs[2:6, 3].max(), probs[6:, 4].max()]
+    assert found == pytest.approx([float(value) for value in slow], rel=1e-5)
+    (last,) = token_posteriors(evidence(log_probs), (1,), (8,))
+    assert last == pytest.approx(float(probs[8, 1]), rel=1e-5)
 
 
 def test_uncalibrated_they_are_the_posteriors() -> None:
@@ -143,7 +154,8 @@ def test_events_carry_confidences_over_cuts(seed: int, detokenise: Callable[[Any
 def test_a_second_pass_brings_its_own(detokenise: Callable[[Any], str]) -> None:
     second = confident(lambda heard: Searched([TokenPath((3,), (0,), 0.0)]), KNOWN)
 
-    def rewrite(hidden: Tensor) -> Rewritten:
+    def rewrite(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         said = hidden.log_softmax(dim=1)
         return Rewritten(second(Heard({"ctc": said[None]}, torch.tensor([len(said)]))).paths[0])
 

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 from live_cases import GREEDY
-from torch import Tensor
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.endpoint import EndpointConfig, cut_frame
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import greedy
@@ -46,8 +45,9 @@ class Hearing:
         return result._replace(hidden=result.frames["ctc"])
 
 
-def second_pass(hidden: Tensor) -> Rewritten:
+def second_pass(sentence: Sentence) -> Rewritten:
     """Reads what the first one read, from the hidden states."""
+    hidden = sentence.hidden
     path = greedy(hidden[None], torch.tensor([len(hidden)]))[0]
     return Rewritten(TokenPath(path.tokens, path.frames, 0.0))
 

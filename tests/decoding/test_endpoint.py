@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from dualasr_lib.decoding.endpoint import EndpointConfig, endpoint
+from dualasr_lib.decoding.endpoint import EndpointConfig, endpoint, is_near
 
 FRAME = 0.04
 NAMES = [field.name for field in fields(EndpointConfig)]
@@ -47,3 +47,19 @@ def test_each_rule_can_be_turned_off() -> None:
 def test_what_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         EndpointConfig(**{name: value})
+
+
+@pytest.mark.parametrize("more", [1, 2, 8])
+def test_an_endpoint_is_near_when_the_next_frames_may_bring_it(more: int) -> None:
+    """Of silence that goes on: just then a pause is over within as many frames."""
+    config = EndpointConfig(pause_seconds=0.4, long_seconds=1.0, breath_seconds=0.2)
+    seen = set()
+    for last in range(30):
+        for count in range(last + 1, last + 14):
+            if endpoint(count, last, config, 0.04) is not None:
+                break
+            silence = round((count - 1 - last) * 0.04, 6)
+            comes = endpoint(count + more, last, config, 0.04) == "pause"
+            assert is_near(count, silence, config, 0.04, more) == comes
+            seen.add(comes)
+    assert seen == {True, False}

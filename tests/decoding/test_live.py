@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import OnlineGreedy
@@ -115,7 +115,8 @@ def test_windows_are_those_of_decode_streams(
     recording = record("a", "")._replace(samples=samples)
     heard: list[Tensor] = []
 
-    def second_pass(hidden: Tensor) -> Rewritten:
+    def second_pass(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         heard.append(hidden)
         return Rewritten(TokenPath((3,), (0,), 0.0))
 
@@ -137,7 +138,9 @@ def test_windows_are_those_of_decode_streams(
 
 @pytest.mark.parametrize("size", [100, 1280, 10**6])
 def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int) -> None:
-    """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is."""
+    """あ at frame 1; four blank frames after it are heard when the chunk of frames 6 is; the next
+    segment begins with two of them.
+    """
     samples = speak(record, "_あ____" + "__い_う_____" + "え")
     events = list(listen(cut(samples, size), Rules(model, GREEDY, detokenise, QUICK)))
     got = finals(iter(events))
@@ -146,8 +149,8 @@ def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int)
         ("いう", "pause"),
         ("え", "end"),
     ]
-    assert [final.start_seconds for final in got] == pytest.approx([0.0, 0.24, 0.64])
-    assert [final.end_seconds for final in got] == pytest.approx([0.24, 0.64, 0.68])
+    assert [final.start_seconds for final in got] == pytest.approx([0.0, 0.16, 0.56])
+    assert [final.end_seconds for final in got] == pytest.approx([0.16, 0.56, 0.68])
     tokens = [(token.text, token.seconds) for final in got for token in final.tokens]
     assert [text for text, _ in tokens] == list("あいうえ")
     assert [seconds for _, seconds in tokens] == pytest.approx([0.04, 0.32, 0.4, 0.64])
@@ -158,17 +161,18 @@ def test_cuts_at_pauses(model: Any, record: Record, detokenise: Text, size: int)
         ("いう", "いう"),
         ("え", "え"),
     ]
-    assert [p.start_seconds for p in partials] == pytest.approx([0.0, 0.24, 0.24, 0.64])
+    assert [p.start_seconds for p in partials] == pytest.approx([0.0, 0.16, 0.16, 0.56])
 
 
 def test_cuts_of_silence_and_of_length(model: Any, record: Record, detokenise: Text) -> None:
     samples = speak(record, "_" * 25 + "あい" * 15)
     got = finals(listen(cut(samples, 640), Rules(model, GREEDY, detokenise, QUICK)))
     assert [(final.text, final.reason) for final in got] == [
+        ("", "silence"),  # ten frames: five are the next segment's
         ("", "silence"),
         ("", "silence"),
-        ("あい" * 7, "length"),  # frames 20 to 39: five blanks, fourteen tokens
-        ("あい" * 8, "end"),  # without a gap the last change of token is where it is cut
+        ("あい" * 5 + "あ", "length"),  # frames 17 to 35; no gap: cut at the last change of token
+        ("い" + "あい" * 9, "end"),
     ]
     joined = [(final.start_seconds, final.end_seconds) for final in got]
     assert all(a[1] == b[0] for a, b in pairwise(joined))
@@ -205,7 +209,8 @@ def test_the_tail_stays_short(model: Any, record: Record, detokenise: Text) -> N
 def test_the_second_pass_writes_the_final_text(record: Record, detokenise: Text) -> None:
     lengths: list[int] = []
 
-    def second_pass(hidden: Tensor) -> Rewritten:
+    def second_pass(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         assert not hidden.requires_grad and hidden.dim() == 2
         lengths.append(len(hidden))
         return Rewritten(TokenPath((1, 2, 2), (0, 1, 3), -1.0), fallbacks=len(hidden))
@@ -235,7 +240,8 @@ def test_silence_is_spared_the_second_pass(model: Any, detokenise: Text) -> None
 
     calls: list[int] = []
 
-    def second_pass(hidden: Tensor) -> Rewritten:
+    def second_pass(sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         calls.append(len(hidden))
         return Rewritten(TokenPath((), (), 0.0))
 

@@ -197,6 +197,6 @@ def test_what_is_refused(detokenise: Text) -> None:
         pool.feed("a", np.zeros(10, np.float32))
     with pytest.raises(ValueError, match="max_batch"):
         ListenerPool(Rules(RowModel(), GREEDY, detokenise, LiveConfig()), max_batch=0)
-    for name in ("deadline_seconds", "early_seconds"):
+    for name in ("budget_seconds", "deadline_seconds", "early_seconds"):
         with pytest.raises(ValueError, match=name):
             LiveConfig(**{name: 0.0})

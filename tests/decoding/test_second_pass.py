@@ -1,5 +1,6 @@
 """Second passes of live streams: elsewhere, late, failed, too early, and in order."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,17 +18,18 @@ from live_cases import (
     second_pass,
     sentences,
     talk,
+    timeless,
 )
-from torch import Tensor
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.events import Final, LiveConfig, Partial
+from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.pool import Ended, ListenerPool
 
 
 def test_a_second_pass_that_fails_leaves_the_first_text(detokenise: Text) -> None:
-    def out_of_memory(hidden: Tensor) -> Rewritten:
+    def out_of_memory(sentence: Sentence) -> Rewritten:
         raise MemoryError("no room for 10 frames")
 
     config, samples = (
@@ -150,6 +152,62 @@ def test_a_second_pass_begins_before_the_endpoint(
     final, *_ = [event for event in drain(pool) if isinstance(event, Final)]
     assert (final.reason, final.first_pass_text, final.text) == ("pause", "あい", "あ")
     assert len(place.tasks) == 2  # the endpoint has started none
+
+
+def test_beginning_early_changes_no_event(detokenise: Text) -> None:
+    """Where a second pass does not hear trailing silence, it may begin as early as it likes: the
+    same events as of plain second passes, speech that goes on and ends of all kinds included.
+    """
+    ends = set()
+    for seed in range(30):
+        samples = talk(seed)
+        plain = alone(samples, detokenise, LiveConfig(endpoint=QUICK))
+        for early in (0.04, 0.08, 0.12):
+            config = LiveConfig(endpoint=QUICK, early_seconds=early, budget_seconds=9.0)
+            assert timeless(alone(samples, detokenise, config)) == timeless(plain)
+        ends |= {(e.reason, e.second_pass) for e in plain if isinstance(e, Final)}
+    assert {("pause", "done"), ("length", "done"), ("end", "done")} <= ends
+
+
+def test_what_a_second_pass_that_begins_early_hears(
+    model: Any, record: Record, detokenise: Text
+) -> None:
+    """All frames up to the step at which silence was long enough, and without a limit of time;
+    one that begins at the endpoint has the budget.
+    """
+    heard: list[Sentence] = []
+
+    def listening(sentence: Sentence) -> Rewritten:
+        heard.append(sentence)
+        return Rewritten(TokenPath((1,), (0,), 0.0))
+
+    for early, frames, limit in ((math.inf, 7, 0.5), (0.08, 5, math.inf)):
+        heard.clear()
+        config = LiveConfig(endpoint=QUICK, early_seconds=early, budget_seconds=0.5)
+        rules = Rules(Spelling(model), GREEDY, detokenise, config, listening)
+        listener = Listener(rules)
+        events = [*listener.feed(sentences(record, "_あい_____うえ"))]
+        assert [e.reason for e in events if isinstance(e, Final)] == ["pause"]
+        (sentence,) = heard
+        assert abs(len(sentence.hidden) - frames) <= 1
+        assert sentence.seconds == limit or 0.4 < sentence.seconds <= limit
+        assert [text.tokens for text in sentence.proposed] == [(1, 2)]
+
+
+def test_no_time_for_a_second_pass(model: Any, record: Record, detokenise: Text) -> None:
+    """The text of the first pass stands, and the event says what was left out."""
+
+    def hurried(sentence: Sentence) -> Rewritten:
+        return Rewritten(None, left_out=("stacks",))
+
+    config = LiveConfig(endpoint=QUICK, budget_seconds=0.1)
+    listener = Listener(Rules(Spelling(model), GREEDY, detokenise, config, hurried))
+    events = [*listener.feed(sentences(record, "_あい_____い_")), *listener.finish()]
+    finals = [e for e in events if isinstance(e, Final)]
+    assert [(f.text, f.second_pass, f.left_out) for f in finals] == [
+        ("あい", "late", ("stacks",)),
+        ("い", "late", ("stacks",)),
+    ]
 
 
 def test_a_closed_stream_is_forgotten(model: Any, record: Record, detokenise: Text) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
 from dualasr_lib.decoding.one_head import OneHead
@@ -174,7 +174,8 @@ class Doubling:
         self.heard: list[list[int]] = []
         self._turn = turn
 
-    def __call__(self, hidden: Tensor) -> Rewritten:
+    def __call__(self, sentence: Sentence) -> Rewritten:
+        hidden = sentence.hidden
         assert not (torch.ones(1, requires_grad=True) * 2).requires_grad
         self._turn()
         assert hidden.dim() == 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dualasr_lib.decoding.contract import Rewritten
+from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
@@ -140,9 +140,10 @@ def test_two_passes(
 ) -> None:
     """CER and errors are those of the second pass; latencies and `first_pass_cer` of the first."""
 
-    def rewrite(hidden: Any) -> Rewritten:
+    def rewrite(sentence: Sentence) -> Rewritten:
         hand_clock.advance(0.2)
-        return Rewritten(TokenPath((1, 2, 2), (0, 1, 2), 0.0), fallbacks=2)
+        left_out = ("attention",) if sentence.seconds < 1 else ()
+        return Rewritten(TokenPath((1, 2, 2), (0, 1, 2), 0.0), 2, left_out)
 
     step = model.step
     model.step = lambda *given: (made := step(*given))._replace(hidden=made.frames["ctc"])
@@ -152,7 +153,14 @@ def test_two_passes(
         clock=hand_clock.clock,
     )  # fmt: skip
     summary = streaming_summary(INFO, run, model)
-    assert list(summary) == [*KEYS, "first_pass_cer", "latency"]
+    assert list(summary) == [*KEYS, "first_pass_cer", "second_pass_left_out", "latency"]
+    assert summary["second_pass_left_out"] == {}
+    hurried = decode_streams(
+        recordings, model, GREEDY, detokenise, StreamingConfig(budget_seconds=0.5), rewrite,
+        clock=hand_clock.clock,
+    )  # fmt: skip
+    left_out = streaming_summary(INFO, hurried, model)["second_pass_left_out"]
+    assert left_out == {"attention": 2}
     assert summary["cer"] == 1 / 4
     assert summary["first_pass_cer"] == 2 / 4
     assert summary["fallbacks"] == 4

@@ -17,7 +17,7 @@ from dualasr_lib.model.joint import JointModel, Targets, total_loss
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
-BASES = ("demo", "demo_transducer", "noisy", "small", "csj")
+BASES = ("demo", "demo_transducer", "noisy", "shipped", "small", "csj")
 STEPS: dict[str, dict[str, Any]] = {
     "standalone_streaming": {"model.branches": ["streaming"]},
     "standalone_full": {"model.branches": ["full"]},

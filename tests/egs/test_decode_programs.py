@@ -314,7 +314,7 @@ FULL = ("--branch", "full")
         (
             decode,
             (*FULL, "--method", "hlg", "--scales", "ml=1"),
-            "no scale 'ml'; there are attention, lm",
+            "no scale 'ml'; there are attention, ctc, lm, transducer",
         ),
         (decode, (*FULL, "--method", TRANSDUCER[0]), "needs a full branch with a head transducer"),
         (streaming_decode, ("--method", TRANSDUCER[0]), "a streaming branch with a head transduc"),

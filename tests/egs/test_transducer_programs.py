@@ -20,7 +20,7 @@ from dualasr_lib.core.program import run_program
 from dualasr_lib.recognition.methods.registry import METHODS
 from egs.csj import decode, streaming_decode
 
-TRANSDUCER = [name for name, method in METHODS.items() if "transducer" in method.heads]
+TRANSDUCER = [name for name, method in METHODS.items() if method.heads[0] == "transducer"]
 Program = Callable[..., None]
 
 
@@ -76,3 +76,29 @@ def test_transducers_search_both_branches_and_streams(
     same = [a == b for a, b in zip(recogs_of(found[0]), recogs_of(online))]
     assert sum(same) >= 12  # stored features are compressed, those of streams are not
     assert summary_of(online)["cer"] == pytest.approx(summary_of(found[0])["cer"], rel=0.05)
+
+
+ONLY = 'scores=["transducer"]'
+
+
+def test_a_second_pass_rescores_by_the_transducer(run: Program, exp: Path) -> None:
+    """Among the first pass's texts, too; without time its text stands, which is counted."""
+    streams = ("--method", "transducer-beam", "--num-streams", 5)
+    run(streaming_decode, *streams)
+    first = recogs_of(exp / "decode" / "streaming-online-transducer-beam-streams5")
+    lists = 'lists=["transducer-beam","first-pass"]'
+    second = ("--two-pass", "--second-method", "rescore", "--second-beam", lists, ONLY)
+    run(streaming_decode, *streams, *second)
+    run(streaming_decode, *streams, *second, "--second-budget-ms", 0.000001)
+    plain, hurried = sorted(
+        (exp / "decode").glob("full-two-pass-second=rescore-*"), key=lambda p: len(p.name)
+    )
+    assert "second_budget_ms=1e-06" in hurried.name
+    assert summary_of(plain)["second_pass_left_out"] == {}
+    assert summary_of(hurried)["second_pass_left_out"] == {"stacks": 24}
+    assert recogs_of(hurried) == first != recogs_of(plain)
+    run(decode, "--branch", "full", "--method", "rescore", "--beam", lists, ONLY)
+    (whole,) = (exp / "decode").glob("full-rescore-*")
+    listed = {item.id: item.hyp for item in recogs_of(whole)}
+    same = [listed[item.id] == item.hyp for item in recogs_of(plain)]
+    assert sum(same) >= 12  # the first pass adds texts, and stored features are compressed

@@ -10,6 +10,7 @@ from dualasr_lib.metrics.bootstrap import (
     Interval,
     cer_interval,
     in_words,
+    p_over_seeds,
     relative_cerr_interval,
     relative_cerr_over_seeds,
 )
@@ -180,3 +181,41 @@ def test_seeds_refuse_what_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match=r"\[2, 1\]"):
         relative_cerr_over_seeds([[1, 2]], [[3]])
     assert relative_cerr_over_seeds([[0, 0]], [[1, 0]]) == Interval(None, None, None)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.25])
+def test_p_is_the_share_of_the_drawn_distribution_beyond_zero(shift: float) -> None:
+    rng = np.random.default_rng(7)
+    lengths = rng.integers(5, 40, 80)
+    baseline = [rng.binomial(lengths, rate) for rate in (0.2, 0.22, 0.25, 0.21)]
+    system = [rng.binomial(errors, 1 - shift) for errors in baseline]
+    system[0] = rng.binomial(lengths, 0.18)
+    sides = [[x.tolist() for x in side] for side in (baseline, system)]
+    p = p_over_seeds(*sides)
+    assert p is not None
+    slow = BootstrapConfig(num_draws=20000, level=1 - p)  # then one end of the interval is 0
+    interval = relative_cerr_over_seeds(*sides, slow)
+    assert interval.low is not None and interval.high is not None
+    assert min(abs(interval.low), abs(interval.high)) < 0.012
+
+
+def test_p_of_methods_that_are_equal_is_even() -> None:
+    """Under no difference each p-value is as likely as any other: 5 % lie below 0.05."""
+    rng = np.random.default_rng(8)
+    found = []
+    for _ in range(1000):
+        totals = rng.normal(1000, 40, (2, 4)).round().astype(int)
+        p = p_over_seeds(*([[[total] for total in side] for side in totals.tolist()]))
+        assert p is not None
+        found.append(p)
+    for level in (0.05, 0.2, 0.5):
+        spread = math.sqrt(level * (1 - level) / 1000)
+        assert np.mean(np.array(found) < level) == pytest.approx(level, abs=4 * spread)
+
+
+def test_p_of_what_is_certain_or_unknown() -> None:
+    baseline = [[10] * 50, [20] * 50, [40] * 50]
+    assert p_over_seeds(baseline, [[9] * 50, [18] * 50, [36] * 50]) == 0.0
+    assert p_over_seeds(baseline, baseline) == 1.0
+    assert p_over_seeds(baseline[:1], baseline[:1]) is None  # one seed
+    assert p_over_seeds([[0, 0]] * 2, [[1, 0]] * 2) is None  # no errors to reduce

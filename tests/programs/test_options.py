@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 
 from dualasr_lib.programs.options import ALL, Program, add_options, decode_config, parser
+from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -121,8 +122,14 @@ def test_help_needs_nothing_heavy(program: str) -> None:
         ("tools/latency_curve.py", ("--bundle", "b", *DATA[2:]), "--bundle needs --out-dir"),
         ("dualasr_lib/programs/transcribe.py", ("--bundle", "b", "a", "--avg", "2"), "one set of"),
         ("dualasr_lib/programs/transcribe.py", ("--exp-dir", "e", "a"), "needs --data-dir"),
+        ("dualasr_lib/programs/transcribe.py", ("--data-dir", "d", "a"), "but neither is given"),
         ("dualasr_lib/programs/bundle.py", (), "give EXP, whose model is bundled, or --show FILE"),
         ("dualasr_lib/programs/bundle.py", ("e", "--out", "x"), "--data-dir must be given"),
+        (
+            "dualasr_lib/programs/bundle.py",
+            ("e", "--data-dir", "d", "--out", "x", "--results", "noisy"),
+            "--results must be NAME=OUT, each name once, but has 'noisy'",
+        ),
         ("dualasr_lib/programs/bundle.py", ("e", "--data-dir", "d"), "--out must be given"),
         (
             "dualasr_lib/programs/bundle.py",
@@ -200,6 +207,13 @@ def test_a_bundle_in_place_of_an_experiment(program: Program) -> None:
     config = decode_config(reader.parse_args(["--bundle", "x.dualasr", *words, *branch]), program)
     assert (config.exp_dir, config.bundle) == (None, Path("x.dualasr"))
     assert config.out_dir == (None if program == "transcribe" else Path("no-out"))
+
+
+def test_audio_files_are_heard_with_the_model_of_the_package() -> None:
+    reader = parser(None)
+    add_options(reader, "transcribe")
+    config = decode_config(reader.parse_args([]), "transcribe")
+    assert (config.exp_dir, config.bundle) == (None, default_bundle())
 
 
 def test_all_methods_by_one_word() -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("sentencepiece")
 import soundfile
 
 from dualasr_lib.decoding.confidence import ConfidentSearch
-from dualasr_lib.decoding.contract import ModelStep, Rewritten
+from dualasr_lib.decoding.contract import ModelStep, Rewritten, Sentence
 from dualasr_lib.decoding.events import LiveConfig
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.hypothesis import TokenPath
@@ -64,8 +64,9 @@ def detokenise(tokens: Sequence[int]) -> str:
     return "".join(_TOKENS[token] for token in tokens)
 
 
-def exclaim(hidden: Tensor) -> Rewritten:
+def exclaim(sentence: Sentence) -> Rewritten:
     """A second pass that hears あ everywhere; memory runs out once in a long sentence."""
+    hidden = sentence.hidden
     return Rewritten(TokenPath((1,), (0,), 0.0), fallbacks=int(len(hidden) > 50))
 
 
@@ -172,7 +173,7 @@ def test_a_pipe_that_does_not_know_its_length(run: Run, write: Write, tmp_path: 
 
 def test_a_second_pass_that_fails_is_told(run: Run, write: Write,
                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    def fail(hidden: Tensor) -> Rewritten:
+    def fail(sentence: Sentence) -> Rewritten:
         raise MemoryError("no room")
 
     monkeypatch.setattr(sys.modules[__name__], "exclaim", fail)

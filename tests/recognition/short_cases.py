@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.offline import Heard
+from dualasr_lib.model.heads.contract import NbestTexts
+from dualasr_lib.model.heads.ctc import ctc_text_scores
 from dualasr_lib.recognition.language import Language
 from dualasr_lib.recognition.methods.method import Ingredients
 
@@ -99,8 +101,21 @@ def heard() -> Heard:
         """An attention decoder that likes う."""
         return [[2.0 * (text[-1:] == (C,)) for text in own] for own in texts]
 
+    def by_ctc(texts: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """The sum over all alignments."""
+        flat = [text for own in texts for text in own]
+        owners = [owner for owner, own in enumerate(texts) for _ in own]
+        lens = torch.tensor([4, 5])
+        scores = iter(ctc_text_scores(rows, lens, NbestTexts.padded(flat, owners)).tolist())
+        return [[next(scores) for _ in own] for own in texts]
+
+    def by_length(texts: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """A transducer that likes short texts."""
+        return [[-float(len(text)) for text in own] for own in texts]
+
     said = {"ctc": rows, "transducer": heard_too}
-    return Heard(said, torch.tensor([4, 5]), {"attention": score}, ("あう", "ああう"))
+    scores = {"ctc": by_ctc, "attention": score, "transducer": by_length}
+    return Heard(said, torch.tensor([4, 5]), scores, ("あう", "ああう"))
 
 
 def merged(labels: Sequence[int]) -> tuple[int, ...]:

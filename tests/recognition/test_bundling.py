@@ -242,6 +242,12 @@ def test_the_card_has_the_errors_of_these_weights(home: Home) -> None:
                  "320 ms", "toy; ja", "13 char"):  # fmt: skip
         assert part in text, text
     assert len(text.splitlines()) < 24
+    others = {"noisy": home.exp}  # what decode.py --out-dir fills
+    assert [row["split"] for row in make_bundle(job(home, results=others)).card["results"]] == [
+        "eval1", "noisy-eval1",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"none/decode must have results of these weights"):
+        make_bundle(job(home, results={"none": home.exp / "none"}))
     (home.exp / "decode/b/summary-eval1.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"b/summary-eval1\.json must be a summary of decode\.py"):
         make_bundle(job(home))

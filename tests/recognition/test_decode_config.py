@@ -81,7 +81,7 @@ def test_parse_scales() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("ml=0.3", "no scale 'ml'; there are attention, lm"),
+        ("ml=0.3", "no scale 'ml'; there are attention, ctc, lm, transducer"),
         ("lm=much", "scale lm must be a number, but is 'much'"),
         ("lm=true", "scale lm must be a number, but is True"),
         ("lm=-1", "not negative, but is -1"),

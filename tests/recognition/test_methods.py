@@ -41,7 +41,7 @@ from dualasr_lib.recognition.methods.method import OfflineMethod, OnlineMethod
 from dualasr_lib.recognition.methods.registry import METHODS, find, listing, names
 
 LM_METHODS = {"hlg", "nbest-lm", "lattice-lm"}
-WEIGHTED = LM_METHODS | {"attention", "transducer-beam", "fast-beam"}
+WEIGHTED = LM_METHODS | {"attention", "rescore", "transducer-beam", "fast-beam"}
 ONLINE_METHODS = names(lambda method: method.stream is not None)
 FOLDER = Path(registry.__file__).parent
 

@@ -1,4 +1,4 @@
-"""The lines of Python in README.md do what they say, with the files that they name."""
+"""The lines of Python in README.md do what they say, with the model that comes with the package."""
 
 import textwrap
 from pathlib import Path
@@ -10,10 +10,6 @@ pytest.importorskip("sentencepiece")
 pytest.importorskip("soxr")
 
 import soundfile
-from random_model import trained_model, write_home
-
-from dualasr_lib.recognition.bundle import write_bundle
-from dualasr_lib.recognition.bundling import BundleJob, make_bundle
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -29,9 +25,6 @@ def python_block() -> str:
 def test_three_lines_from_a_file_to_a_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = write_home(tmp_path, trained_model())
-    job = BundleJob(exp_dir=home.exp, data_dir=home.data)
-    write_bundle(make_bundle(job), tmp_path / "model.dualasr")
     tones = np.repeat(np.random.default_rng(7).uniform(100, 6000, 30), 1600)
     samples = 0.2 * np.sin(2 * np.pi * np.cumsum(tones) / 16000)
     soundfile.write(tmp_path / "talk.wav", samples, 16000, "FLOAT")

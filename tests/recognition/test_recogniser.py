@@ -29,7 +29,7 @@ from dualasr_lib.recognition.recogniser import Recogniser
 RATE = 16000
 _TONES = np.repeat(np.random.default_rng(7).uniform(100, 6000, 30), RATE // 10)
 SAMPLES = (0.2 * np.sin(2 * np.pi * np.cumsum(_TONES) / RATE)).astype(np.float32)
-ENDPOINT = ("long_seconds=0.4", "breath_seconds=0.04", "pause_seconds=0.08", "max_seconds=1.2")
+ENDPOINT = ("long_seconds=0.4", "breath_seconds=0.04", "pause_seconds=0.08", "max_seconds=0.9")
 Change = Callable[[Bundle], Bundle]
 
 

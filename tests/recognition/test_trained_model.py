@@ -25,6 +25,7 @@ from dualasr_lib.decoding.one_head import OneHead
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
 from dualasr_lib.features.fbank import Fbank
+from dualasr_lib.features.quiet import quiet_frame
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.model.model_config import BRANCHES, Branch, IntegrationName
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
@@ -124,6 +125,32 @@ def test_streams_equal_whole_utterances(
         assert run.hypotheses[i].path.tokens == offline[i].tokens
     ahead = future[0] + future[1] + 2 * (future[2] + future[3])
     assert path.lookahead_samples == 120 + 160 * ahead
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_digital_silence_is_heard_as_a_quiet_room(branch: Branch) -> None:
+    """By both branches, and by streams as in whole utterances; sound around it is untouched."""
+    model, chunk = trained_model(), ChunkSpec.from_ms(320, 640)
+    generator = torch.Generator().manual_seed(1)
+    sound, nothing = 0.1 * torch.randn(9000, generator=generator), torch.zeros(9000)
+    audio = torch.cat([nothing, sound, nothing])
+    features = Fbank(model.config.features)(audio)
+    windows = [audio[max(0, 160 * t - 120) : 160 * t + 280] for t in range(len(features))]
+    silent = [not bool(window.any()) for window in windows]
+    room = quiet_frame(model.config.features)
+    quiet = torch.where(torch.tensor(silent)[:, None], room, features)
+    assert 100 < sum(silent) < len(silent) - 50
+    said = model.hear(collate([Example("a", "", 0.0, features, ())]), branch, chunk).log_probs
+    with torch.no_grad():
+        encoded = model.model.encode(quiet[None], torch.tensor([len(quiet)]), chunk, (branch,))
+        expected = model.model.frames(encoded[branch].h, branch)["ctc"]
+    torch.testing.assert_close(said, expected)
+    if branch == "streaming":
+        search = RecordingSearch()
+        path, items = model.streaming(chunk), [Recording("a", "", audio)]
+        decode_streams(items, path, search, model.detokenise, StreamingConfig())
+        streamed = torch.cat(search.seen[0])
+        torch.testing.assert_close(streamed, said[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("integration", ["cascaded", "parallel", "shared"])

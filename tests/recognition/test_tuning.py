@@ -165,7 +165,9 @@ def test_other_validation_data_are_tuned_on_again(tmp_path: Path) -> None:
 
 def test_kept_scales_serve_where_there_is_no_validation_set(tmp_path: Path) -> None:
     path, nothing = tmp_path / "scales.json", Valid(None)
-    with pytest.raises(ValueError, match=r"no split valid to tune them on: give --scales"):
+    with pytest.raises(
+        ValueError, match=r"no split valid to tune them on, or an empty one: give --scales"
+    ):
         scales_for(method(), path, MODEL, nothing.data)
     scales_for(method(), path, MODEL, Valid().data)
     found = scales_for(method(), path, MODEL, nothing.data)

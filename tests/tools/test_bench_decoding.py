@@ -51,7 +51,9 @@ def test_streams_and_second_pass_are_measured(
     for name in (*ratios, "confidence, a chunk"):
         assert names.count(name) == 1
     judged = [row for row in rows if row["at_most"] is not None]
-    assert len(judged) == 5
+    assert len(judged) == 6
+    for name in ("plain, worst end", "begun early, worst end", "begun before the endpoint"):
+        assert names.count(name) == 1
     for row in judged:
         assert row["passed"] == (row["value"] <= row["at_most"])
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

@@ -122,6 +122,7 @@ def _extremes(name: str) -> list[Speaker]:
     """The speakers of a preset with the least and greatest share, pitch and warping."""
     plan = preset(name, seed=1)
     everyone = [x for talk in talks(plan) for x in speakers(plan, talk.id).values()]
+    everyone = [x for x in everyone if isinstance(x.voice, Voice)]
     ranked = [
         sorted(everyone, key=lambda x: x.voice.weights),
         sorted(everyone, key=lambda x: x.voice.half_tone),

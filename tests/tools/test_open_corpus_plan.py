@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("lhotse")
 
+from open_corpus.hts import Voice
 from open_corpus.layout import fixed_talks
 from open_corpus.names import PRESET_NAMES
 from open_corpus.plan import BabbleClip, babble_clips, check_speakers, speakers, talks
@@ -54,10 +55,11 @@ def test_speakers_lie_between_the_voices(name: str) -> None:
     plan = preset(name, seed=1)
     ids = [part.id for part in (*talks(plan), *babble_clips(plan))]
     found = [speaker for key in ids for speaker in speakers(plan, key).values()]
+    found = [speaker for speaker in found if isinstance(speaker.voice, Voice)]
     shares = [speaker.voice.weights[0] for speaker in found]
     assert all(speaker.voice.weights == (x, 1 - x) for speaker, x in zip(found, shares))
     assert all(0.45 <= x <= 1 if s.female else 0 <= x <= 0.45 for s, x in zip(found, shares))
-    assert min(shares) < 0.01 and max(shares) > 0.99
+    assert min(shares) < 0.02 and max(shares) > 0.98
     assert len(set(shares)) == len(shares)
 
 
@@ -65,6 +67,7 @@ def test_sizes_of_the_presets() -> None:
     hours = {name: sum(t.seconds for t in talks(preset(name, 1))) / 3600 for name in PRESETS}
     assert 1.0 <= hours["demo"] <= 1.5
     assert 1.5 <= hours["noisy"] <= 2
+    assert 0.08 <= hours["quick"] <= 0.12, "a minute of computing"
     assert 5.5 <= hours["small"] <= 7
     assert hours["large"] >= 50
 

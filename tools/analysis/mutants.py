@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.config import from_dict, read_toml
+from dualasr_lib.core.config import load
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -91,7 +91,7 @@ def read_faults(path: Path) -> tuple[Fault, ...]:
     Raises:
         ValueError: it is missing or damaged.
     """
-    return from_dict(_List, read_toml(path)).fault
+    return load(_List, path).fault
 
 
 def unmet(faults: Iterable[Fault], root: Path) -> list[str]:

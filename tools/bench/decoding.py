@@ -40,7 +40,7 @@ from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.joint import JointModel, NbestTexts
 from dualasr_lib.recognition.methods.attention import METHOD as ATTENTION
-from dualasr_lib.recognition.methods.lists import propose_nbest
+from dualasr_lib.recognition.methods.lists import from_lattice, propose_mix
 
 __all__ = ["hour_rows", "lattice_rows", "online_rows", "random_lm", "second_pass_rows"]
 
@@ -251,5 +251,8 @@ class _Heard:
         encoded = self.stacks()
         score = {"attention": lambda lists: self.score(lists, encoded)}
         heard = Heard({"ctc": self._frames}, encoded.lens.clone(), score)
-        search = rescored(propose_nbest(config, heads=("attention",)), Scales(attention=1.0))
+        search = rescored(
+            propose_mix({"nbest": from_lattice(config)}, ("ctc", "attention")),
+            Scales(attention=1.0),
+        )
         return search(heard)

@@ -17,6 +17,7 @@ from pathlib import Path
 from open_corpus.folder import CorpusFolder
 from open_corpus.hts import Engine
 from open_corpus.layout import is_dialogue
+from open_corpus.neural import NeuralEngine
 from open_corpus.plan import BabbleClip, Plan, Talk, babble_clips, check_speakers, talks
 from open_corpus.report import Summary, check_groups, conditions, sources, summarise
 from open_corpus.sources import voice_files
@@ -51,6 +52,8 @@ def build_corpus(plan: Plan, out: Path, jobs: int, cache: Path, report: Report) 
     _check_space(out, new_talks)
     # Downloads and a missing library come to light here, before any worker process.
     Engine(voice_files(cache)).close()
+    if plan.neural:
+        NeuralEngine(cache)
     open_prompts(plan, folder, cache)
     with _makers(jobs, plan, folder, cache) as make:
         _stage("babble", new_clips, plan, make, report)

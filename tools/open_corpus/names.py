@@ -2,4 +2,4 @@
 
 __all__ = ["PRESET_NAMES"]
 
-PRESET_NAMES = ("demo", "large", "noisy", "small")
+PRESET_NAMES = ("demo", "large", "noisy", "quick", "small")

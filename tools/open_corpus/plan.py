@@ -6,6 +6,7 @@ Everything random is drawn from (seed, talk id), never from the order of the wor
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ from open_corpus.degrade import Condition
 from open_corpus.disfluency import Disfluency
 from open_corpus.layout import SPLITS, fixed_talks, is_dialogue
 from open_corpus.prompts import group_of
-from open_corpus.speakers import Speaker, Variety, draw_speaker
+from open_corpus.speakers import Speaker, Variety, draw_neural, draw_speaker
 
 __all__ = [
+    "BABBLE",
     "BabbleClip",
     "Pauses",
     "Plan",
@@ -72,6 +74,8 @@ class Plan:
     """Clips of other talkers for each group of sentences."""
     babble_seconds: float = 8.0
     """Least length of such a clip."""
+    neural: Mapping[str, float] = field(default_factory=dict)
+    """Share of the talks of each split that neural voices speak; in evaluation the held-out one."""
     only: tuple[str, ...] = ()
     """Make these talks only (for tests; such a corpus is not complete)."""
 
@@ -83,10 +87,20 @@ class Plan:
         missing = [split for split in SPLITS if self.seconds.get(split, 0) <= 0]
         if missing:
             raise ValueError(f"`seconds` must be positive for every split, but lacks {missing}")
+        wrong = {k: v for k, v in self.neural.items() if k not in SPLITS or not 0 <= v <= 1}
+        if wrong:
+            raise ValueError(f"`neural` must have shares in [0, 1] of splits, but has {wrong}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return dataclasses.asdict(self)
+        """Plain data, for JSON; corpora without neural voices are what they always were."""
+        plain = dataclasses.asdict(self)
+        if not self.neural:
+            del plain["neural"]
+        return plain
+
+
+BABBLE = "BAB"
+"""How the keys of babble clips begin."""
 
 
 class Talk(NamedTuple):
@@ -108,7 +122,7 @@ class BabbleClip(NamedTuple):
     @property
     def id(self) -> str:
         """Its key; the fourth letter says the sex, as in a talk's id."""
-        return f"BAB{'FM'[self.number % 2]}-{self.group}-{self.number:03d}"
+        return f"{BABBLE}{'FM'[self.number % 2]}-{self.group}-{self.number:03d}"
 
 
 def talks(plan: Plan) -> list[Talk]:
@@ -127,10 +141,15 @@ def talks(plan: Plan) -> list[Talk]:
 def speakers(plan: Plan, talk: str) -> dict[str, Speaker]:
     """The speaker of each channel: L, and R in a dialogue (of either sex)."""
     key = f"{plan.seed}:speaker:{talk}"
-    result = {"L": draw_speaker(f"{key}:L", talk[3] == "F", plan.variety)}
+    if _is_neural(plan, talk):
+        held_out = group_of(_split(talk)) == "eval"
+        draw = functools.partial(draw_neural, variety=plan.variety, held_out=held_out)
+    else:
+        draw = functools.partial(draw_speaker, variety=plan.variety)
+    result = {"L": draw(f"{key}:L", talk[3] == "F")}
     if is_dialogue(talk):
         female = random.Random(f"{key}:sex").random() < 0.5
-        result["R"] = draw_speaker(f"{key}:R", female, plan.variety)
+        result["R"] = draw(f"{key}:R", female)
     return result
 
 
@@ -157,6 +176,21 @@ def check_speakers(plan: Plan) -> int:
                 raise RuntimeError(_SPEAKERS_SHARED.format(owners[speaker.voice], name))
             owners[speaker.voice] = name
     return len(owners)
+
+
+def _is_neural(plan: Plan, talk: str) -> bool:
+    if not plan.neural or talk.startswith(BABBLE):
+        return False
+    return random.Random(f"{plan.seed}:neural:{talk}").random() < plan.neural.get(_split(talk), 0)
+
+
+@functools.cache
+def _splits() -> dict[str, str]:
+    return fixed_talks()
+
+
+def _split(talk: str) -> str:
+    return _splits().get(talk, "train")
 
 
 def _train_ids(plan: Plan, taken: set[str]) -> list[str]:

@@ -65,11 +65,13 @@ def conditions(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def sources(plan: Plan, records: Sequence[dict[str, Any]], summary: Summary) -> dict[str, Any]:
     """SOURCES.json: licences, attribution, and the sentences (Tatoeba ids) of each talk."""
-    unused = "Tatoeba" if plan.text == "demo" else "demo grammar"
+    unused = {"Tatoeba" if plan.text == "demo" else "demo grammar"}
+    if not plan.neural:
+        unused.add("Kokoro-82M")
     return {
         "about": "Synthetic speech; not CSJ. Figures measured on it are never CSJ figures.",
         "summary": summary._asdict(),
-        "sources": {name: entry for name, entry in LICENCES.items() if name != unused},
+        "sources": {name: entry for name, entry in LICENCES.items() if name not in unused},
         "sentences": {x["id"]: x["sources"] for x in records},
         "refused": {x["id"]: x["refused"] for x in records if x["refused"]},
     }

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from open_corpus.hts import Voice
+from open_corpus.neural import NeuralVoice, draw_neural_voice
 
-__all__ = ["Speaker", "Variety", "draw_speaker", "number", "stretches"]
+__all__ = ["Speaker", "Variety", "draw_neural", "draw_speaker", "number", "stretches"]
 
 _NUM_SHIFTED = 24
 _ACCENT_PHRASE = re.compile(r"/F:(.*?)/H:")
@@ -52,7 +53,7 @@ class Speaker(NamedTuple):
     """One virtual speaker."""
 
     female: bool
-    voice: Voice
+    voice: Voice | NeuralVoice
     rate: float
 
 
@@ -82,6 +83,13 @@ def draw_speaker(key: str, female: bool, variety: Variety) -> Speaker:
     )
     rate = rng.gauss(variety.rate, variety.rate_spread)
     return Speaker(female, voice, min(1.5, max(0.85, rate)))
+
+
+def draw_neural(key: str, female: bool, variety: Variety, held_out: bool) -> Speaker:
+    """The speaker of `key` with a neural voice; the held-out one is a woman's."""
+    voice = draw_neural_voice(key, female, held_out)
+    rate = random.Random(f"{key}:rate").gauss(1.0, variety.rate_spread)
+    return Speaker(female or held_out, voice, min(1.25, max(0.85, rate)))
 
 
 def stretches(

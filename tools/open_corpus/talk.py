@@ -1,6 +1,7 @@
 """One talk from its plan: sentences, speech, pauses, the damage, and the true times of the words.
 
-Times of words come from the synthesiser's state durations: exact to a frame of 5 ms. A segment
+Times of words come from the synthesiser's state durations: exact to a frame of 5 ms; with neural
+voices they are estimates. A segment
 keeps 40 ms of silence before its first and after its last word.
 """
 
@@ -20,6 +21,7 @@ from open_corpus.grammar import same_sound
 from open_corpus.hts import FRAME_SAMPLES, FRAME_SECONDS, Speech, Voice
 from open_corpus.hts import SAMPLE_RATE as ENGINE_RATE
 from open_corpus.layout import SdbRow, is_dialogue
+from open_corpus.neural import NeuralVoice
 from open_corpus.plan import BabbleClip, Plan, Talk, speakers
 from open_corpus.prompts import Prompt, PromptSource, group_of
 from open_corpus.speakers import Speaker, number, stretches
@@ -61,9 +63,9 @@ class RenderedTalk(NamedTuple):
 
 
 class Synthesiser(Protocol):
-    """What is asked of `hts.Engine`."""
+    """What is asked of `workshop.Engines`."""
 
-    def voice(self, voice: Voice) -> None:
+    def voice(self, voice: Voice | NeuralVoice) -> None:
         """Speak as `voice` from now on."""
 
     def say(self, labels: Sequence[str], stretch: Sequence[float]) -> Speech:

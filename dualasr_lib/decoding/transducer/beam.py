@@ -68,15 +68,24 @@ class TransducerBeam:
         return BeamStream(open_beams(1, self._joiner, self._config, self._lm), (None,), 0)
 
     @torch.no_grad()
-    def step(self, frames: Sequence[Tensor], states: Sequence[BeamStream]) -> list[BeamStep]:
+    def step(
+        self,
+        frames: Sequence[Tensor],
+        states: Sequence[BeamStream],
+        kept: Sequence[Tensor] | None = None,
+    ) -> list[BeamStep]:
         """Feeds each of some streams its next frames: per stream (S_i, D), S_i >= 0.
+
+        Args:
+            kept: per stream (S_i,) bool, the frames that are searched; None: all.
 
         Raises:
             ValueError: a count or a width that does not fit, or frames that are not finite.
         """
         if not frames and not states:
             return []
-        padded, lens = next_frames(frames, [state.num_frames for state in states], self._joiner.dim)
+        begun = [state.num_frames for state in states]
+        padded, lens, times = next_frames(frames, begun, self._joiner.dim, kept)
         beams = stack([state.beams for state in states])
         traces = [state.traces for state in states]
         for frame in range(padded.shape[1]):
@@ -86,7 +95,7 @@ class TransducerBeam:
             moves = move_on(rows, own, self._joiner, self._config, self._lm)
             beams = _put(beams, active, moves.beams)
             for stream, grown in zip(active.tolist(), _grown(moves)):
-                now = states[stream].num_frames + frame
+                now = times[stream][frame]
                 traces[stream] = tuple(
                     _said(traces[stream][parent], said, now) for parent, said in grown
                 )
@@ -110,7 +119,8 @@ class TransducerBeam:
             scores = {"transducer": own}
             if self._lm is not None:
                 scores = {"transducer": own - self._lm.scale * of_lm, "lm": of_lm}
-            found.append(ScoredText(emitted(state.traces[i]).tokens, scores))
+            tokens, frames = emitted(state.traces[i])
+            found.append(ScoredText(tokens, scores, frames))
         return tuple(found)
 
     def _ended(self, state: BeamStream) -> tuple[Tensor, Tensor]:

@@ -68,20 +68,27 @@ class TransducerGreedy:
 
     @torch.no_grad()
     def step(
-        self, frames: Sequence[Tensor], states: Sequence[GreedyStream]
+        self,
+        frames: Sequence[Tensor],
+        states: Sequence[GreedyStream],
+        kept: Sequence[Tensor] | None = None,
     ) -> list[GreedyStep[GreedyStream]]:
         """Feeds each of some streams its next frames: per stream (S_i, D), S_i >= 0.
+
+        Args:
+            kept: per stream (S_i,) bool, the frames that are searched; None: all.
 
         Raises:
             ValueError: a count or a width that does not fit, or frames that are not finite.
         """
         if not frames and not states:
             return []
-        padded, lens = next_frames(frames, [state.num_frames for state in states], self._joiner.dim)
+        begun = [state.num_frames for state in states]
+        padded, lens, times = next_frames(frames, begun, self._joiner.dim, kept)
         places, said = self._run(padded, lens, stack([state.places for state in states]))
         traces = [state.trace for state in states]
         for stream, token, frame in zip(*(x.tolist() for x in said)):
-            traces[stream] = extended(traces[stream], token, states[stream].num_frames + frame)
+            traces[stream] = extended(traces[stream], token, times[stream][frame])
         return [
             GreedyStep(GreedyStream(place, trace, state.num_frames + len(rows)))
             for place, trace, state, rows in zip(split(places), traces, states, frames)

@@ -115,10 +115,20 @@ class NextFrames(NamedTuple):
     """(N, S, D), padded with 0."""
     lens: Tensor
     """(N,) int64."""
+    times: list[list[int]]
+    """Per stream the number of each of them in the stream."""
 
 
-def next_frames(frames: Sequence[Tensor], begun: Sequence[int], dim: int) -> NextFrames:
+def next_frames(
+    frames: Sequence[Tensor],
+    begun: Sequence[int],
+    dim: int,
+    kept: Sequence[Tensor] | None = None,
+) -> NextFrames:
     """Next frames of one stream or more, each (S_i, D), behind the `begun` ones of each.
+
+    Args:
+        kept: per stream (S_i,) bool, the frames that are searched; None: all.
 
     Raises:
         ValueError: a count or a width that does not fit, or frames that are not finite.
@@ -127,8 +137,15 @@ def next_frames(frames: Sequence[Tensor], begun: Sequence[int], dim: int) -> Nex
         raise ValueError(f"{len(frames)} streams have frames, but {len(begun)} a state")
     for rows, first in zip(frames, begun):
         check_frames(rows, dim, first)
+    if kept is None:
+        searched, times = list(frames), [list(range(len(rows))) for rows in frames]
+    else:
+        searched = [rows[own] for rows, own in zip(frames, kept)]
+        times = [own.nonzero()[:, 0].tolist() for own in kept]
     return NextFrames(
-        pad_sequence(list(frames), batch_first=True), torch.tensor([len(rows) for rows in frames])
+        pad_sequence(searched, batch_first=True),
+        torch.tensor([len(rows) for rows in searched]),
+        [[first + frame for frame in own] for first, own in zip(begun, times)],
     )
 
 

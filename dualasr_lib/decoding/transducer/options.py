@@ -35,9 +35,16 @@ class GreedyConfig(OutcomeConfig):
     max_symbols: int = 1
     """Tokens of a frame at most (1: as published); after the last one the next frame follows
     without a blank."""
+    skip_blank: float = 1.0
+    """Frames to which CTC gives the blank more than this probability are not searched (1: all
+    are). Faster, but on models that were not trained so it costs accuracy; tune on valid only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 < self.skip_blank <= 1:
+            raise ValueError(
+                f"`skip_blank` must be above 0 and at most 1, but is {self.skip_blank}"
+            )
         if self.max_symbols < 1:
             raise ValueError(f"`max_symbols` must be at least 1, but is {self.max_symbols}")
 

@@ -3,7 +3,7 @@ given. It also is the second pass of streams.
 """
 
 from dualasr_lib.lattice.options import NbestConfig
-from dualasr_lib.recognition.methods.lists import LM_GRID, propose_nbest
+from dualasr_lib.recognition.methods.lists import HEAD_GRID, LM_GRID, from_lattice, propose_mix
 from dualasr_lib.recognition.methods.method import (
     Ingredients,
     Searcher,
@@ -13,15 +13,13 @@ from dualasr_lib.recognition.methods.method import (
 
 __all__ = ["METHOD"]
 
-_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-
 
 def _whole(config: NbestConfig, given: Ingredients) -> Searcher:
     from functools import partial
 
     from dualasr_lib.decoding.rescoring import rescored
 
-    propose = propose_nbest(config, given.language.lm, heads=("attention",))
+    propose = propose_mix({"nbest": from_lattice(config)}, ("ctc", "attention"), given.language.lm)
     return Searcher(partial(rescored, propose), propose)
 
 
@@ -30,7 +28,7 @@ METHOD = SearchMethod(
     summary="n-best list rescored with the attention decoder (and an n-gram if given)",
     heads=("ctc", "attention"),
     lm="optional",
-    grid={"lm": LM_GRID, "attention": _GRID},
+    grid={"lm": LM_GRID, "attention": HEAD_GRID},
     lists_texts=True,
     # Somebody waits for the second pass, and hardly any text that is further behind by CTC is
     # chosen in the end: on `valid` of the demo corpus the CER is the same with a third of the

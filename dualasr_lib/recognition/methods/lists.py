@@ -1,56 +1,161 @@
-"""n-best lists of CTC lattices with scores of others: what several methods choose from."""
+"""n-best lists of any heads with scores of all: what several methods choose from."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualasr_lib.lattice.options import NbestConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dualasr_lib.decoding.budget import Budget
     from dualasr_lib.decoding.hypothesis import ScoredText
-    from dualasr_lib.decoding.offline import Detokenise, Heard
+    from dualasr_lib.decoding.offline import Detokenise, Heard, OfflineSearch
     from dualasr_lib.decoding.rescoring import Align, Propose
     from dualasr_lib.lattice.lm import LanguageModel
     from dualasr_lib.metrics.units import Unit
 
-__all__ = ["LM_GRID", "propose_nbest", "propose_oracle"]
+__all__ = [
+    "HEAD_GRID",
+    "LM_GRID",
+    "Listed",
+    "from_lattice",
+    "from_search",
+    "propose_mix",
+    "propose_oracle",
+    "proposed_before",
+]
 
 LM_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 """Weights of a language model that tuning tries."""
+HEAD_GRID = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+"""Weights of a head that tuning tries, beside CTC's 1."""
 
 
-def propose_nbest(
-    config: NbestConfig, lm: "LanguageModel | None" = None, heads: Sequence[str] = ()
-) -> "Propose":
-    """n-best lists with CTC scores; with those of `lm` if given, and of other heads by name. Texts
-    that `lm` cannot read are not listed.
-    """
+class Listed(NamedTuple):
+    """Texts of each utterance of a batch, with the scores that come with them."""
+
+    texts: "list[list[ScoredText]]"
+    fallbacks: int = 0
+    """Times that memory ran out and less was searched."""
+
+
+def from_lattice(config: NbestConfig) -> "Callable[[Heard], Listed]":
+    """Texts drawn from the CTC lattice, with CTC's scores."""
     from dualasr_lib.decoding.hypothesis import ScoredText
-    from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals
-    from dualasr_lib.lattice.lm import text_score
     from dualasr_lib.lattice.nbest import nbest
 
-    def propose(heard: "Heard") -> Proposals:
+    def listed(heard: "Heard") -> Listed:
         found = nbest(heard.log_probs, heard.lens, config)
-        lists = [
-            [ScoredText(text.tokens, {"ctc": text.ctc}) for text in texts]
-            for texts in found.results
-        ]
+        lists = [[ScoredText(text.tokens, {"ctc": text.ctc}) for text in t] for t in found.results]
+        return Listed(lists, found.fallbacks)
+
+    return listed
+
+
+def from_search(search: "OfflineSearch") -> "Callable[[Heard], Listed]":
+    """What a search lists, with the times that it knows. Its scores are those of its own beam, not
+    of whole texts, and are left out.
+    """
+    from dualasr_lib.decoding.hypothesis import ScoredText
+
+    def listed(heard: "Heard") -> Listed:
+        found = search(heard)
+        lists = [[ScoredText(text.tokens, {}, text.frames) for text in t] for t in found.nbest]
+        return Listed(lists, found.fallbacks)
+
+    return listed
+
+
+def proposed_before(heard: "Heard") -> Listed:
+    """What the first pass of a stream has proposed, without its scores; else nothing."""
+    proposed = heard.proposed or [()] * len(heard.lens)
+    return Listed([[text._replace(scores={}) for text in texts] for texts in proposed])
+
+
+def propose_mix(
+    sources: "Mapping[str, Callable[[Heard], Listed]]",
+    scores: Sequence[str],
+    lm: "LanguageModel | None" = None,
+) -> "Propose":
+    """All texts of all lists, each once, with the scores of heads by name and of `lm` if given.
+    Texts that `lm` cannot read are left out.
+
+    Args:
+        sources: by name.
+        scores: the first one is what texts without other weights are ranked by.
+    """
+    from dualasr_lib.decoding.budget import Budget
+    from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals
+
+    def propose(heard: "Heard") -> Proposals:
+        budget = heard.budget or Budget()
+        found = _lists(heard, sources, budget)
+        lists = [_united(lists) for lists in zip(*(listed.texts for listed in found))]
         if lm is not None:
-            rows = zip(heard.log_probs, heard.lens.tolist())
-            scored = [[t.scored("lm", text_score(lm, t.tokens)) for t in texts] for texts in lists]
-            lists = [_readable(texts, row[:size], lm) for texts, (row, size) in zip(scored, rows)]
-        for head in heads:
-            lists = _with_head(heard, lists, head)
-        candidates = [
-            NbestCandidates(texts, _aligner(rows[:size]))
-            for texts, rows, size in zip(lists, heard.log_probs, heard.lens.tolist())
+            lists = _read_by(lm, heard, lists)
+        lists = _with_head(heard, lists, scores[0])
+        judging = [scores[0]]
+        work = float(sum(map(len, lists)) * int(heard.lens.sum()))
+        for head in scores[1:]:
+            scored = budget.run(head, work, partial(_with_head, heard, lists, head))
+            if scored is not None:
+                lists, judging = scored, [*judging, head]
+        lists = [
+            sorted((_only(text, judging) for text in texts), key=lambda t: -t.scores[scores[0]])
+            for texts in lists
         ]
-        return Proposals(candidates, found.fallbacks)
+        candidates = [
+            NbestCandidates(texts, _align(heard, index, texts)) for index, texts in enumerate(lists)
+        ]
+        return Proposals(candidates, sum(listed.fallbacks for listed in found))
 
     return propose
+
+
+def _lists(
+    heard: "Heard", sources: "Mapping[str, Callable[[Heard], Listed]]", budget: "Budget"
+) -> list[Listed]:
+    """Of each source; if time is short, of the first one and no others."""
+    work, found = float(heard.lens.sum()), list[Listed]()
+    for name, source in sources.items():
+        do = partial(source, heard)
+        listed = budget.run(name, work, do) if found else budget.must(name, work, do)
+        found += [] if listed is None else [listed]
+    return found
+
+
+def _united(lists: "Sequence[list[ScoredText]]") -> "list[ScoredText]":
+    """Each text once, with the scores of all lists that have it; with times if all of them know
+    some, so that a text of the lattice keeps those of CTC.
+    """
+    found: dict[tuple[int, ...], ScoredText] = {}
+    for text in chain.from_iterable(lists):
+        known = found.get(text.tokens, text)
+        frames = known.frames if text.frames else ()
+        found[text.tokens] = text._replace(scores={**known.scores, **text.scores}, frames=frames)
+    return list(found.values())
+
+
+def _only(text: "ScoredText", heads: Sequence[str]) -> "ScoredText":
+    """The text with the scores of these heads, in their order, and of the language model."""
+    names = (*heads, *(["lm"] if "lm" in text.scores else []))
+    return text._replace(scores={name: text.scores[name] for name in names})
+
+
+def _read_by(
+    lm: "LanguageModel", heard: "Heard", lists: "list[list[ScoredText]]"
+) -> "list[list[ScoredText]]":
+    """Texts with the scores of `lm`, without those that it cannot read."""
+    from dualasr_lib.lattice.lm import text_score
+
+    scored = [[t.scored("lm", text_score(lm, t.tokens)) for t in texts] for texts in lists]
+    if "ctc" not in heard.frames:
+        return scored
+    return [_readable(texts, rows, lm) for texts, rows in zip(scored, heard.rows("ctc"))]
 
 
 def _readable(
@@ -96,11 +201,26 @@ def propose_oracle(config: NbestConfig, detokenise: "Detokenise", unit: "Unit") 
 def _with_head(
     heard: "Heard", lists: "list[list[ScoredText]]", head: str
 ) -> "list[list[ScoredText]]":
+    """The texts with the scores of one head; those that have it already are not asked about."""
+    if all(head in text.scores for texts in lists for text in texts):
+        return lists
     scores = heard.scorer(head)([[text.tokens for text in texts] for texts in lists])
     return [
-        [text.scored(head, score) for text, score in zip(texts, row)]
-        for texts, row in zip(lists, scores)
+        [text if head in text.scores else text.scored(head, score) for text, score in zip(*both)]
+        for both in zip(lists, scores)
     ]
+
+
+def _align(heard: "Heard", index: int, texts: "Sequence[ScoredText]") -> "Align":
+    """When the tokens of a text were said: as its list knows it, or else by CTC."""
+    known = {text.tokens: text.frames for text in texts if text.frames}
+
+    def frames(tokens: tuple[int, ...]) -> tuple[int, ...]:
+        if tokens in known or not tokens:
+            return known.get(tokens, ())
+        return _aligner(heard.rows("ctc")[index])(tokens)
+
+    return frames
 
 
 def _aligner(log_probs: "Tensor") -> "Align":

@@ -103,6 +103,8 @@ class OfflineMethod(NamedTuple):
     """What `tune` needs; None if nothing is to be tuned."""
     grid: "tuple[Scales, ...]" = ()
     """The scales to try."""
+    axes: Mapping[str, tuple[float, ...]] = {}
+    """Score -> weights to try, one score after the other; empty: the whole grid is tried."""
 
     @property
     def weighs(self) -> list[str]:
@@ -133,6 +135,8 @@ class SearchMethod:
     """Which n-gram of DATA/lang it takes if the user names none."""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Scores that it weighs beside CTC's -> weights that tuning tries; `lm` only if it has one."""
+    by_coordinates: bool = False
+    """Whether these are tuned one after the other, because there are too many for all together."""
     lists_texts: bool = False
     """Whether it makes n-best lists."""
     second_pass: tuple[str, ...] | None = None
@@ -141,6 +145,15 @@ class SearchMethod:
     """On whole utterances."""
     stream: StreamSearch | None = None
     """On running streams; None: it cannot."""
+    fitted: "Callable[[SearchMethod, Any], SearchMethod] | None" = None
+    """(the method, options) -> the same with the heads and scores that those options mean; None:
+    options change neither."""
+
+    def of(self, options: Sequence[str]) -> "SearchMethod":
+        """The method with these options of `whole`; ValueError for what it does not know."""
+        if self.fitted is None:
+            return self
+        return self.fitted(self, self.whole_options(options))
 
     def whole_options(self, options: Sequence[str]) -> Any:
         """Options of `whole` from `key=value`; ValueError for what it does not know."""
@@ -156,13 +169,17 @@ class SearchMethod:
         Raises:
             ValueError: an unknown option, one of the wrong type, or a language model is missing.
         """
-        config = self.whole_options(options)
+        config, fitted = self.whole_options(options), self.of(options)
         if self.lm == "required":
             given.language.required(self.name)
         searcher = self.whole.build(config, given)
         params = {**to_dict(config), **given.language.params}
-        grid = self._points(with_lm=given.language.lm is not None)
-        return OfflineMethod(params, searcher.search, searcher.propose if grid else None, grid)
+        axes = fitted._axes(with_lm=given.language.lm is not None)
+        grid = _points(axes)
+        propose = searcher.propose if grid else None
+        return OfflineMethod(
+            params, searcher.search, propose, grid, axes if self.by_coordinates else {}
+        )
 
     def online(self, options: Sequence[str], given: Ingredients, scales: "Scales") -> OnlineMethod:
         """The search of running streams; errors as for `offline`."""
@@ -183,12 +200,8 @@ class SearchMethod:
                 f"but are for {', '.join(sorted(names)) or 'nothing'}"
             )
 
-    def _points(self, with_lm: bool) -> "tuple[Scales, ...]":
-        from dualasr_lib.decoding.rescoring import Scales
-
-        tried = {name: v for name, v in self.grid.items() if name != "lm" or with_lm}
-        points = product(*tried.values()) if tried else ()
-        return tuple(Scales(**dict(zip(tried, point))) for point in points)
+    def _axes(self, with_lm: bool) -> dict[str, tuple[float, ...]]:
+        return {name: v for name, v in self.grid.items() if name != "lm" or with_lm}
 
     def _read(self, cls: type[C], options: Sequence[str]) -> C:
         for name in self.grid:
@@ -203,6 +216,13 @@ class SearchMethod:
         if self.stream is None:
             raise ValueError(f"method {self.name} needs whole utterances, it searches no streams")
         return self.stream
+
+
+def _points(axes: Mapping[str, tuple[float, ...]]) -> "tuple[Scales, ...]":
+    from dualasr_lib.decoding.rescoring import Scales
+
+    points = product(*axes.values()) if axes else ()
+    return tuple(Scales(**dict(zip(axes, point))) for point in points)
 
 
 def read_options(cls: type[C], options: Sequence[str], method: str) -> C:

@@ -1,7 +1,7 @@
 """`nbest`: texts drawn from the CTC lattice; the most probable one, all its alignments summed."""
 
 from dualasr_lib.lattice.options import NbestConfig
-from dualasr_lib.recognition.methods.lists import propose_nbest
+from dualasr_lib.recognition.methods.lists import from_lattice, propose_mix
 from dualasr_lib.recognition.methods.method import (
     Ingredients,
     Searcher,
@@ -16,7 +16,7 @@ __all__ = ["METHOD"]
 def _whole(config: NbestConfig, given: Ingredients) -> Searcher:
     from dualasr_lib.decoding.rescoring import Scales, rescored
 
-    return direct(rescored(propose_nbest(config), Scales()))
+    return direct(rescored(propose_mix({"nbest": from_lattice(config)}, ("ctc",)), Scales()))
 
 
 METHOD = SearchMethod(

@@ -1,7 +1,7 @@
 """`nbest-lm`: an n-best list rescored with an n-gram."""
 
 from dualasr_lib.lattice.options import NbestConfig
-from dualasr_lib.recognition.methods.lists import LM_GRID, propose_nbest
+from dualasr_lib.recognition.methods.lists import LM_GRID, from_lattice, propose_mix
 from dualasr_lib.recognition.methods.method import (
     Ingredients,
     Searcher,
@@ -17,7 +17,7 @@ def _whole(config: NbestConfig, given: Ingredients) -> Searcher:
 
     from dualasr_lib.decoding.rescoring import rescored
 
-    propose = propose_nbest(config, given.language.lm)
+    propose = propose_mix({"nbest": from_lattice(config)}, ("ctc",), given.language.lm)
     return Searcher(partial(rescored, propose), propose)
 
 

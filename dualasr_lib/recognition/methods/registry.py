@@ -20,6 +20,7 @@ _FILES = (
     "transducer_greedy",
     "transducer_beam",
     "fast_beam",
+    "rescore",
 )
 
 

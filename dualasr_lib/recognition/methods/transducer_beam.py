@@ -14,6 +14,7 @@ from dualasr_lib.recognition.methods.method import (
     StreamSearch,
     WholeSearch,
 )
+from dualasr_lib.recognition.methods.transducer_greedy import with_skipping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,17 +105,18 @@ def _whole(config: BeamConfig, given: Ingredients) -> Searcher:
     from dualasr_lib.decoding.rescoring import Scales
 
     def search(scales: "Scales") -> "OfflineSearch":
-        return partial(_all_at_once, _search(config, given, scales))
+        return partial(_all_at_once, _search(config, given, scales), config.skip_blank)
 
     search(Scales())  # what is wrong with weights or language is said at once
     return Searcher(search, tuned_by_searching(search))
 
 
-def _all_at_once(search: "TransducerBeam", heard: "Heard") -> "Searched":
+def _all_at_once(search: "TransducerBeam", skip_blank: float, heard: "Heard") -> "Searched":
     from dualasr_lib.decoding.offline import Searched
+    from dualasr_lib.decoding.transducer.skipping import searched_frames
 
-    rows = heard.rows("transducer")
-    states = [step.state for step in search.step(rows, [search.open()] * len(rows))]
+    rows, kept = heard.rows("transducer"), searched_frames(heard.each(), skip_blank)
+    states = [step.state for step in search.step(rows, [search.open()] * len(rows), kept)]
     return Searched(list(map(search.finish, states)), nbest=list(map(search.ranked, states)))
 
 
@@ -123,15 +125,16 @@ def _options(options: Sequence[str]) -> type[BeamConfig]:
 
 
 def _stream(config: BeamConfig, given: Ingredients, scales: "Scales") -> "OnlineSearch":
-    from dualasr_lib.decoding.one_head import OneHead
+    from dualasr_lib.decoding.transducer.skipping import hearing
 
-    return OneHead(_search(config, given, scales), "transducer")
+    return hearing(_search(config, given, scales), config.skip_blank)
 
 
 METHOD = SearchMethod(
     name="transducer-beam",
     summary="beam search of the transducer (and a token n-gram if given); needs no k2",
     heads=("transducer",),
+    fitted=with_skipping,
     lm="optional",
     lm_order="lowest",
     grid={"lm": LM_GRID},

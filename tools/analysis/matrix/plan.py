@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.configuration import ExperimentConfig
-from dualasr_lib.core.config import from_dict, override, read_toml, to_dict
+from dualasr_lib.core.config import load, to_dict
 from dualasr_lib.model.joint import BRANCHES, Branch
 from dualasr_lib.recognition.methods.registry import METHODS
 
@@ -118,8 +118,8 @@ class Cell(NamedTuple):
 
     def experiment(self, seed: int) -> ExperimentConfig:
         """The whole configuration of a run; ValueError if it cannot be."""
-        values = override(read_toml(self.file, self.base), [*self.set, f"training.seed={seed}"])
-        return from_dict(ExperimentConfig, values)
+        changes = [*self.set, f"training.seed={seed}"]
+        return load(ExperimentConfig, self.file, changes, self.base, option="set")
 
 
 class Run(NamedTuple):
@@ -151,7 +151,7 @@ def plan(
     Raises:
         ValueError: a file that is missing or malformed; the message names the cell.
     """
-    config = from_dict(MatrixConfig, read_toml(path))
+    config = load(MatrixConfig, path)
     folder = path.resolve().parent
     start = (folder / config.base if base is None else base).resolve()
     cells = [
