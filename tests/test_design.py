@@ -17,7 +17,7 @@ from dualasr_lib.training.optim import OptimConfig
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "dualasr_lib" / "DESIGN.md"
 LAYERS = {"0": {"core"}, "1": {"data", "features", "model", "lattice", "metrics"}}
-LAYERS["2"] = {"training", "decoding"}
+LAYERS["2"] = {"training", "decoding", "runtime"}
 
 
 def page() -> str:

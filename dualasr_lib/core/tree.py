@@ -1,5 +1,5 @@
-"""Trees of tensors: NamedTuples (and tuples of them) whose leaves are tensors with the batch axis
-first.
+"""Trees of arrays: NamedTuples (and tuples of them) whose leaves are tensors, or numpy's arrays,
+with the batch axis first.
 
 Streaming states are such trees. Stacking streams into a batch, splitting a batch into streams and
 naming the leaves (for ONNX, for messages) are each one call, whatever the model. It leaves out
@@ -9,17 +9,16 @@ dicts and lists.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
+from dualasr_lib.core.arrays import Array, is_array, joined
 
 __all__ = ["leaves", "map_tree", "split", "stack", "unflatten"]
 
 T = TypeVar("T")
 
 
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
     """(dotted name, tensor) of each leaf in order: `layers.0.conv1.left`."""
-    if isinstance(node, Tensor):
+    if is_array(node):
         yield prefix, node
         return
     names = getattr(node, "_fields", range(len(node)))
@@ -30,7 +29,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 def map_tree(function: Callable[..., Any], *nodes: T) -> T:
     """A tree of the shape of `nodes[0]` whose leaves are `function(leaf of each node)`."""
     head: Any = nodes[0]
-    if isinstance(head, Tensor):
+    if is_array(head):
         result: T = function(*nodes)
         return result
     children = [map_tree(function, *group) for group in zip(*nodes)]
@@ -38,7 +37,7 @@ def map_tree(function: Callable[..., Any], *nodes: T) -> T:
     return made
 
 
-def unflatten(like: T, flat: Iterable[Tensor]) -> T:
+def unflatten(like: T, flat: Iterable[Array]) -> T:
     """The tree shaped as `like` with the tensors of `flat` in the order of `leaves`."""
     iterator = iter(flat)
     return map_tree(lambda _: next(iterator), like)
@@ -48,7 +47,7 @@ def stack(states: Sequence[T]) -> T:
     """Joins states along the batch axis: N states of batch 1 become one of batch N."""
     if len(states) == 1:
         return states[0]
-    return map_tree(lambda *tensors: torch.cat(tensors, dim=0), *states)
+    return map_tree(lambda *tensors: joined(tensors), *states)
 
 
 def split(state: T) -> list[T]:

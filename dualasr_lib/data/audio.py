@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
-import torch
-from torch import Tensor
 
 from dualasr_lib.core.levels import CANCELLED, LOUDEST, QUIET_ROOM
 from dualasr_lib.data.pipe import STANDARD_INPUT, ForwardFile, copied, is_pipe, open_pipe
@@ -67,7 +66,7 @@ class AudioFile:
         """Seconds; None: nobody knows yet."""
         return None if self.num_frames is None else self.num_frames / self.file_sample_rate
 
-    def blocks(self, num_samples: int) -> Iterator[Tensor]:
+    def blocks(self, num_samples: int) -> Iterator[npt.NDArray[np.float32]]:
         """(num_samples,) float32 each, the last block may be shorter.
 
         Raises:
@@ -88,10 +87,10 @@ class AudioFile:
                 joined = np.concatenate(pending)
                 whole = size - size % num_samples
                 for start in range(0, whole, num_samples):
-                    yield torch.from_numpy(joined[start : start + num_samples].copy())
+                    yield joined[start : start + num_samples].copy()
                 pending, size = [joined[whole:]], size - whole
         if size:
-            yield torch.from_numpy(np.concatenate(pending))
+            yield np.concatenate(pending)
 
     def _resampled(self) -> Iterator[Any]:
         """(n,) arrays at `sample_rate`."""

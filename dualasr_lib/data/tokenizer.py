@@ -44,6 +44,7 @@ class Tokenizer:
     """A trained sentencepiece model with its fixed special tokens.
 
     Attributes:
+        model: sentencepiece's own.
         vocab_size: number of ids, special tokens included.
         blank_id, sos_eos_id, unk_id: 0, 1, 2.
         fingerprint: sha256 of the model and `tokens.txt`; saved in checkpoints.
@@ -52,7 +53,7 @@ class Tokenizer:
     blank_id, sos_eos_id, unk_id = range(3)
 
     def __init__(self, model: bytes) -> None:
-        self._model = model
+        self.model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._pieces.get_piece_size()
         self.tokens: tuple[str, ...] = tuple(
@@ -118,7 +119,7 @@ class Tokenizer:
     def save(self, lang_dir: AnyPath) -> None:
         """Writes the lang folder's two files."""
         lang_dir = Path(lang_dir)
-        write_atomically(lang_dir / MODEL_FILE, self._model)
+        write_atomically(lang_dir / MODEL_FILE, self.model)
         write_atomically(lang_dir / TOKENS_FILE, self.tokens_txt().encode())
 
     def tokens_txt(self) -> str:
@@ -136,7 +137,7 @@ class Tokenizer:
         return text.removeprefix(" ") if self._prefixed else text
 
     def __getstate__(self) -> bytes:
-        return self._model
+        return self.model
 
     def __setstate__(self, model: bytes) -> None:
         self.__init__(model)  # type: ignore[misc]

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from dualasr_lib.core.arrays import Array, as_numpy
 from dualasr_lib.decoding.contract import Frames, OnlineSearch, OnlineStep, TimedText, listed
 from dualasr_lib.decoding.hypothesis import PathLike, TokenPath
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, Searched
@@ -52,10 +51,14 @@ class Evidence(NamedTuple):
         )
 
 
-def evidence(log_probs: Tensor) -> Evidence:
+def evidence(log_probs: Array) -> Evidence:
     """Of log_probs (S, V), S >= 0."""
-    values, tokens = log_probs.detach().topk(min(_KEPT, log_probs.shape[1]), dim=1)
-    return Evidence(tokens.cpu().numpy(), values.float().exp().cpu().numpy())
+    said, kept = as_numpy(log_probs), min(_KEPT, log_probs.shape[1])
+    likeliest = np.argpartition(said, -kept, axis=1)[:, -kept:]
+    order = np.argsort(-np.take_along_axis(said, likeliest, axis=1), axis=1, kind="stable")
+    tokens = np.take_along_axis(likeliest, order, axis=1)
+    values = np.take_along_axis(said, tokens, axis=1).astype(np.float32)
+    return Evidence(tokens, np.exp(values))
 
 
 def token_posteriors(
@@ -162,8 +165,7 @@ class ConfidentSearch:
 def _extended(before: Evidence | None, frames: Frames) -> Evidence | None:
     if _HEAD not in frames:
         return before
-    with torch.no_grad():
-        new = evidence(frames[_HEAD])
+    new = evidence(frames[_HEAD])
     return new if before is None else before.then(new)
 
 

@@ -10,8 +10,8 @@ promises to a model of hop P samples and look-ahead L:
   outputs are cut to S_true before the search sees them. Without any frame there is no step, and
   the text is empty.
 - Streams of different age share a call; states are stacked and split along the batch axis (`tree`).
-- Everything runs without gradient. Window and frames_left are CPU tensors; the model moves them to
-  its device.
+- Everything runs without gradient. Window and frames_left are arrays of the kind that states are
+  made of, torch's or numpy's; the model moves them to its device.
 
 N streams in a call, V vocabulary (blank 0).
 """
@@ -20,8 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
-
+from dualasr_lib.core.arrays import Array
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
 from dualasr_lib.metrics.latency import TimedWord
 
@@ -41,14 +40,14 @@ __all__ = [
     "listed",
 ]
 
-Frames = Mapping[str, Tensor]
+Frames = Mapping[str, Array]
 """What the heads of a branch say of some encoder frames, by head name; heads that say nothing frame
 by frame (attention) are missing. "ctc" -> (..., S, V) float32 log-probabilities, natural log. All
 are on the CPU, and all have equally many frames.
 """
 
 
-def frames_of(frames: Frames, head: str) -> Tensor:
+def frames_of(frames: Frames, head: str) -> Array:
     """What one head says.
 
     Raises:
@@ -70,14 +69,14 @@ class ModelStep(NamedTuple):
     """Each (N, S', ...)."""
     state: Any
     """NamedTuple tree of tensors, batch axis first, fixed shapes."""
-    hidden: Tensor | None = None
+    hidden: Array | None = None
     """(N, S', C) what a second pass will read; None if the model has none to offer."""
 
 
 class Sentence(NamedTuple):
     """A sentence of a stream, for the second pass."""
 
-    hidden: Tensor
+    hidden: Array
     """(S, C): the `ModelStep.hidden` of one stream, all of its frames."""
     proposed: tuple[ScoredText, ...] = ()
     """Texts that the first pass lists."""
@@ -135,7 +134,7 @@ class StreamingModel(Protocol):
     def num_output_frames(self, num_samples: int) -> int:
         """S_true: encoder frames of an utterance."""
 
-    def step(self, window: Tensor, frames_left: Tensor, state: Any) -> ModelStep:
+    def step(self, window: Array, frames_left: Array, state: Any) -> ModelStep:
         """One step of N streams.
 
         Args:
@@ -212,7 +211,7 @@ class Utterance(Protocol):
         """Reference text."""
 
     @property
-    def audio(self) -> Callable[[], Tensor]:
+    def audio(self) -> Callable[[], Array]:
         """Reads the samples: (n,) float32 in [-1, 1]."""
 
     @property

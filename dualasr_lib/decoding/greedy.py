@@ -9,8 +9,9 @@ N utterances, S encoder frames, V tokens (blank 0).
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from torch import Tensor
+import numpy as np
 
+from dualasr_lib.core.arrays import Array, as_numpy
 from dualasr_lib.core.trace import Trace, emitted, extended
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.offline import Heard, Searched
@@ -75,7 +76,7 @@ class GreedyStep(NamedTuple, Generic[S]):
         return 0 if self.state.trace is None else self.state.trace.depth
 
 
-def greedy(log_probs: Tensor, lens: Tensor) -> list[TokenPath]:
+def greedy(log_probs: Array, lens: Array) -> list[TokenPath]:
     """Greedy path of each utterance of log_probs (N, S, V) with lens (N,); 0 frames give no
     tokens.
     """
@@ -107,7 +108,7 @@ class OnlineGreedy:
         return _START
 
     def step(
-        self, log_probs: Sequence[Tensor], states: Sequence[GreedyState]
+        self, log_probs: Sequence[Array], states: Sequence[GreedyState]
     ) -> list[GreedyStep[GreedyState]]:
         """Feeds each of some streams its next frames: per stream (S_i, V), S_i >= 0.
 
@@ -130,21 +131,23 @@ class OnlineGreedy:
 _START = GreedyState(None, 0.0, _BLANK, 0)
 
 
-def _extended(state: GreedyState, log_probs: Tensor) -> GreedyState:
+def _extended(state: GreedyState, log_probs: Array) -> GreedyState:
     """`state` after frames (S, V)."""
-    scores, best = log_probs.detach().max(dim=1)
+    log_probs = as_numpy(log_probs)
+    best = log_probs.argmax(axis=1)
+    scores = log_probs.max(axis=1)
     trace, last = state.trace, state.last
     for frame, token in enumerate(best.tolist(), start=state.num_frames):
         if token not in (last, _BLANK):
             trace = extended(trace, token, frame)
         last = token
-    score = state.score + float(scores.double().sum())
+    score = state.score + float(scores.sum(dtype=np.float64))
     return GreedyState(trace, score, last, state.num_frames + len(log_probs))
 
 
-def _check(log_probs: Tensor, first_frame: int) -> None:
+def _check(log_probs: Array, first_frame: int) -> None:
     """ValueError unless every frame of (S, V) has a finite best token."""
-    bad = (~log_probs.amax(dim=1).isfinite()).nonzero()
+    (bad,) = (~np.isfinite(as_numpy(log_probs).max(axis=1))).nonzero()
     if len(bad):
         raise ValueError(
             "log_probs must have a finite best token at each frame, "

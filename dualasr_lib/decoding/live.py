@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import torch
-
+from dualasr_lib.core.arrays import joined
 from dualasr_lib.decoding.contract import OnlineSearch, SecondPass, StreamingModel
 from dualasr_lib.decoding.events import Event, Final, LiveConfig
 from dualasr_lib.decoding.offline import Detokenise
@@ -217,7 +216,7 @@ class Rules:
             return live
         if segment.last_token_frame is None:
             return live
-        hidden = torch.cat(segment.hidden)
+        hidden = joined(segment.hidden)
         hidden = hidden[: len(hidden) - lead_frames(self.parts, segment)]
         path = self.search.finish(segment.search_state)
         proposed = first_texts(self.parts, segment, path)

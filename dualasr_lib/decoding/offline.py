@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeVar
 
-import torch
-from torch import Tensor
-
+from dualasr_lib.core.arrays import Array, without_gradient
 from dualasr_lib.decoding.budget import Budget
 from dualasr_lib.decoding.contract import Frames, frames_of
 from dualasr_lib.decoding.hypothesis import Hypothesis, PathLike, ScoredText
@@ -66,7 +64,7 @@ class Heard(NamedTuple):
 
     frames: Frames
     """By head name each (N, S, ...)."""
-    lens: Tensor
+    lens: Array
     """(N,) valid frames."""
     score: Mapping[str, ScoreTexts] = {}
     """By head name: what that head thinks of given texts."""
@@ -78,7 +76,7 @@ class Heard(NamedTuple):
     """Time that the search has; None: as long as it takes."""
 
     @property
-    def log_probs(self) -> Tensor:
+    def log_probs(self) -> Array:
         """(N, S, V) of the CTC head.
 
         Raises:
@@ -86,7 +84,7 @@ class Heard(NamedTuple):
         """
         return frames_of(self.frames, "ctc")
 
-    def rows(self, head: str) -> list[Tensor]:
+    def rows(self, head: str) -> list[Array]:
         """What one head says of each utterance, (S_i, ...) without padding.
 
         Raises:
@@ -167,7 +165,7 @@ def decode_batches(
     fallbacks = 0
     for batch in batches:
         start = time.perf_counter()
-        with torch.no_grad():
+        with without_gradient():
             found = search(hear(batch))
         compute_seconds += time.perf_counter() - start
         fallbacks += found.fallbacks
@@ -176,7 +174,10 @@ def decode_batches(
         if on_batch is not None:
             on_batch(new)
     audio_seconds = sum(hypothesis.duration for hypothesis in hypotheses)
-    return Decoded(hypotheses, audio_seconds, compute_seconds, fallbacks, torch.get_num_threads())
+    import torch  # a batch has come out of a model: it is there
+
+    threads = torch.get_num_threads()
+    return Decoded(hypotheses, audio_seconds, compute_seconds, fallbacks, threads)
 
 
 def _hypotheses(batch: OfflineBatch, found: Searched, detokenise: Detokenise) -> list[Hypothesis]:

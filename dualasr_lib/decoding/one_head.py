@@ -7,8 +7,7 @@ head; loops hand over those of all heads.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
-
+from dualasr_lib.core.arrays import Array
 from dualasr_lib.decoding.contract import Frames, OnlineStep, TimedText, frames_of, listed
 from dualasr_lib.decoding.hypothesis import PathLike
 
@@ -21,7 +20,7 @@ class OneHeadSearch(Protocol):
     def open(self) -> Any:
         """State of a new stream."""
 
-    def step(self, rows: Sequence[Tensor], states: Sequence[Any], /) -> Sequence[OnlineStep]:
+    def step(self, rows: Sequence[Array], states: Sequence[Any], /) -> Sequence[OnlineStep]:
         """Feeds each of some streams its next frames: per stream (S_i, ...), S_i >= 0."""
 
     def finish(self, state: Any) -> PathLike:

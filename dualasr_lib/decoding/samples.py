@@ -8,9 +8,9 @@ sample rates, which a block does not know.
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
+from dualasr_lib.core.arrays import as_numpy, is_array
 from dualasr_lib.core.levels import CANCELLED, LOUDEST
 
 __all__ = ["as_mono", "as_samples", "channels_cancel"]
@@ -18,8 +18,10 @@ __all__ = ["as_mono", "as_samples", "channels_cancel"]
 _MOST_CHANNELS = 8
 
 
-def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> Tensor:
-    """(n,) float32 on the CPU; may share the memory of `block`.
+def as_samples(
+    block: Any, start_seconds: float = 0.0, sample_rate: int = 16000
+) -> npt.NDArray[np.float32]:
+    """(n,) float32; may share the memory of `block`.
 
     Args:
         block: (n,) tensor or array, n >= 0: floating point in [-1, 1], or int16.
@@ -28,15 +30,15 @@ def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000)
     Raises:
         ValueError: anything else, or samples that are NaN, infinite or far beyond full scale.
     """
-    tensor = _tensor(block)
-    scale = 32768.0 if tensor.dtype == torch.int16 else 1.0
-    if tensor.dim() != 1 or not (tensor.is_floating_point() or scale > 1):
+    array = _array(block)
+    scale = np.float32(32768 if array.dtype == np.int16 else 1)
+    if array.ndim != 1 or not (array.dtype.kind == "f" or scale > 1):
         raise ValueError(
             "a block of audio must be (n,) floating point samples in [-1, 1], or int16, but is "
-            f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            f"{array.shape} {array.dtype}"
         )
-    samples = tensor.detach().to("cpu", torch.float32) / scale
-    bad = (~(samples.abs() <= LOUDEST)).nonzero()
+    samples = array.astype(np.float32, copy=False) / scale
+    (bad,) = (~(np.abs(samples) <= LOUDEST)).nonzero()
     if len(bad):
         value = float(samples[bad[0]])
         seconds = start_seconds + int(bad[0]) / sample_rate
@@ -51,42 +53,42 @@ def as_samples(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000)
     return samples
 
 
-def as_mono(block: Any, start_seconds: float = 0.0, sample_rate: int = 16000) -> Tensor:
+def as_mono(
+    block: Any, start_seconds: float = 0.0, sample_rate: int = 16000
+) -> npt.NDArray[np.float32]:
     """As `as_samples`, also of (channels, n), whose mean is taken.
 
     Raises:
         ValueError: as `as_samples`, or (n, channels).
     """
-    tensor = _tensor(block)
-    if tensor.dim() != 2:
-        return as_samples(tensor, start_seconds, sample_rate)
-    if not 0 < len(tensor) <= _MOST_CHANNELS:
+    array = _array(block)
+    if array.ndim != 2:
+        return as_samples(array, start_seconds, sample_rate)
+    if not 0 < len(array) <= _MOST_CHANNELS:
         raise ValueError(
             f"audio must be (samples,) or (channels, samples) with at most {_MOST_CHANNELS} "
-            f"channels, but is {tuple(tensor.shape)}: transpose it, or choose channels"
+            f"channels, but is {array.shape}: transpose it, or choose channels"
         )
-    rows = [as_samples(row, start_seconds, sample_rate) for row in tensor]
-    return torch.stack(rows).mean(dim=0)
+    rows = [as_samples(row, start_seconds, sample_rate) for row in array]
+    mean: npt.NDArray[np.float32] = np.stack(rows).mean(axis=0)
+    return mean
 
 
 def channels_cancel(block: Any) -> bool:
     """Whether hardly anything is left of the channels of a block, (channels, n), in their mean."""
-    tensor = _tensor(block)
-    if tensor.dim() != 2 or not tensor.numel():
+    array = _array(block)
+    if array.ndim != 2 or not array.size:
         return False
-    channels = tensor.detach().to("cpu", torch.float64)
-    left = float(channels.mean(dim=0).square().mean())
-    return left * len(channels) < CANCELLED * float(channels.square().mean())
+    channels = array.astype(np.float64)
+    left = float(np.square(channels.mean(axis=0)).mean())
+    return left * len(channels) < CANCELLED * float(np.square(channels).mean())
 
 
-def _tensor(block: Any) -> Tensor:
-    if isinstance(block, Tensor):
-        return block
+def _array(block: Any) -> npt.NDArray[Any]:
+    if is_array(block) and not isinstance(block, np.ndarray):
+        return as_numpy(block)
     if isinstance(block, np.ndarray) and block.dtype.kind in "fi":
-        native = np.asarray(block, dtype=block.dtype.newbyteorder("="), order="C")
-        if native.dtype.itemsize > 8:  # long double
-            native = native.astype(np.float64)
-        return torch.from_numpy(native if native.flags.writeable else native.copy())
+        return np.asarray(block, dtype=block.dtype.newbyteorder("="))
     kind = f"{block.dtype} array" if isinstance(block, np.ndarray) else type(block).__name__
     raise ValueError(
         "a block of audio must be a torch tensor or a numpy array of (n,) float samples in "

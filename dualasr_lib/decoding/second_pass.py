@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import torch
-
+from dualasr_lib.core.arrays import Array, joined, without_gradient
 from dualasr_lib.decoding.contract import Rewritten, SecondPass, Sentence
 from dualasr_lib.decoding.events import Final, SecondPassOutcome, TimedToken
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
@@ -105,7 +104,7 @@ def started(submit: Submit, task: Task) -> Pending:
 
 def rewrite(
     second_pass: SecondPass,
-    hidden: tuple[torch.Tensor, ...],
+    hidden: tuple[Array, ...],
     proposed: tuple[ScoredText, ...] = (),
     seconds: float = math.inf,
 ) -> Task:
@@ -119,8 +118,8 @@ def rewrite(
 
     def task() -> TimedResult:
         begun = time.perf_counter()
-        sentence = Sentence(torch.cat(hidden), proposed, until - begun)
-        with torch.no_grad():  # which is a matter of each thread
+        sentence = Sentence(joined(hidden), proposed, until - begun)
+        with without_gradient():  # which is a matter of each thread
             rewritten = second_pass(sentence)
         return TimedResult(rewritten, time.perf_counter() - begun)
 

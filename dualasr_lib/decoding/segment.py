@@ -15,9 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
+from dualasr_lib.core.arrays import Array, as_numpy, copied, joined
 from dualasr_lib.decoding.contract import (
     Frames,
     OnlineSearch,
@@ -76,7 +74,7 @@ class Segment(NamedTuple):
     """Encoder frames that the search has heard."""
     text: str = ""
     committed_text: str = ""
-    hidden: tuple[Tensor, ...] = ()
+    hidden: tuple[Array, ...] = ()
     """(S_i, C) of each step, for the second pass."""
     recent: tuple[Frames, ...] = ()
     """What heads said of the last steps, each (S_i, ...): all that a cut may look back for."""
@@ -99,7 +97,7 @@ class Closed(NamedTuple):
     path: PathLike
     """Of the first pass; frames count from the start of the segment."""
     reason: EndReason
-    hidden: tuple[Tensor, ...]
+    hidden: tuple[Array, ...]
     """(S_i, C), as many frames as it has."""
     proposed: tuple[ScoredText, ...] = ()
     """Texts that the first pass lists, for the second one."""
@@ -115,7 +113,7 @@ class Divided(NamedTuple):
 
 
 def grown(
-    parts: Parts, segment: Segment, frames: Frames, count: int, hidden: Tensor | None
+    parts: Parts, segment: Segment, frames: Frames, count: int, hidden: Array | None
 ) -> Segment:
     """The segment with `count` frames more, before the search has heard them."""
     num_frames = segment.num_frames + count
@@ -193,7 +191,7 @@ def _recent(parts: Parts, segment: Segment, frames: Frames, num_frames: int) -> 
     """
     if parts.endpoint is None:
         return ()
-    recent = (*segment.recent, {head: said.clone() for head, said in frames.items()})
+    recent = (*segment.recent, {head: copied(said) for head, said in frames.items()})
     wanted = max(num_frames - _search_begin(parts.endpoint, parts), _lead(parts.endpoint, parts))
     sizes = [_size(said) for said in recent]
     return tuple(said for i, said in enumerate(recent) if sum(sizes[i + 1 :]) < wanted)
@@ -236,14 +234,14 @@ def _best_tokens(segment: Segment, count: int) -> list[int]:
     """
     recent = _joined(segment.recent)
     if "ctc" in recent:
-        return recent["ctc"][len(recent["ctc"]) - count :].argmax(dim=1).tolist()
+        return as_numpy(recent["ctc"])[-count:].argmax(axis=1).tolist()
     emitting = set(segment.token_frames)
     return [int(f in emitting) for f in range(segment.num_frames - count, segment.num_frames)]
 
 
 def _joined(parts: Sequence[Frames]) -> Frames:
     """Frames of several steps as those of one."""
-    return {head: torch.cat([frames[head] for frames in parts]) for head in parts[0]}
+    return {head: joined([frames[head] for frames in parts]) for head in parts[0]}
 
 
 def _first_part(parts: Parts, segment: Segment, cut: int, reason: EndReason) -> Closed:
@@ -260,7 +258,7 @@ def _first_part(parts: Parts, segment: Segment, cut: int, reason: EndReason) -> 
     proposed: tuple[ScoredText, ...] = (ScoredText(kept.tokens, {}, kept.frames),)
     if count == len(path.tokens):
         proposed = first_texts(parts, segment, path)
-    hidden = (torch.cat(segment.hidden)[:cut],) if segment.hidden else ()
+    hidden = (joined(segment.hidden)[:cut],) if segment.hidden else ()
     end = segment.start + cut * _frame_samples(parts)
     return Closed(segment.number, segment.start, end, kept, reason, hidden, proposed)
 
@@ -274,8 +272,8 @@ def _carried(
     count = segment.num_frames - cut
     if not count:
         return following, None
-    frames = {head: said[-count:].clone() for head, said in _joined(segment.recent).items()}
-    hidden = (torch.cat(segment.hidden)[cut:].clone(),) if segment.hidden else ()
+    frames = {head: copied(said[-count:]) for head, said in _joined(segment.recent).items()}
+    hidden = (copied(joined(segment.hidden)[cut:]),) if segment.hidden else ()
     following = following._replace(num_frames=count, hidden=hidden, recent=(frames,))
     step = parts.search.step([frames], [following.search_state])[0]
     return shown(parts, following, step, seconds)

@@ -8,10 +8,10 @@ of a step, S <= S' of them wanted; C channels.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from dualasr_lib.core.tree import map_tree, stack
+from dualasr_lib.core.arrays import Array, as_kind, as_numpy, copied
+from dualasr_lib.core.tree import leaves, map_tree, stack
 from dualasr_lib.decoding.contract import Frames, StreamingModel
 
 __all__ = ["Row", "Stepped", "Turn", "gather", "step_streams", "window"]
@@ -34,7 +34,7 @@ class Row(NamedTuple):
         if self.size == 1:
             return self
         place = self.place
-        return Row(map_tree(lambda leaf: leaf[place : place + 1].clone(), self.stacked))
+        return Row(map_tree(lambda leaf: copied(leaf[place : place + 1]), self.stacked))
 
 
 def gather(rows: Sequence[Row]) -> Any:
@@ -49,7 +49,7 @@ def gather(rows: Sequence[Row]) -> Any:
 class Turn(NamedTuple):
     """What one stream brings to a step."""
 
-    samples: Tensor
+    samples: Array
     """(n,) its audio so far; what lies more than a window before `start` may be missing."""
     start: int
     """Index of the window's first sample in `samples`."""
@@ -67,7 +67,7 @@ class Stepped(NamedTuple):
     """Per stream, by head name, each (S, ...)."""
     counts: list[int]
     """Per stream S."""
-    hidden: list[Tensor]
+    hidden: list[Array]
     """Per stream (S, C) for a second pass; empty if there is none."""
     rows: list[Row]
     """Per stream its state after the step."""
@@ -86,7 +86,10 @@ def step_streams(
     shift = model.chunk_samples // model.frame_shift_samples
     windows = [window(turn.samples, turn.start, length) for turn in turns]
     left = [turn.num_features - turn.steps_done * shift for turn in turns]
-    result = model.step(torch.stack(windows), torch.tensor(left), gather(rows))
+    state = gather(rows)
+    _, like = next(leaves(state))
+    inputs = np.stack([as_numpy(each) for each in windows]), np.array(left)
+    result = model.step(*(as_kind(each, like) for each in inputs), state)
     expected = (len(turns), model.chunk_frames)
     for head, said in result.frames.items():
         if said.shape[:2] != expected:
@@ -104,14 +107,14 @@ def step_streams(
         return Stepped(frames, counts, [], after)
     if result.hidden is None:
         raise ValueError("a second pass needs hidden states, but the model returns none")
-    hidden = [rows[:count].clone() for rows, count in zip(result.hidden, counts)]
+    hidden = [copied(rows[:count]) for rows, count in zip(result.hidden, counts)]
     return Stepped(frames, counts, hidden, after)
 
 
-def window(samples: Tensor, start: int, length: int) -> Tensor:
+def window(samples: Array, start: int, length: int) -> Array:
     """samples[start : start + length] of samples (n,), n >= 1, completed by reflecting the end."""
     size = samples.shape[0]
     if start + length <= size:
         return samples[start : start + length]
-    index = torch.arange(start, start + length) % (2 * size)
-    return samples[torch.where(index < size, index, 2 * size - 1 - index)]
+    index = np.arange(start, start + length) % (2 * size)
+    return samples[np.where(index < size, index, 2 * size - 1 - index)]

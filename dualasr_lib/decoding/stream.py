@@ -12,9 +12,9 @@ grows with the stream. n samples.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from dualasr_lib.core.arrays import Array, as_numpy, joined, without_gradient
 from dualasr_lib.decoding.contract import OnlineStep
 from dualasr_lib.decoding.endpoint import is_near
 from dualasr_lib.decoding.events import Partial
@@ -50,7 +50,7 @@ __all__ = [
 class Stream(NamedTuple):
     """A stream between two steps."""
 
-    samples: Tensor
+    samples: Array
     """(n,) the end of its audio: what windows still need."""
     samples_start: int
     """Position of the first of them."""
@@ -84,16 +84,16 @@ def open_stream(parts: Parts) -> Stream:
     """A stream that has heard nothing."""
     row = Row(parts.model.init_state(1))
     segment = Segment(0, 0, parts.search.open())
-    return Stream(torch.zeros(0), 0, False, 0, row, segment)
+    return Stream(np.zeros(0, np.float32), 0, False, 0, row, segment)
 
 
-def heard(parts: Parts, stream: Stream, samples: Tensor) -> Stream:
+def heard(parts: Parts, stream: Stream, samples: Array) -> Stream:
     """The stream with (n,) float32 samples more. What no window needs any more is forgotten."""
     # The reflection of an end inside the next window reaches back by less than a window.
     needed = _position(parts, stream) - _window(parts)
     start = min(max(needed, stream.samples_start), stream.num_samples)
     rest = stream.samples[start - stream.samples_start :]
-    return stream._replace(samples=torch.cat([rest, samples]), samples_start=start)
+    return stream._replace(samples=joined([rest, as_numpy(samples)]), samples_start=start)
 
 
 def ended(stream: Stream) -> Stream:
@@ -146,7 +146,7 @@ def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:
         ValueError: a model that breaks its word or offers nothing to the second pass, or scores
             that the search refuses. No stream has changed.
     """
-    with torch.no_grad():
+    with without_gradient():
         turns = [_turn(parts, stream) for stream in streams]
         rows = [stream.row for stream in streams]
         stepped = step_streams(parts.model, turns, rows, parts.keep_hidden)
@@ -161,7 +161,7 @@ def advance(parts: Parts, streams: Sequence[Stream]) -> list[Advanced]:
 def close_at_end(parts: Parts, stream: Stream) -> Closed:
     """The last segment of a stream that is `at_end`; it may have no samples."""
     segment = stream.segment
-    with torch.no_grad():
+    with without_gradient():
         path = parts.search.finish(segment.search_state)
     start, end = segment.start, max(segment.start, stream.num_samples)
     proposed = first_texts(parts, segment, path)

@@ -19,7 +19,7 @@ from dualasr_lib.model.zipformer.convolution import BLOCK
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.trained_model import TrainedModel
 
-__all__ = ["full_encoder", "initial_states", "streaming_encoder"]
+__all__ = ["full_encoder", "initial_states", "sizes_that_matter", "streaming_encoder"]
 
 _BATCHES = (1, 2, 3)
 """Numbers of streams that show what depends on it."""
@@ -92,7 +92,7 @@ def full_encoder(trained: TrainedModel, chunk: ChunkSpec, reads: nn.Module, outp
     model = traced(module, _utterances(2, _LONG[-1]), signature, metadata)
     feeds = [
         _feeds(signature.inputs, _utterances(batch, frames))
-        for batch, frames in _sizes(trained, chunk)
+        for batch, frames in sizes_that_matter(trained, chunk)
     ]
     noise = Noise()
     sizes = [(2 + i % 3, noise.length(*span)) for i, span in enumerate(_PROBED)]
@@ -105,7 +105,7 @@ def initial_states(contract: StreamingContract, batch: int) -> list[Tensor]:
     return [_zeros(state, batch) for state in contract.states()]
 
 
-def _sizes(trained: TrainedModel, chunk: ChunkSpec) -> list[tuple[int, int]]:
+def sizes_that_matter(trained: TrainedModel, chunk: ChunkSpec) -> list[tuple[int, int]]:
     """(utterances, feature frames) of the runs that show which sizes depend on them.
 
     Sizes are computed from lengths by sums, products, whole divisions, remainders, and the smaller

@@ -14,9 +14,9 @@ from torch import Tensor
 from dualasr_lib.core.levels import QUIET_ROOM
 from dualasr_lib.features.fbank import FbankConfig, FrameComputer
 
-__all__ = ["heard_silence", "quiet_frame"]
+__all__ = ["TOLERANCE", "heard_silence", "quiet_frame"]
 
-_TOLERANCE = 0.05
+TOLERANCE = 0.05
 """Natural logarithm; stored features are rounded."""
 
 
@@ -38,5 +38,5 @@ def heard_silence(features: Tensor, lens: Tensor, quiet: Tensor) -> Tensor:
         lens: (N,) valid frames; what lies behind them stays.
     """
     valid = torch.arange(features.shape[1], device=features.device) < lens[:, None]
-    silent = (features <= quiet + _TOLERANCE).all(dim=2) & valid
+    silent = (features <= quiet + TOLERANCE).all(dim=2) & valid
     return torch.where(silent[:, :, None], quiet, features)

@@ -53,6 +53,7 @@ _OPTIONS = (
     _Option("--exp-dir", "what train.py wrote", kind=Path),
     _Option("--bundle", "a model in one file, in place of --exp-dir", _DATA, Path, metavar="FILE"),
     _Option("--bundle", "a model in one file, in place of --exp-dir;\n"
+        "or a folder of dualasr-export --format runtime;\n"
         "default: the model that comes with the package", ("transcribe",), Path, metavar="FILE"),
     _Option("--data-dir", "what prepare.sh wrote", _DATA, Path, required=True),
     _Option("--data-dir", "what prepare.sh wrote; a bundle needs none", ("transcribe",), Path),

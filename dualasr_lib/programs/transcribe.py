@@ -35,6 +35,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.programs.options import add_options, decode_config, parser
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.methods import registry
+from dualasr_lib.runtime.layout import is_runtime_set
 
 if TYPE_CHECKING:
     from dualasr_lib.decoding.captions import Transcript
@@ -141,14 +142,33 @@ def load_engine(config: EngineConfig) -> "Recogniser":
     Raises:
         ValueError: as `Recogniser.build`.
     """
+    from dualasr_lib.recognition.recogniser import Recogniser
+
+    decode = config.decode
+    if decode.bundle is not None and is_runtime_set(decode.bundle):
+        _check_runtime(config)
+        return Recogniser.load(decode.bundle, two_pass=decode.two_pass, endpoint=config.endpoint)
     import torch
 
     from dualasr_lib.programs.data import open_data
-    from dualasr_lib.recognition.recogniser import Recogniser
 
     torch.set_num_threads(config.threads)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the text
         return Recogniser.build(config.decode, config.endpoint, open_data)
+
+
+def _check_runtime(config: EngineConfig) -> None:
+    """ValueError if an option is given that a set for the runtime has no use for."""
+    decode = config.decode
+    names = ("beam", "scales", "lm", "lexicon", "second_beam", "second_scales", "chunk_ms")
+    given = [name for name in (*names, "left_ms", "data_dir") if getattr(decode, name)]
+    given += ["threads"] if config.threads > 1 else []
+    given += ["method"] if decode.methods[0] not in ("greedy", registry.DEFAULT) else []
+    if given:
+        raise ValueError(
+            f"{decode.bundle} is a set for the runtime, which searches greedily, on one thread, in "
+            f"the chunks it was exported for: leave out --{given[0].replace('_', '-')}"
+        )
 
 
 def program() -> None:

@@ -9,33 +9,27 @@ branch rewrites each sentence at its end. Long recordings take no more memory th
 """
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.decoding.captions import Transcript
-from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.events import Event, Final, LiveConfig
+from dualasr_lib.decoding.events import Event, Final
 from dualasr_lib.decoding.live import Listener, Rules, listen
 from dualasr_lib.decoding.samples import as_mono, channels_cancel
 from dualasr_lib.metrics.calibration import Calibration
-from dualasr_lib.recognition.bundle import is_bundle
 from dualasr_lib.recognition.decode_config import DecodeConfig
-from dualasr_lib.recognition.decode_setup import DecodeSetup, OpenData, ReadySecondPass, ValidData
 from dualasr_lib.recognition.default import default_bundle
-from dualasr_lib.recognition.methods.registry import DEFAULT
-from dualasr_lib.recognition.trained_model import TrainedModel
-from dualasr_lib.recognition.tuning import NoScalesError
+from dualasr_lib.runtime.layout import is_runtime_set
 
-__all__ = ["AudioStream", "Recogniser", "live_config"]
+if TYPE_CHECKING:
+    from dualasr_lib.recognition.decode_setup import OpenData
+
+__all__ = ["AudioStream", "Recogniser"]
 
 _LOG = logging.getLogger(__name__)
 
-_GREEDY = "greedy"
-"""The search that needs neither k2 nor scales."""
 _BLOCK_SECONDS = 1.0
 _EARLY_SECONDS = 0.08
 """Silence after which a second pass with a budget begins: with chunks of 320 ms there is then a
@@ -71,7 +65,8 @@ class Recogniser:
         endpoint: Sequence[str] = (),
         device: str = "auto",
     ) -> "Recogniser":
-        """A bundle, or EXP with its data folder DATA.
+        """A bundle, EXP with its data folder DATA, or what `dualasr-export --format runtime`
+        wrote, which needs no torch.
 
         Args:
             path: of either; None: the model that comes with the package.
@@ -90,23 +85,18 @@ class Recogniser:
                 cannot be; a model that cannot stream.
         """
         path = default_bundle() if path is None else Path(path)
-        source: dict[str, Any] = {"bundle": path}
-        if path.is_dir():
-            if data_dir is None:
-                raise ValueError(f"{path} is a folder: give its data_dir, too, or load a bundle")
-            source = {"exp_dir": path, "data_dir": Path(data_dir)}
-        elif data_dir is not None and is_bundle(path):
-            raise ValueError(f"{path} is a bundle: it needs no data_dir")
-        method = method or _usual_method()
-        config = DecodeConfig(
-            **source, methods=(method,), streams=True, chunk_ms=chunk_ms, device=device
-        )
-        setup = DecodeSetup(config, _no_data)
-        return _ready(setup, endpoint, _chosen_second_pass(setup, two_pass))
+        if is_runtime_set(path):
+            _refuse(path, data_dir=data_dir, method=method, chunk_ms=chunk_ms)
+            from dualasr_lib.runtime.opening import open_rules
+
+            return Recogniser(*open_rules(path, two_pass, endpoint))
+        from dualasr_lib.recognition.loading import load_rules
+
+        return Recogniser(*load_rules(path, data_dir, method, two_pass, chunk_ms, endpoint, device))
 
     @staticmethod
     def build(
-        config: DecodeConfig, endpoint: Sequence[str] = (), open_data: OpenData | None = None
+        config: DecodeConfig, endpoint: Sequence[str] = (), open_data: "OpenData | None" = None
     ) -> "Recogniser":
         """Just what a configuration says.
 
@@ -117,8 +107,9 @@ class Recogniser:
         Raises:
             ValueError: as `DecodeSetup`, or there are no scales.
         """
-        setup = DecodeSetup(config, open_data or _no_data)
-        return _ready(setup, endpoint, setup.second_pass() if config.two_pass else None)
+        from dualasr_lib.recognition.loading import build_rules
+
+        return Recogniser(*build_rules(config, endpoint, open_data))
 
     @property
     def sample_rate(self) -> int:
@@ -201,7 +192,7 @@ class AudioStream:
         if not self._is_warned and channels_cancel(block):
             self._is_warned = True
             _LOG.warning(_CANCELLED)
-        return self._listener.feed(self._resampler.push(samples.numpy()))
+        return self._listener.feed(self._resampler.push(samples))
 
     def finish(self) -> tuple[Event, ...]:
         """What the rest of the audio brings."""
@@ -216,67 +207,11 @@ def _finals(events: Iterable[Event]) -> list[Final]:
     return [event for event in events if isinstance(event, Final)]
 
 
-def _no_data(trained: TrainedModel, data_dir: Path | None) -> ValidData:
-    raise ValueError("nothing is tuned here")
-
-
-def _has_lattices() -> bool:
-    try:
-        import dualasr_lib.lattice.backend  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def _usual_method() -> str:
-    if _has_lattices():
-        return DEFAULT
-    _LOG.warning("k2 is not installed: both passes search greedily")
-    return _GREEDY
-
-
-def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondPass | None:
-    """The second pass that is wanted, or that the model can have."""
-    if wanted is False:
-        return None
-    try:
-        setup.trained.model.encoders.check_second_pass()
-    except ValueError:
-        if wanted:
-            raise
-        return None
-    heads = setup.trained.model.heads_of("full")
-    if not _has_lattices() or set(setup.config.second.heads) - heads.keys():
-        return setup.second_pass(_GREEDY)
-    try:
-        return setup.second_pass()
-    except NoScalesError:
-        _LOG.warning("no scales came with the model: the second pass searches greedily")
-        return setup.second_pass(_GREEDY)
-
-
-def live_config(endpoint: EndpointConfig, budget: float) -> LiveConfig:
-    """With a budget the second pass begins while the endpoint is still being waited for."""
-    early = math.inf if math.isinf(budget) else _EARLY_SECONDS
-    return LiveConfig(endpoint=endpoint, budget_seconds=budget, early_seconds=early)
-
-
-def _ready(
-    setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None
-) -> Recogniser:
-    weights = f"weights: {setup.trained.source}"
-    if second is not None:
-        params = second.params
-        scales = f"{params['scales']} ({params['scales_from']})" if "scales" in params else _GREEDY
-        weights += f"; two-pass: {scales}"
-    config = from_dict(EndpointConfig, override(dict(setup.origin.endpoint), endpoint))
-    first = setup.online(setup.config.methods[0])
-    rules = Rules(
-        model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances
-        search=first.search,
-        detokenise=setup.trained.detokenise,
-        config=live_config(config, setup.config.budget_seconds),
-        second_pass=None if second is None else second.run,
-    )
-    calibrator = first.calibrator if second is None else second.calibrator
-    return Recogniser(rules, weights, calibrator.kept())
+def _refuse(path: Path, **given: object) -> None:
+    """ValueError if an option is given that a set for the runtime has no use for."""
+    for name, value in given.items():
+        if value is not None and (name, value) != ("method", "greedy"):
+            raise ValueError(
+                f"{path} is a set for the runtime, which searches greedily in the chunks it was "
+                f"exported for: leave out {name}, or load a bundle"
+            )

@@ -34,7 +34,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def read(path: Path, num_samples: int = 5120) -> torch.Tensor:
-    return torch.cat(list(open_audio(path).blocks(num_samples)))
+    return torch.from_numpy(np.concatenate(list(open_audio(path).blocks(num_samples))))
 
 
 @pytest.mark.parametrize("num_samples", [1, 160, 5120, 16000, 100_000])
@@ -43,8 +43,8 @@ def test_blocks_are_the_samples(write: Write, num_samples: int) -> None:
     blocks = list(open_audio(write(samples, subtype="FLOAT")).blocks(num_samples))
     assert all(len(block) == num_samples for block in blocks[:-1])
     assert 0 < len(blocks[-1]) <= num_samples
-    assert blocks[0].dtype == torch.float32
-    assert torch.equal(torch.cat(blocks), torch.from_numpy(samples[:, 0]))
+    assert blocks[0].dtype == np.float32
+    assert np.array_equal(np.concatenate(blocks), samples[:, 0])
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
@@ -62,7 +62,7 @@ def test_resampled_blocks_equal_one_shot(
     assert audio.duration == pytest.approx(2 + 77 / rate)
     expected = soxr.resample(samples.mean(axis=1, dtype=np.float32), rate, 16000)
     for num_samples in (333, 5120):
-        assert np.array_equal(torch.cat(list(audio.blocks(num_samples))).numpy(), expected)
+        assert np.array_equal(np.concatenate(list(audio.blocks(num_samples))), expected)
 
 
 def test_a_tone_keeps_its_pitch_and_level(write: Write) -> None:

@@ -78,6 +78,17 @@ def test_recognition_brings_no_trainer_no_corpora_and_no_lattices() -> None:
     assert of(found, "torch.utils.tensorboard", "dualasr_lib.data.datamodule") == set()
 
 
+def test_the_runtime_brings_no_torch() -> None:
+    """Nor what needs it: all that a recogniser of an exported set is made of."""
+    for library in ("sentencepiece", "onnxruntime", "kaldi_native_fbank", "soundfile"):
+        pytest.importorskip(library)
+    names = [f"dualasr_lib.{name}" for name in ("runtime.opening", "recognition.recogniser")]
+    names += ["dualasr_lib.decoding.pool", "dualasr_lib.data.audio", "dualasr_lib.data.resample"]
+    found = imported(*names, *map(module, PROGRAMS))
+    assert of(found, "torch", "onnx", *FOREIGN, *TRAINER[:2], "dualasr_lib.model") == set()
+    assert of(found, "onnxruntime")
+
+
 def test_options_are_read_without_anything_heavy() -> None:
     found = imported(*map(module, LIGHT_FILES))
     assert of(found, *HEAVY, "torch.utils") == set()

@@ -94,5 +94,5 @@ def speech_of(data_dir: Path) -> Samples:
     """The beginning of the first recording of the first split that is pooled, (n,) at 16 kHz."""
     split = next(split.name for split in DataFolder.read(data_dir).splits if split.pooled)
     audio = open_audio(recording_files(data_dir, split)[0], _RATE)
-    samples = torch.cat(list(audio.blocks(_RATE)))
+    samples = torch.from_numpy(np.concatenate(list(audio.blocks(_RATE))))
     return samples[: _SECONDS * _RATE].numpy()

@@ -1,0 +1,8 @@
+"""Recognition without torch: the ONNX set of `dualasr-export --format runtime`, by onnxruntime.
+
+layout       what a set's files are called, and whether a folder is one; nothing heavy
+model        the streaming branch as a `decoding.contract.StreamingModel`, of numpy's arrays
+opening      a set checked and opened: how streams are heard (`decoding.live.Rules`)
+
+Everything between audio and events is `decoding`'s, as with torch.
+"""
