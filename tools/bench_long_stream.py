@@ -101,7 +101,7 @@ class Player:
         rest = torch.zeros(0)
         for path in itertools.cycle(self._files):
             for piece in open_audio(path, self._rate).blocks(self._hop):
-                rest = torch.cat([rest, piece])
+                rest = torch.cat([rest, torch.from_numpy(piece)])
                 if len(rest) >= self._hop:
                     yield rest[: self._hop].clone()
                     rest = rest[self._hop :].clone()

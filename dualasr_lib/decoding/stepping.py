@@ -88,8 +88,8 @@ def step_streams(
     left = [turn.num_features - turn.steps_done * shift for turn in turns]
     state = gather(rows)
     _, like = next(leaves(state))
-    inputs = np.stack([as_numpy(each) for each in windows]), np.array(left)
-    result = model.step(*(as_kind(each, like) for each in inputs), state)
+    samples = as_kind(np.stack([as_numpy(each) for each in windows]), like)
+    result = model.step(samples, as_kind(np.array(left), like), state)
     expected = (len(turns), model.chunk_frames)
     for head, said in result.frames.items():
         if said.shape[:2] != expected:
