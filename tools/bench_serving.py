@@ -93,7 +93,7 @@ def _sound(paths: list[Path]) -> bytes:
     from dualasr_lib.data.audio import open_audio
 
     blocks = [block for path in paths for block in open_audio(path, _RATE).blocks(_RATE)]
-    return b"".join((32767 * block).short().numpy().tobytes() for block in blocks)
+    return b"".join((32767 * block).astype("<i2").tobytes() for block in blocks)
 
 
 @contextmanager

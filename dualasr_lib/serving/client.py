@@ -105,7 +105,7 @@ def _main() -> None:
     url, path = sys.argv[1:]
     rate = 16000
     blocks = open_audio(path, rate).blocks(rate)
-    samples = b"".join((32767 * block).short().numpy().tobytes() for block in blocks)
+    samples = b"".join((32767 * block).astype("<i2").tobytes() for block in blocks)
     token = os.environ.get("DUALASR_TOKEN")
 
     def show(message: dict[str, Any]) -> None:

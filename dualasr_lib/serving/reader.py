@@ -50,7 +50,7 @@ def _read(out: IO[bytes], sample_rate: int, most: int) -> None:
         left -= len(block)
         if left < 0:
             raise ValueError(f"a recording may have {most} s, but it has more")
-        out.write(block.numpy().astype("<f4").tobytes())
+        out.write(block.astype("<f4").tobytes())
         out.flush()
 
 

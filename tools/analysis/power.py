@@ -102,8 +102,10 @@ def main() -> None:
 
 def noise_table(found: Mapping[str, "Budget"]) -> str:
     """A line per branch, in percent of relative CERR: standard deviations, and whose they are."""
-    lines: list[tuple[str, ...]] = [("branch", "characters", "seeds", "relative CERR", "sd of one seed", "its 95 % range",
-              "error: utterances", "seeds", "both", "all")]  # fmt: skip
+    lines: list[tuple[str, ...]] = [
+        ("branch", "characters", "seeds", "relative CERR", "sd of one seed", "its 95 % range",
+         "error: utterances", "seeds", "both", "all")
+    ]  # fmt: skip
     for branch, each in found.items():
         low, high = each.seed_range
         parts = each.noise.errors(each.characters, each.seeds)

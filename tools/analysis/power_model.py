@@ -10,7 +10,7 @@ speaker are alike.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,8 @@ __all__ = ["Budget", "Noise", "Parts", "budget", "components", "grid", "power"]
 
 _Floats = npt.NDArray[np.float64]
 _LEVEL = 0.05
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)  # of a standard normal variable
+_hermegauss: Any = np.polynomial.hermite_e.hermegauss  # it has no annotations
+_NODES, _WEIGHTS = _hermegauss(21)  # of a standard normal variable
 
 
 class Parts(NamedTuple):
