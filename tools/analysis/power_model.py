@@ -22,7 +22,8 @@ __all__ = ["Budget", "Noise", "Parts", "budget", "components", "grid", "power"]
 
 _Floats = npt.NDArray[np.float64]
 _LEVEL = 0.05
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)  # of a standard normal variable
+_HERMITE: tuple[_Floats, _Floats] = np.polynomial.hermite_e.hermegauss(21)  # type: ignore[no-untyped-call]
+_NODES, _WEIGHTS = _HERMITE  # of a standard normal variable
 
 
 class Parts(NamedTuple):
