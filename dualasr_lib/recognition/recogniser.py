@@ -31,9 +31,6 @@ __all__ = ["AudioStream", "Recogniser"]
 _LOG = logging.getLogger(__name__)
 
 _BLOCK_SECONDS = 1.0
-_EARLY_SECONDS = 0.08
-"""Silence after which a second pass with a budget begins: with chunks of 320 ms there is then a
-step before every endpoint, which comes after 0.4 s or more."""
 _CANCELLED = (
     "the channels cancel each other, hardly anything is left of them together: one is turned over;"
     " give one channel alone"
