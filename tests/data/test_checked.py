@@ -58,9 +58,9 @@ def _refused(data: Path, stretch: int = 1, **options: int) -> tuple[Refused, ...
 
 
 def test_a_second_start_does_not_look_again(data: Path, looks: list[Path]) -> None:
-    first = _refused(data, stretch=20)
+    first = _refused(data, stretch=5)
     assert 0 < len(first) < COUNT and len(looks) == 1
-    assert _refused(data, stretch=20) == first and len(looks) == 1
+    assert _refused(data, stretch=5) == first and len(looks) == 1
 
 
 def test_what_changed_is_looked_at_again(data: Path, looks: list[Path]) -> None:
@@ -68,7 +68,7 @@ def test_what_changed_is_looked_at_again(data: Path, looks: list[Path]) -> None:
     assert not _refused(data)
     lines = gzip.open(_manifest(data), "rt", encoding="utf-8").readlines()
     assert len(_refused(data, min_frames=10**6)) == COUNT
-    assert _refused(data, stretch=20)
+    assert _refused(data, stretch=5)
     assert len(looks) == 3
     assert not _refused(data)
     with gzip.open(_manifest(data), "wt", encoding="utf-8") as file:
@@ -78,7 +78,7 @@ def test_what_changed_is_looked_at_again(data: Path, looks: list[Path]) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "digit", "list"])
 def test_a_damaged_answer_is_none(data: Path, looks: list[Path], damage: str) -> None:
-    first = _refused(data, stretch=20)
+    first = _refused(data, stretch=5)
     kept = checked_file(_manifest(data))
     text = kept.read_text(encoding="utf-8")
     count = f'"checked": [{COUNT}'
@@ -86,7 +86,7 @@ def test_a_damaged_answer_is_none(data: Path, looks: list[Path], damage: str) ->
     damaged = {"cut": text[:-40], "digit": text.replace(count, f'"checked": [{COUNT - 1}'),
                "list": "[]"}  # fmt: skip
     kept.write_text(damaged[damage], encoding="utf-8")
-    assert _refused(data, stretch=20) == first and len(looks) == 2
+    assert _refused(data, stretch=5) == first and len(looks) == 2
 
 
 def test_a_damaged_manifest_is_still_the_message(data: Path, looks: list[Path]) -> None:

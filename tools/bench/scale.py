@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.memory import peak_memory
 from torch import Tensor
 
+from bench.memory import peak_memory
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder, SplitInfo, TokensInfo
@@ -26,11 +26,13 @@ from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.recipe.language import train_ngram
 
-__all__ = ["SECONDS", "Start", "StartJob", "encoder_frames", "measure_ngram", "measure_start",
+__all__ = ["BUFFER", "SECONDS", "Start", "StartJob", "encoder_frames", "measure_ngram", "measure_start",
            "write_data"]  # fmt: skip
 
 SECONDS = 10.0
 """Of an utterance, on average."""
+BUFFER = DataConfig().buffer_size
+"""Utterances that the sampler holds."""
 _KINDS = 1000  # of different utterances; the others differ from them in id and talk
 _TALK = 70  # utterances of one talk
 _WORDS = 20_000
