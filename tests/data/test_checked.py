@@ -46,6 +46,11 @@ def _manifest(data: Path) -> Path:
     return data / "cuts" / "train.jsonl.gz"
 
 
+def _lines(data: Path) -> list[str]:
+    with gzip.open(_manifest(data), "rt", encoding="utf-8") as file:
+        return file.readlines()
+
+
 def _refused(data: Path, stretch: int = 1, **options: int) -> tuple[Refused, ...]:
     config = DataConfig(features="computed", num_workers=0, **options)
     module = DataModule(
@@ -53,7 +58,7 @@ def _refused(data: Path, stretch: int = 1, **options: int) -> tuple[Refused, ...
         lambda frames: encoder_frames(frames) // stretch, extract=lambda samples: samples,
     )  # fmt: skip
     found = module.refused()
-    assert module.size("train") == len(gzip.open(_manifest(data)).readlines())
+    assert module.size("train") == len(_lines(data))
     return found
 
 
@@ -66,7 +71,7 @@ def test_a_second_start_does_not_look_again(data: Path, looks: list[Path]) -> No
 def test_what_changed_is_looked_at_again(data: Path, looks: list[Path]) -> None:
     """The manifest, an option, or the model's encoder."""
     assert not _refused(data)
-    lines = gzip.open(_manifest(data), "rt", encoding="utf-8").readlines()
+    lines = _lines(data)
     assert len(_refused(data, min_frames=10**6)) == COUNT
     assert _refused(data, stretch=5)
     assert len(looks) == 3

@@ -26,8 +26,8 @@ from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.model.encoder import encoder_lens
 from dualasr_lib.recipe.language import train_ngram
 
-__all__ = ["BUFFER", "SECONDS", "Start", "StartJob", "encoder_frames", "measure_ngram", "measure_start",
-           "write_data"]  # fmt: skip
+__all__ = ["BUFFER", "SECONDS", "Start", "StartJob", "encoder_frames", "measure_ngram",
+           "measure_start", "write_data"]  # fmt: skip
 
 SECONDS = 10.0
 """Of an utterance, on average."""
