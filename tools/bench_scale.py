@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.report import HEADER, Row, announce, cells, write_json
 
@@ -95,7 +96,7 @@ def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    numbers = {"type": int, "nargs": "*", "metavar": "N"}
+    numbers: dict[str, Any] = {"type": int, "nargs": "*", "metavar": "N"}
     reader.add_argument("--utterances", default=[12_000, 120_000, 1_200_000], **numbers)
     reader.add_argument("--batches", type=int, default=500, help="drawn in each; default: 500")
     reader.add_argument("--characters", default=[100_000, 1_000_000, 4_000_000], **numbers)

@@ -24,7 +24,7 @@ _FORMAT = 1  # another one whenever manifests are checked, or utterances refused
 class Checked(NamedTuple):
     """Of a manifest whose lines are all in order."""
 
-    count: int
+    size: int
     """Utterances."""
     refused: tuple[tuple[str, str], ...]
     """Id and reason of those that are left out."""
@@ -54,18 +54,18 @@ def recall(manifest: AnyPath, key: str) -> Checked | None:
         text = json.dumps(found["checked"], ensure_ascii=False)
         if found["key"] != key or found["sum"] != _sum(text):
             return None
-        count, refused, lens, files = found["checked"]
+        size, refused, lens, files = found["checked"]
         pairs = tuple((str(id_), str(reason)) for id_, reason in refused)
-        return Checked(int(count), pairs, {int(x): int(y) for x, y in lens}, tuple(files))
+        return Checked(int(size), pairs, {int(x): int(y) for x, y in lens}, tuple(files))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def remember(manifest: AnyPath, key: str, checked: Checked) -> None:
     """Keeps an answer, if it took a while to find."""
-    if checked.count < WORTH_KEEPING:
+    if checked.size < WORTH_KEEPING:
         return
-    lists = [checked.count, checked.refused, sorted(checked.lens.items()), checked.files]
+    lists = [checked.size, checked.refused, sorted(checked.lens.items()), checked.files]
     text = json.dumps(lists, ensure_ascii=False)
     kept = f'{{"key": "{key}", "sum": "{_sum(text)}", "checked": {text}}}\n'
     with contextlib.suppress(OSError):

@@ -151,7 +151,7 @@ class DataModule:
             if found is None or not self._still_holds(found):
                 found = self._look_through(path)
                 remember(path, key, found)
-            self._counts[path] = found.count
+            self._counts[path] = found.size
             self._refused = {id_: Refused(id_, reason) for id_, reason in found.refused}
         return tuple(self._refused.values())
 
