@@ -26,9 +26,10 @@ from dualasr_lib.core.files import AnyPath, file_hash
 from dualasr_lib.core.program import told_by
 from dualasr_lib.data.augment import Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
+from dualasr_lib.data.checked import Checked, key_of, recall, remember
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
-from dualasr_lib.data.manifest import Entry, read_entries
+from dualasr_lib.data.manifest import Entry, check_stored, read_entries
 from dualasr_lib.data.sampling import BatchKey, Dealt, TrainBatches, balanced_sampler
 from dualasr_lib.data.shards import Shards, shar_folder
 from dualasr_lib.data.sphere import reading
@@ -144,7 +145,14 @@ class DataModule:
     def refused(self) -> tuple[Refused, ...]:
         """The utterances of the split for training that are left out, and why."""
         if self._refused is None:
-            self._refused = {item.id: item for item in self._find_refused()}
+            path = self._file(self.folder.used_for("train").name)
+            key = key_of(path, *self._looked_for())
+            found = recall(path, key)
+            if found is None or not self._still_holds(found):
+                found = self._look_through(path)
+                remember(path, key, found)
+            self._counts[path] = found.size
+            self._refused = {id_: Refused(id_, reason) for id_, reason in found.refused}
         return tuple(self._refused.values())
 
     def valid_batches(self, rank: int = 0, size: int = 1) -> Iterator[Batch]:
@@ -221,37 +229,16 @@ class DataModule:
             self._counts[path] = sum(1 for _ in self._entries(path))
         return self._counts[path]
 
-    def _entries(self, path: Path, with_text: bool = True) -> Iterator[Entry]:
-        """The lines of a manifest; features that are to be read are there."""
-        found: set[str] = set()
+    def _entries(
+        self, path: Path, with_text: bool = True, files: set[str] | None = None
+    ) -> Iterator[Entry]:
+        """The lines of a manifest; features that are to be read are there, in `files`."""
+        files = set() if files is None else files
+        bins = self.folder.features.get("num_mel_bins")
         for entry in read_entries(path, with_text):
             if self._stored and self._in_files:
-                self._check_stored(path, entry, found)
+                check_stored(self._data_dir, path, entry, bins, files)
             yield entry
-
-    def _check_stored(self, path: Path, entry: Entry, found: set[str]) -> None:
-        """The features of an entry are there and of this folder's kind; `found` are files that
-        were seen."""
-        if entry.stored is None:
-            raise ValueError(
-                f"{path}: '{entry.id}' has no stored features (prepare.sh --features none): "
-                "compute them on the way (--set data.features=computed), or run prepare.sh without "
-                "that option"
-            )
-        bins = self.folder.features.get("num_mel_bins")
-        if bins is not None and entry.stored.num_features != bins:
-            raise ValueError(
-                f"{path}: the features of '{entry.id}' have {entry.stored.num_features} bins, but"
-                f" those of '{self._data_dir}' have {bins}: the manifest is of another corpus"
-            )
-        stored = self._data_dir / entry.stored.storage_path
-        if entry.stored.storage_path not in found:
-            if not stored.is_file():
-                raise ValueError(
-                    f"'{stored}', the features of '{entry.id}', is missing; prepare.sh stage 4"
-                    " writes it"
-                )
-            found.add(entry.stored.storage_path)
 
     def _fingerprint(self, seed: int, world_size: int) -> str:
         """Of everything that decides which utterances make a batch."""
@@ -269,15 +256,30 @@ class DataModule:
         split = self.folder.used_for("train").name
         return len(list(shar_folder(self._data_dir, split).glob("cuts.*.jsonl.gz")))
 
-    def _find_refused(self) -> Iterator[Refused]:
+    def _looked_for(self) -> tuple[object, ...]:
+        """What decides, beside the manifest and `subsampled_lens`, which utterances are refused."""
+        bins = self.folder.features.get("num_mel_bins")
+        options = (self._config.min_frames, self._stored and self._in_files, bins)
+        return (*options, self._tokenizer.fingerprint, self._subsampled_lens is None)
+
+    def _still_holds(self, found: Checked) -> bool:
+        """The features are there, and the model's encoder has as many frames."""
+        frames = torch.tensor(sorted(found.lens), dtype=torch.int64)
+        if self._subsampled_lens is not None and len(frames):
+            lens = self._subsampled_lens(frames).tolist()
+            if lens != [found.lens[each] for each in sorted(found.lens)]:
+                return False
+        return all((self._data_dir / file).is_file() for file in found.files)
+
+    def _look_through(self, path: Path) -> Checked:
         """One pass over the manifest's JSON lines (building cut objects would take much longer)."""
-        path = self._file(self.folder.used_for("train").name)
-        count = 0
-        for entry in self._entries(path):
+        files: set[str] = set()
+        refused, count = [], 0
+        for entry in self._entries(path, files=files):
             count += 1
             if reason := self._why_refused(entry.num_frames, entry.text):
-                yield Refused(entry.id, reason)
-        self._counts[path] = count
+                refused.append((entry.id, reason))
+        return Checked(count, tuple(refused), self._known_lens, tuple(sorted(files)))
 
     def _encoder_frames(self, num_frames: int) -> int:
         if num_frames not in self._known_lens:

@@ -14,7 +14,7 @@ from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.rates import FRAME_SHIFT_MS
 from dualasr_lib.core.text import read_lines
 
-__all__ = ["Entry", "Stored", "frames_of", "read_entries"]
+__all__ = ["Entry", "Stored", "check_stored", "frames_of", "read_entries"]
 
 _TIMES = frozenset({"id", "start", "duration"})
 _CUT = _TIMES | {"channel", "supervisions", "features", "recording", "custom", "type"}
@@ -74,6 +74,36 @@ def read_entries(path: AnyPath, with_text: bool = True) -> Iterator[Entry]:
     except (ValueError, RecursionError) as error:
         why = str(error).removeprefix(f"{path}: ")
         raise ValueError(f"{path}:{max(number, 1)}: {why}; {_REMEDY}") from error
+
+
+def check_stored(
+    data_dir: Path, path: Path, entry: Entry, bins: int | None, found: set[str]
+) -> None:
+    """The features of an entry of the manifest `path` are there and have so many bins (None: any);
+    `found` are files that were seen, and gets its file.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if entry.stored is None:
+        raise ValueError(
+            f"{path}: '{entry.id}' has no stored features (prepare.sh --features none): "
+            "compute them on the way (--set data.features=computed), or run prepare.sh without "
+            "that option"
+        )
+    if bins is not None and entry.stored.num_features != bins:
+        raise ValueError(
+            f"{path}: the features of '{entry.id}' have {entry.stored.num_features} bins, but"
+            f" those of '{data_dir}' have {bins}: the manifest is of another corpus"
+        )
+    stored = data_dir / entry.stored.storage_path
+    if entry.stored.storage_path not in found:
+        if not stored.is_file():
+            raise ValueError(
+                f"'{stored}', the features of '{entry.id}', is missing; prepare.sh stage 4"
+                " writes it"
+            )
+        found.add(entry.stored.storage_path)
 
 
 def _entry(cut: Any, with_text: bool) -> Entry:

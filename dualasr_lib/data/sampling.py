@@ -118,16 +118,9 @@ class TrainBatches:
         if self._finished:
             self._position, self._finished = 0, False
             self._source, self._start = self._size, 0
-        if self._shards is not None:
-            self._shards.epoch = self._epoch
-        keys: Sampler[BatchKey] = _Keys(self._sampler, self._epoch, self._position)
-        if self._source != self._size or self._start:
-            samplers = self._deal(self._source).samplers
-            start = self._start + self._position * self._size
-            keys = _SharedOut(samplers, self._epoch, start, self._sampler.rank, self._size)
         loader: DataLoader[Batch | _Failed] = DataLoader(
             self._dataset,
-            sampler=keys,
+            sampler=self.keys(),
             batch_size=None,
             collate_fn=_unchanged,
             worker_init_fn=_leave_signals_to_the_parent,
@@ -140,6 +133,16 @@ class TrainBatches:
             self._position += 1
             yield batch
         self._finished = True
+
+    def keys(self) -> Sampler[BatchKey]:
+        """What the next pass makes its batches of; nothing is loaded (but from shards)."""
+        if self._shards is not None:
+            self._shards.epoch = self._epoch
+        if self._source == self._size and not self._start:
+            return _Keys(self._sampler, self._epoch, self._position)
+        samplers = self._deal(self._source).samplers
+        start = self._start + self._position * self._size
+        return _SharedOut(samplers, self._epoch, start, self._sampler.rank, self._size)
 
     def state_dict(self) -> dict[str, Any]:
         """The position: batches yielded so far (not those workers have prepared)."""

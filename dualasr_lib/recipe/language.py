@@ -12,12 +12,11 @@ from pathlib import Path
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.recipe.corpus import Corpus, O, Split
 from dualasr_lib.recipe.given_words import take_arpas, take_vocabulary
-from dualasr_lib.recipe.options import Options
 from dualasr_lib.recipe.process import run_program
 from dualasr_lib.recipe.stage import Folders, read_jsonl
 from dualasr_lib.recipe.utterances import read_units, utterances
 
-__all__ = ["run_lm", "run_tokenizer", "training_split", "training_words"]
+__all__ = ["run_lm", "run_tokenizer", "train_ngram", "training_split", "training_words"]
 
 
 def run_tokenizer(corpus: Corpus[O], options: O, folders: Folders) -> None:
@@ -50,8 +49,9 @@ def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
     pieces = folders.scratch / "pieces.txt"
     with open(lang / "text.txt", encoding="utf-8") as lines:
         _write_lines(pieces, (_spell(line.rstrip("\n"), tokenizer) for line in lines))
+    log = options.data_dir / "report" / "kaldingram.log"
     for order in sorted({options.order, options.rescoring_order}):
-        _train(pieces, order, target / f"G_{order}gram.arpa", options)
+        train_ngram(pieces, order, target / f"G_{order}gram.arpa", log)
     if (given := corpus.given_words(options)).arpas:
         arpas = take_arpas(given, corpus.normaliser(options), target)
         known = take_vocabulary(given, corpus.normaliser(options), next(iter(arpas.values())))
@@ -60,7 +60,14 @@ def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
     text = folders.scratch / "words.txt"
     if vocabulary := _write_words_text(training_words(corpus, options), text):
         _write_lexicon(vocabulary, tokenizer, target / "lexicon.txt")
-        _train(text, options.order, target / f"words_{options.order}gram.arpa", options)
+        train_ngram(text, options.order, target / f"words_{options.order}gram.arpa", log)
+
+
+def train_ngram(text: Path, order: int, arpa: Path, log: Path) -> None:
+    """Writes the n-gram of a text of tokens (an utterance a line) as an ARPA file."""
+    train = ["kaldingram.cli", "train", "--ngram-order", str(order)]
+    command = [sys.executable, "-m", *train, "--text", str(text), "--lm", str(arpa)]
+    run_program(command, log)
 
 
 def training_split(corpus: Corpus[O], options: O) -> Split:
@@ -109,9 +116,3 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for line in lines:
             print(line, file=file)
-
-
-def _train(text: Path, order: int, arpa: Path, options: Options) -> None:
-    train = ["kaldingram.cli", "train", "--ngram-order", str(order)]
-    command = [sys.executable, "-m", *train, "--text", str(text), "--lm", str(arpa)]
-    run_program(command, options.data_dir / "report" / "kaldingram.log")
