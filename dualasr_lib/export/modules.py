@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.export.states import layout_of
+from dualasr_lib.features.quiet import heard_silence
 from dualasr_lib.model.heads.contract import Head
 from dualasr_lib.model.joint import Branch
 from dualasr_lib.model.zipformer.band import whole_blocks
@@ -64,10 +65,13 @@ class StreamingBranch(nn.Module):
         self.encoder = trained.model.streaming
         self.reads = reads
         self.layout = layout_of(self.encoder, chunk)
+        self.register_buffer("quiet", trained.quiet)
         with torch.no_grad():
             self._prepared = self.encoder.prepare(chunk, torch.device("cpu"))
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        assert isinstance(self.quiet, Tensor)
+        x = heard_silence(x, torch.full_like(x[:, 0, 0], x.shape[1]), self.quiet)
         state, unused = self.layout.unpack(states)
         h, state = self.encoder.advance(x, state, self._constants())
         return (self.reads(h), *self.layout.pack(state, unused))
@@ -103,9 +107,12 @@ class FullBranch(nn.Module):
         trained.model.require("full")
         self.encoders = trained.model.encoders
         self.reads = reads
+        self.register_buffer("quiet", trained.quiet)
         self._chunk = chunk
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.quiet, Tensor)
+        x = heard_silence(x, x_lens, self.quiet)
         multiple = whole_blocks(self._chunk)
         front = self.encoders.streaming.front(x, x_lens, multiple)
         encoded = self.encoders.states(front, self._chunk, ("full",))["full"]

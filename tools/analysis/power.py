@@ -102,10 +102,8 @@ def main() -> None:
 
 def noise_table(found: Mapping[str, "Budget"]) -> str:
     """A line per branch, in percent of relative CERR: standard deviations, and whose they are."""
-    lines: list[tuple[str, ...]] = [
-        ("branch", "characters", "seeds", "relative CERR", "sd of one seed", "its 95 % range",
-         "error: utterances", "seeds", "both", "all")
-    ]  # fmt: skip
+    head = ("branch", "characters", "seeds", "relative CERR", "sd of one seed", "its 95 % range")
+    lines: list[tuple[str, ...]] = [(*head, "error: utterances", "seeds", "both", "all")]
     for branch, each in found.items():
         low, high = each.seed_range
         parts = each.noise.errors(each.characters, each.seeds)

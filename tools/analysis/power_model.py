@@ -10,7 +10,7 @@ speaker are alike.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ __all__ = ["Budget", "Noise", "Parts", "budget", "components", "grid", "power"]
 
 _Floats = npt.NDArray[np.float64]
 _LEVEL = 0.05
-_hermegauss: Any = np.polynomial.hermite_e.hermegauss  # it has no annotations
-_NODES, _WEIGHTS = _hermegauss(21)  # of a standard normal variable
+_HERMITE: tuple[_Floats, _Floats] = np.polynomial.hermite_e.hermegauss(21)  # type: ignore[no-untyped-call]
+_NODES, _WEIGHTS = _HERMITE  # of a standard normal variable
 
 
 class Parts(NamedTuple):
