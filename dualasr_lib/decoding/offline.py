@@ -118,7 +118,7 @@ class Searched(NamedTuple):
     paths: Sequence[PathLike]
     """One per utterance, in order."""
     fallbacks: int = 0
-    """Times that memory ran out and less was searched."""
+    """Times that memory ran out and less was searched, or that a beam was empty and was widened."""
     nbest: Sequence[tuple[ScoredText, ...]] = ()
     """One list per utterance, the best first; empty for searches that have none."""
 

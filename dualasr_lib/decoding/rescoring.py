@@ -106,7 +106,7 @@ class Proposals(NamedTuple):
 
     candidates: Sequence[Candidates]
     fallbacks: int
-    """Times that memory ran out and less was searched."""
+    """Times that memory ran out and less was searched, or that a beam was empty and was widened."""
 
 
 Propose = Callable[[Heard], Proposals]

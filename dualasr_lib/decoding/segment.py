@@ -210,7 +210,8 @@ def _lead(config: EndpointConfig, parts: Parts) -> int:
 
 def _frames(parts: Parts, seconds: float) -> float:
     """Whole frames in some seconds."""
-    return math.floor(seconds / parts.frame_seconds + 1e-6) if seconds < math.inf else math.inf
+    frames = seconds / parts.frame_seconds
+    return math.floor(frames + 1e-6) if frames < math.inf else math.inf
 
 
 def _size(frames: Frames) -> int:

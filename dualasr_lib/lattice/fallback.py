@@ -31,7 +31,7 @@ class Found(NamedTuple, Generic[T]):
 
     results: list[T]
     fallbacks: int
-    """Times that memory ran out and less was searched."""
+    """Times that memory ran out and less was searched, or that a beam was empty and was widened."""
 
 
 def each_utterance(

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.lattice.backend import k2
+from dualasr_lib.lattice.fallback import Found
 from dualasr_lib.lattice.options import FastBeamConfig
 from dualasr_lib.lattice.path import Path
 
@@ -172,22 +173,24 @@ def fast_beam(
     config: FastBeamConfig, graph: Any = None,
 ) -> list[Path]:  # fmt: skip
     """The best path of each utterance: the first one of `fast_beam_lists`."""
-    return [p[0] for p in fast_beam_lists(frames, join, vocab_size, context, config, graph, 0)]
+    found = fast_beam_lists(frames, join, vocab_size, context, config, graph, 0)
+    return [paths[0] for paths in found.results]
 
 
 def fast_beam_lists(
     frames: Sequence[Tensor], join: Join, vocab_size: int, context: int,
     config: FastBeamConfig, graph: Any, num_paths: int,
-) -> list[list[Path]]:  # fmt: skip
+) -> Found[list[Path]]:  # fmt: skip
     """The best path of each of the texts of each utterance (S_i, D), the best text first: that of
     the best path, and those of `num_paths` drawn from the lattice. If no path within the beam
-    reaches an end of the graph, the utterance is searched again with a beam twice as wide.
+    reaches an end of the graph, the utterance is searched again with a beam twice as wide,
+    which counts as a fall-back.
 
     Raises:
         ValueError: as `check_graph`; or no text of the graph fits, however wide the beam.
     """
     found: list[list[Path]] = [[] for _ in frames]
-    beam = _beam(config, graph)
+    beam, widened = _beam(config, graph), 0
     while missing := [index for index, paths in enumerate(found) if not paths]:
         if beam > _WIDEST:
             raise ValueError(
@@ -202,7 +205,8 @@ def fast_beam_lists(
         for index, path, drawn in zip(missing, best, _drawn(lattice, best, num_paths)):
             found[index] = [] if path is None else [path, *drawn]
         beam *= 2
-    return found
+        widened += best.count(None)
+    return Found(found, widened)
 
 
 def _drawn(lattice: Any, best: Sequence[Path | None], num_paths: int) -> list[list[Path]]:

@@ -55,6 +55,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 _SUFFIX = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         from_dict(EndpointConfig, override({}, self.endpoint))
-        if self.threads < 1:
-            raise ValueError(f"--threads must be at least 1, but is {self.threads}")
+        if not 1 <= self.threads <= _MOST_THREADS:
+            raise ValueError(f"--threads must be from 1 to {_MOST_THREADS}, but is {self.threads}")
 
 
 def transcribe(

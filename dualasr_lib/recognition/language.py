@@ -67,5 +67,7 @@ def _order(path: Path) -> int:
 def _named(path: Path) -> str:
     """Name and the beginning of the content's hash."""
     if not path.is_file():
-        raise ValueError(f"'{path}' must be a file, but is missing")
+        raise ValueError(
+            f"'{path}' must be a file, but is {'a folder' if path.is_dir() else 'missing'}"
+        )
     return f"{path.name} {file_hash(path)}"

@@ -78,6 +78,18 @@ def test_one_utterance_equals_decode_streams(
         assert shown == [(emission.text, emission.audio_seconds) for emission in expected.emissions]
 
 
+def test_a_length_of_more_frames_than_a_float_holds_is_none(
+    model: Any, record: Record, detokenise: Text
+) -> None:
+    samples = speak(record, "_あ_い")
+    huge, none = (
+        list(listen(cut(samples, 999), Rules(model, GREEDY, detokenise, LiveConfig(endpoint=end))))
+        for end in (EndpointConfig(max_seconds=1e308), EndpointConfig(max_seconds=math.inf))
+    )
+    assert [event.text for event in huge] == [event.text for event in none]
+    assert finals(iter(huge))[-1].text == "あい"
+
+
 class NoisyModel:
     """Its log-probs are a function of the whole window, of frames_left and of the last window."""
 

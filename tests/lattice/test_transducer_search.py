@@ -22,6 +22,7 @@ from dualasr_lib.lattice.transducer_search import (
     check_graph,
     fast_beam,
     fast_beam_lattices,
+    fast_beam_lists,
     fast_beam_paths,
 )
 
@@ -118,6 +119,8 @@ def test_a_token_beyond_the_beam_is_lost_so_graphs_have_a_wide_one() -> None:
     assert search(frames, join, 3, graph, FastBeamConfig(beam=8.0)) == [None]
     narrow = FastBeamConfig(beam=3.0)  # searched again with 6, 12
     assert fast_beam(frames * 2, join, 3, 2, narrow, graph) == [found, found]
+    assert fast_beam_lists(frames * 2, join, 3, 2, narrow, graph, 0).fallbacks == 4
+    assert fast_beam_lists(frames * 2, join, 3, 2, FastBeamConfig(), graph, 0).fallbacks == 0
 
 
 def test_a_graph_that_no_text_can_follow_is_said() -> None:

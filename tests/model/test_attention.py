@@ -111,6 +111,9 @@ def test_chunk_spec_says_what_must_hold() -> None:
     assert ChunkSpec.from_ms(320, 2000) == ChunkSpec(frames=16, left=112)
     with pytest.raises(ValueError, match="multiple of 20 ms, but is 330 ms"):
         ChunkSpec.from_ms(330, 2000)
+    for chunk_ms, left_ms in ((320, 10**20), (2 * 10**19, 640)):
+        with pytest.raises(ValueError, match="must be at most 3600000 ms"):
+            ChunkSpec.from_ms(chunk_ms, left_ms)
     with pytest.raises(ValueError, match="multiple of the chunk"):
         ChunkSpec(frames=16, left=24)
     with pytest.raises(ValueError, match="6 is not one of 4"):

@@ -105,6 +105,7 @@ def test_help_needs_nothing_heavy(program: str) -> None:
             "--two-pass follows one first pass, but 2 methods",
         ),
         ("dualasr_lib/programs/transcribe.py", (*FOLDERS, "a", "--threads", "0"), "--threads must"),
+        ("dualasr_lib/programs/transcribe.py", (*FOLDERS, "a", "--threads", "9" * 12), "to 1024"),
         (
             "dualasr_lib/programs/transcribe.py",
             (*FOLDERS, "a", "--endpoint", "max_second=3"),

@@ -260,6 +260,7 @@ def test_the_card_has_the_errors_of_these_weights(home: Home) -> None:
         ({"lexicon": Path("lexicon.txt")}, "--lexicon is for n-grams of words"),
         ({"lms": (Path("a/G.arpa"), Path("b/G.arpa"))}, "must have different names"),
         ({"lms": (Path("none.arpa"),)}, r"none\.arpa' must be a file, but is missing"),
+        ({"lms": (Path(),)}, r"'\.' must be a file, but is a folder"),
         ({"epoch": 7}, r"epoch-7\.pt is wanted"),
     ],
 )

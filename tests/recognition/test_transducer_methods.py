@@ -56,6 +56,14 @@ def test_frames_that_are_not_finite_are_refused(method: str) -> None:
     assert search(nothing).paths[0].tokens == ()
 
 
+def test_a_beam_that_had_to_be_widened_is_counted(language: Language) -> None:
+    """Nothing of the n-gram ends within a tiny beam: each doubling of each utterance counts."""
+    narrow = find("fast-beam").offline(["beam=0.01"], given(language))
+    wide = find("fast-beam").offline(["beam=30"], given(language))
+    counts = [made.search(Scales(lm=1.0))(heard()).fallbacks for made in (narrow, wide)]
+    assert counts[0] > 0 == counts[1]
+
+
 @pytest.mark.parametrize("method", BEAMS)
 def test_an_n_gram_of_a_beam_is_tuned(method: str, language: Language) -> None:
     """What is proposed says at each scale what the search with that scale says."""

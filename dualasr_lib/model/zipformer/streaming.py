@@ -17,6 +17,8 @@ from dualasr_lib.core.rates import FRONT_END_MS
 
 __all__ = ["ChunkSpec", "keep_last", "unfilled"]
 
+_LONGEST_MS = 3_600_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkSpec:
@@ -43,10 +45,19 @@ class ChunkSpec:
 
     @staticmethod
     def from_ms(chunk_ms: int, left_ms: int) -> "ChunkSpec":
-        """From milliseconds; the left context is rounded up to whole chunks."""
+        """From milliseconds; the left context is rounded up to whole chunks.
+
+        Raises:
+            ValueError: no chunk of whole frames, or more than an hour of either.
+        """
         if chunk_ms < 1 or chunk_ms % FRONT_END_MS:
             raise ValueError(
                 f"chunk must be a positive multiple of {FRONT_END_MS} ms, but is {chunk_ms} ms"
+            )
+        if max(chunk_ms, left_ms) > _LONGEST_MS:
+            raise ValueError(
+                f"chunk and left context must be at most {_LONGEST_MS} ms, but are {chunk_ms} and "
+                f"{left_ms} ms"
             )
         chunk = chunk_ms // FRONT_END_MS
         return ChunkSpec(frames=chunk, left=max(1, -(-left_ms // chunk_ms)) * chunk)

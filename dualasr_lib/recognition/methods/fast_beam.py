@@ -102,11 +102,11 @@ def _all_at_once(
     for frames in rows:
         check_frames(frames, joiner.dim)
     join = partial(_join, joiner)
-    lists = fast_beam_lists(
+    lists, fallbacks = fast_beam_lists(
         rows, join, joiner.vocab_size, joiner.context, config, graph, config.num_paths
     )
     nbest = [tuple(_scored(path, lm, scales.weight("lm")) for path in paths) for paths in lists]
-    return Searched([paths[0] for paths in lists], nbest=nbest if config.num_paths else ())
+    return Searched([paths[0] for paths in lists], fallbacks, nbest if config.num_paths else ())
 
 
 def _scored(path: "PathLike", lm: "LanguageModel | None", scale: float) -> "ScoredText":

@@ -40,7 +40,7 @@ class Listed(NamedTuple):
 
     texts: "list[list[ScoredText]]"
     fallbacks: int = 0
-    """Times that memory ran out and less was searched."""
+    """Times that memory ran out and less was searched, or that a beam was empty and was widened."""
 
 
 def from_lattice(config: NbestConfig) -> "Callable[[Heard], Listed]":
