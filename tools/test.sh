@@ -52,7 +52,7 @@ run_tests() { # run_tests LANE PYTHON ARGUMENTS...
 
 torch2_tests() { # what needs no k2; what needs kaldifeat itself is skipped
   local folder
-  for folder in tests/core tests/data tests/features tests/model tests/training tests/metrics tests/decoding tests/recognition tests/programs; do
+  for folder in tests/core tests/data tests/features tests/model tests/training tests/metrics tests/decoding tests/recognition tests/programs tests/export tests/runtime; do
     [ ! -d "$folder" ] || echo "$folder"
   done
   compgen -G 'tests/test_*.py'
