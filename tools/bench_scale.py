@@ -17,19 +17,21 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from bench.report import HEADER, Row, announce, cells, write_json
+from typing import TYPE_CHECKING, Any
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
+
+if TYPE_CHECKING:
+    from bench.report import Row
 
 _HOURS = 10_000
 _LIMIT_S, _LIMIT_GB = 60.0, 2.0
 
 
-def start_rows(counts: list[int], batches: int) -> list[Row]:
+def start_rows(counts: list[int], batches: int) -> "list[Row]":
     """Of training on so many utterances."""
+    from bench.report import Row
     from bench.scale import BUFFER, SECONDS, Start, StartJob, measure_start, write_data
 
     rows: list[Row] = []
@@ -65,7 +67,7 @@ def start_rows(counts: list[int], batches: int) -> list[Row]:
     return rows
 
 
-def ngram_rows(sizes: list[int], order: int, target: int) -> list[Row]:
+def ngram_rows(sizes: list[int], order: int, target: int) -> "list[Row]":
     """Of the n-gram of texts of so many characters."""
     from bench.scale import measure_ngram
 
@@ -87,7 +89,9 @@ def _line(sizes: Sequence[int], values: Sequence[float], target: int) -> float:
     return y1 + (target - x1) * (y1 - y0) / (x1 - x0)
 
 
-def _ngram(size: str, order: int, seconds: float, gigabytes: float) -> list[Row]:
+def _ngram(size: str, order: int, seconds: float, gigabytes: float) -> "list[Row]":
+    from bench.report import Row
+
     case = f"{order}-gram, {size}"
     return [Row(case, "training", seconds, "s"), Row(case, "peak memory", gigabytes, "GB")]
 
@@ -108,6 +112,8 @@ def main() -> None:
     for name in ("utterances", "characters"):
         if any(size < 1 for size in getattr(arguments, name)):
             raise ValueError(f"--{name} must be at least 1, are {getattr(arguments, name)}")
+    from bench.report import HEADER, announce, cells, write_json  # what is heavy, after the options
+
     told = announce(1, "cpu")
     rows: list[Row] = []
     if arguments.utterances:

@@ -24,7 +24,7 @@ HEAVY = (
 FOLDERS = ("--exp-dir", "no-exp", "--data-dir", "no-data")
 DATA = (*FOLDERS, "--split", "eval1")
 DECODE = (*DATA, "--branch", "full")
-STREAMED = ("greedy", "1best", "hlg", "transducer-greedy", "transducer-beam")
+STREAMED = ("greedy", "1best", "hlg", "transducer-greedy", "transducer-beam", "fast-beam")
 _BLOCKED = """
 import runpy, sys
 for name in {heavy!r}:

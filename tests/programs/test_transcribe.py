@@ -46,7 +46,7 @@ class SpellingModel:
     chunk_frames = 2
 
     def init_state(self, batch: int) -> Any:
-        return ()
+        return (torch.zeros(batch, 1),)
 
     def num_feature_frames(self, num_samples: int) -> int:
         return (num_samples + 80) // 160

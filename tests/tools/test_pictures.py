@@ -19,6 +19,7 @@ from analysis.latency.drawing import draw as draw_latency
 from analysis.matrix.drawing import draw as draw_matrix
 from analysis.matrix.results import read_results
 from analysis.matrix.statistics import Table
+from analysis.power_picture import draw as draw_powers
 from figure_faults import figure_faults
 from matplotlib.figure import Figure
 from test_latency_curve import points
@@ -83,10 +84,18 @@ def doubts(folder: Path) -> None:
     dry_run_plot.plot(utterances, sounds, kinds, folder / "doubts.png")
 
 
+def powers(folder: Path) -> None:
+    rows = [[0.1 * n * (row + 1) / 4 for n in range(1, 4)] for row in range(4)]
+    found = {(branch, part): rows for branch in ("streaming", "full") for part in (1.0, 0.1)}
+    gains = {"streaming": 0.04, "full": 0.06}
+    draw_powers(found, gains, (6000, 12000, 25000, 50000), (3, 8, 16), folder / "power.png")
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "tools/bench_long_stream.py": long_stream,
     "tools/analysis/latency/drawing.py": lambda f: draw_latency(points(f), f / "latency.png"),
     "tools/analysis/matrix/drawing.py": matrix,
+    "tools/analysis/power_picture.py": powers,
     "tools/analysis/calibration.py": reliability,
     "tools/similarity.py": similarities,
     "dualasr_lib/recipe/dry_run_plot.py": doubts,

@@ -55,6 +55,7 @@ def test_the_log_holds_each_term_and_the_state_of_the_optimiser(tmp_path: Path) 
         "train/out_of_memory_steps",
         "train/epoch",
         "train/steps_per_second",
+        "train/data_wait",
         "train/signal_seconds_per_second",
     }
     assert points[0]["train/error"] == pytest.approx(points[0]["train/loss"], rel=1e-6)

@@ -21,7 +21,7 @@ from dualasr_lib.core.packing import pack
 from dualasr_lib.training.contract import Share
 
 _ROOT = Path(__file__).parents[2]
-_TIMES = ("train/steps_per_second", "train/signal_seconds_per_second")
+_TIMES = ("train/steps_per_second", "train/signal_seconds_per_second", "train/data_wait")
 
 
 class _Crash(Exception):
