@@ -82,18 +82,12 @@ def main() -> None:
     arguments = reader.parse_args()
     if arguments.streams < 1 or arguments.seconds < 10:
         raise ValueError("--streams must be at least 1, and --seconds at least 10")
-    sound = _sound(arguments.audio)
+    from dualasr_lib.serving.client import recorded  # what is heavy, after the options
+
+    sound = recorded(arguments.audio, _RATE)
     with _server(arguments.bundle, arguments.streams, arguments.core) as served:
         row = asyncio.run(_measured(served, sound, arguments.streams, arguments.seconds))
     print(markdown([_HEADER, row]))
-
-
-def _sound(paths: list[Path]) -> bytes:
-    """All recordings, s16le."""
-    from dualasr_lib.data.audio import open_audio
-
-    blocks = [block for path in paths for block in open_audio(path, _RATE).blocks(_RATE)]
-    return b"".join((32767 * block).astype("<i2").tobytes() for block in blocks)
 
 
 @contextmanager

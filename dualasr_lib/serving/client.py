@@ -10,14 +10,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-__all__ = ["Spoken", "Told", "speak"]
+__all__ = ["Spoken", "Told", "recorded", "speak"]
 
 _BLOCK_SECONDS = 0.1
 
@@ -99,13 +100,22 @@ async def _send(socket: ClientConnection, samples: bytes, rate: int, speed: floa
     return time.monotonic()
 
 
-def _main() -> None:
+def recorded(paths: Sequence[str | Path], rate: int) -> bytes:
+    """Recordings one after the other, s16le at `rate` Hz.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
     from dualasr_lib.data.audio import open_audio
 
+    blocks = [block for path in paths for block in open_audio(path, rate).blocks(rate)]
+    return b"".join((32767 * block).astype("<i2").tobytes() for block in blocks)
+
+
+def _main() -> None:
     url, path = sys.argv[1:]
     rate = 16000
-    blocks = open_audio(path, rate).blocks(rate)
-    samples = b"".join((32767 * block).astype("<i2").tobytes() for block in blocks)
+    samples = recorded([path], rate)
     token = os.environ.get("DUALASR_TOKEN")
 
     def show(message: dict[str, Any]) -> None:

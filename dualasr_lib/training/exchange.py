@@ -44,7 +44,7 @@ class Exchange:
         self._reducer: _Reducer | None = None
         if world.size > 1:
             self._group = distributed.new_group()
-            self._reducer = _Reducer(_Whole(model, objective), self._group)
+            self._reducer = self._fresh()
 
     def pass_of(self, batch: Any) -> StepResult:
         """The objective's result for a batch."""
@@ -70,7 +70,10 @@ class Exchange:
             self._reducer.answer()
             self._reducer.wait()
             self._reducer = None  # first: the hooks of the old one go with it
-            self._reducer = _Reducer(_Whole(self._model, self._objective), self._group)
+            self._reducer = self._fresh()
+
+    def _fresh(self) -> "_Reducer":
+        return _Reducer(_Whole(self._model, self._objective), self._group)
 
 
 class _Box:
