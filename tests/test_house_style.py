@@ -118,6 +118,14 @@ def test_tests_have_unique_names_and_are_no_packages() -> None:
     assert len(set(names)) == len(names), "two test files have one name"
 
 
+def test_nothing_is_imported_from_a_conftest() -> None:
+    """Every folder has one, and Python knows one module of that name: whose, chance decides."""
+    importing = re.compile(r"^\s*(from|import) conftest\b", re.MULTILINE)
+    tests = [ROOT / path for path in _files(".py") if path.parts[0] == "tests"]
+    found = [str(path) for path in tests if importing.search(path.read_text(encoding="utf-8"))]
+    assert not found, f"give them a module of their own name: {found}"
+
+
 _GOOD = '"""Doc."""\n\n__all__ = ["f"]\n\n\ndef f() -> None:\n    """Doc."""\n'
 
 

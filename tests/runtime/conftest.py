@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -11,6 +10,7 @@ pytest.importorskip("onnx", reason="tools/setup.sh --torch2 installs it")
 pytest.importorskip("onnxruntime", reason="tools/setup.sh --torch2 installs it")
 sys.path.append(str(Path(__file__).parents[1] / "export"))
 
+from pairs import Pair
 from small_models import CHUNK, small_model
 
 from dualasr_lib.decoding.confidence import ConfidentSearch, confident
@@ -24,14 +24,6 @@ from dualasr_lib.recognition.recogniser import Recogniser
 
 ENDPOINT = {"pause_seconds": 0.2, "silence_seconds": 0.4, "max_seconds": 1.6}
 """Sentences end often, by each of the rules."""
-
-
-class Pair(NamedTuple):
-    """Two ways to the same text."""
-
-    folder: Path
-    runtime: Recogniser
-    torch: Recogniser
 
 
 @pytest.fixture(scope="session")

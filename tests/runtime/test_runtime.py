@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Pair
+from pairs import Pair
 from small_models import CHUNK, noise
 
 from dualasr_lib.decoding.events import Event, Final, Partial
