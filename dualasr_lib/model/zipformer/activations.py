@@ -29,12 +29,14 @@ from dualasr_lib.model.zipformer.fused import run
 from dualasr_lib.model.zipformer.regularise import Balance, pushed
 
 __all__ = [
+    "STEEPEST",
     "SWOOSH_L",
     "SWOOSH_R",
     "Pieces",
     "Swoosh",
     "compute_dtype",
     "dropout_mask",
+    "layout",
     "swoosh",
     "swoosh_linear",
     "swoosh_parts",
@@ -42,9 +44,11 @@ __all__ = [
 ]
 
 _SLOPE = 0.08
-_STEEPEST = 1.0 - _SLOPE  # the largest derivative
+STEEPEST = 1.0 - _SLOPE
+"""The largest derivative."""
 _HUGE = 1e37  # it and its inverse are finite
-_PIECE = 2**20  # numbers worked on at a time: fewer make narrow products, more miss the cache
+_PIECE = 2**20  # numbers of one product: fewer make it narrow, more miss the outer cache
+_BLOCK = 2**17  # numbers of one chain of elementary operations: more miss the inner cache
 
 
 class Swoosh(NamedTuple):
@@ -60,7 +64,7 @@ class Swoosh(NamedTuple):
     @staticmethod
     def of(centre: float, offset: float) -> "Swoosh":
         """The function with this centre and offset."""
-        return Swoosh(centre, math.exp(-(offset + _SLOPE * centre) / _STEEPEST))
+        return Swoosh(centre, math.exp(-(offset + _SLOPE * centre) / STEEPEST))
 
     @property
     def shift(self) -> float:
@@ -73,15 +77,20 @@ SWOOSH_R = Swoosh.of(1.0, 0.313261687)
 
 
 def swoosh(
-    u: Tensor, kind: Swoosh, balance: Balance | None = None, grad_scale: float = 1.0
+    u: Tensor,
+    kind: Swoosh,
+    balance: Balance | None = None,
+    grad_scale: float = 1.0,
+    cache: Tensor | None = None,
 ) -> Tensor:
     """The activation of x = u + kind.shift, any shape.
 
     Args:
         balance: what a balancer of x has drawn (origin kind.shift).
         grad_scale: the gradient of u is this many times what it should be.
+        cache: joined in front of the result along dimension 2; has no gradient.
     """
-    return run(_Activation, u, kind, balance, grad_scale)
+    return run(_Activation, u, kind, balance, grad_scale, cache)
 
 
 def swoosh_linear(u: Tensor, kind: Swoosh, weight: Tensor, bias: Tensor) -> Tensor:
@@ -111,28 +120,36 @@ def _nothing(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.empty(0, 0, dtype=dtype, device=device)
 
 
-def swoosh_parts(u: Tensor, kind: Swoosh) -> tuple[Tensor, Tensor]:
-    """(D, activation) of x = u + kind.shift, computed in float32 or better."""
-    wide = u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
+def swoosh_parts(u: Tensor, kind: Swoosh, into: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(D, activation) of x = u + kind.shift, computed in float32 or better; the activation may be
+    written `into` a tensor of that type.
+    """
+    wide = widened(u)
     divisor = wide.exp().add_(kind.k).clamp_(max=_HUGE)
-    return divisor, divisor.log().add_(wide, alpha=-_SLOPE)
+    value = divisor.log() if into is None else torch.log(divisor, out=into)
+    return divisor, value.add_(wide, alpha=-_SLOPE)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x, in float32 where it has fewer digits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def swoosh_slope(inverse: Tensor, kind: Swoosh, factor: float = 1.0) -> Tensor:
     """The derivative, from 1 / D, times a factor."""
-    return torch.rsub(inverse, factor * _STEEPEST, alpha=factor * kind.k)
+    return torch.rsub(inverse, factor * STEEPEST, alpha=factor * kind.k)
 
 
 class Pieces:
     """(sequences, frames) slices of contiguous parts of x (N, T, H) that a CPU's cache can hold, or
-    (...,) where it can hold all of x.
+    (...,) where it can hold all of x. `inner`: parts for elementary operations, not for products.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, inner: bool = False) -> None:
         batch, frames, channels = x.shape
-        on_cpu = x.device.type == "cpu"
+        on_cpu, most = x.device.type == "cpu", _BLOCK if inner else _PIECE
         self._shape = (batch, frames)
-        self._rows = max(1, _PIECE // channels) if on_cpu else batch * max(1, frames)
+        self._rows = max(1, most // channels) if on_cpu else batch * max(1, frames)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         (batch, frames), rows = self._shape, self._rows
@@ -151,20 +168,38 @@ class Pieces:
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, u: Tensor, kind: Swoosh, balance: Balance | None, grad_scale: float
-    ) -> Tensor:
-        divisor, value = swoosh_parts(u, kind)
-        ctx.save_for_backward(divisor.reciprocal_().to(u.dtype), None if balance is None else u)
-        ctx.how = kind, balance, grad_scale
-        return value.to(u.dtype)
+    def forward(ctx: Any, u: Tensor, kind: Swoosh, balance: Any, scale: float, cache: Any) -> Tensor:
+        inverse, past = torch.empty_like(u), 0 if cache is None else cache.shape[2]
+        value = own = _longer(u, past)
+        if past:
+            value[:, :, :past] = cache
+            own = value[:, :, past:]
+        for part, result, kept in _in_blocks(u, own, inverse):
+            direct = result if result.dtype == torch.promote_types(u.dtype, torch.float32) else None
+            divisor, wide = swoosh_parts(part, kind, direct)
+            if direct is None:
+                result.copy_(wide)
+            kept.copy_(divisor.reciprocal_())
+        ctx.save_for_backward(inverse, None if balance is None else u)
+        ctx.how = kind, balance, scale, past
+        return value
+
+    @staticmethod
+    def plain(u: Tensor, kind: Swoosh, balance: Any, scale: float, cache: Any) -> Tensor:
+        value = swoosh_parts(u, kind)[1]
+        return value if cache is None else torch.cat([cache, value], dim=2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         inverse, u = ctx.saved_tensors
-        kind, balance, grad_scale = ctx.how
-        grad = swoosh_slope(inverse, kind, grad_scale).mul_(grads[0])
-        return grad if balance is None else pushed(grad, u, balance), None, None, None
+        kind, balance, scale, past = ctx.how
+        grad = torch.empty_like(inverse)
+        incoming = grads[0][:, :, past:] if past else grads[0]
+        for result, arrived, kept in _in_blocks(grad, incoming, inverse):
+            torch.mul(arrived, scale * STEEPEST, out=result)
+            result.addcmul_(arrived, kept, value=-scale * kind.k)
+        grad = grad if balance is None else pushed(grad, u, balance)
+        return grad, None, None, None, None
 
 
 class _ActivationLinear(torch.autograd.Function):
@@ -190,3 +225,29 @@ class _ActivationLinear(torch.autograd.Function):
         to_hidden.mul_((rows @ weight.to(rows.dtype)).reshape(inverse.shape))
         to_weight = (rows.t() @ hidden).to(weight.dtype)
         return to_hidden, None, to_weight, rows.sum(0).to(weight.dtype)
+
+
+def _longer(x: Tensor, past: int) -> Tensor:
+    """An empty tensor like x (N, C, T, F), with `past` more frames; like any x where that is 0."""
+    if past == 0:
+        return torch.empty_like(x)
+    size = (*x.shape[:2], past + x.shape[2], *x.shape[3:])
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """Whether channels lie last in memory, of maps (N, C, T, F)."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _in_blocks(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of parts that a CPU's inner cache holds, of tensors of one shape (N, C, T, F) and with
+    channels last; of others all at once.
+    """
+    if layout(x) is not torch.channels_last:
+        yield x, *others
+        return
+    rows = [tensor.permute(0, 2, 3, 1).flatten(2) for tensor in (x, *others)]  # (N, T, F C)
+    for block in Pieces(rows[0], inner=True):
+        yield tuple(tensor[block] for tensor in rows)

@@ -19,6 +19,7 @@ from dualasr_lib.model.zipformer.activations import SWOOSH_R, swoosh_linear
 from dualasr_lib.model.zipformer.attention import scaled_linear
 from dualasr_lib.model.zipformer.context import Context
 from dualasr_lib.model.zipformer.fused import run, windows_by_slices
+from dualasr_lib.model.zipformer.regularise import Balance, Balancer, pushed
 from dualasr_lib.model.zipformer.streaming import keep_last
 from dualasr_lib.model.zipformer.training_aids import Aids
 
@@ -29,6 +30,7 @@ __all__ = [
     "ConvolutionModule",
     "SymmetricConv",
     "blockwise_conv",
+    "gated",
     "toeplitz",
 ]
 
@@ -120,6 +122,31 @@ def _whole_conv(x: Tensor, constants: "ConvConstants", past: int, future: int) -
     frames = x.shape[1]
     padded = F.pad(x, (0, 0, past, future + -frames % BLOCK))
     return blockwise_conv(padded, constants.matrix, constants.bias)[:, :frames]
+
+
+def gated(x: Tensor, balance: Balance | None = None) -> Tensor:
+    """value * sigmoid(gate), x (N, T, 2 C) holding both -> (N, T, C).
+
+    Args:
+        balance: what a balancer of the gate has drawn.
+    """
+    return F.glu(x, dim=2) if balance is None else run(_Gated, x, balance)
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, balance: Balance) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.balance = balance
+        return F.glu(x, dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        to_x = torch.ops.aten.glu_backward(grads[0].to(x.dtype), x, 2)
+        to_gate = to_x[:, :, to_x.shape[2] // 2 :]
+        to_gate.copy_(pushed(to_gate, x[:, :, x.shape[2] // 2 :], ctx.balance))
+        return to_x, None
 
 
 class ConvConstants(NamedTuple):
@@ -256,8 +283,9 @@ class ConvolutionModule(nn.Module):
         self, x: Tensor, context: Context, constants: ConvConstants, cache: Tensor
     ) -> tuple[Tensor, Tensor]:
         """x (N, T, C), cache (N, K // 2 or 0, C) -> (N, T, C), next cache."""
-        value, gate = self.in_projection(x).chunk(2, dim=2)
-        value = value * self.balance_gate(gate).sigmoid()
+        gate = self.balance_gate
+        balance = gate.draw(x.ndim) if isinstance(gate, Balancer) and x.requires_grad else None
+        value = gated(self.in_projection(x), balance)
         if context.padding is not None:
             value = value.masked_fill(context.padding, 0.0)
         u = self.depthwise(value, cache, constants, context.padding)

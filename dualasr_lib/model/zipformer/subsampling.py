@@ -22,11 +22,12 @@ from dualasr_lib.model.zipformer.activations import (
     SWOOSH_R,
     compute_dtype,
     dropout_mask,
+    layout,
     swoosh,
 )
 from dualasr_lib.model.zipformer.attention import scaled_linear
 from dualasr_lib.model.zipformer.feedforward import feedforward
-from dualasr_lib.model.zipformer.fused import run
+from dualasr_lib.model.zipformer.fused import run, tracing
 from dualasr_lib.model.zipformer.masking import sequence_mask
 from dualasr_lib.model.zipformer.normalisation import BiasNorm
 from dualasr_lib.model.zipformer.regularise import Balance, Balancer
@@ -133,33 +134,36 @@ class ConvSubsampling(nn.Module):
                 f"{self.lookahead}, but holds {x.shape[1]}"
             )
         x = (x - self.config.feature_mean) / self.config.feature_std
-        y, first = _past(x[:, None], state.first, frames)
+        y = _channels_last(torch.cat([state.first.to(x.dtype), x[:, None]], dim=2))
         grad_scale = _FIRST_GRADIENT if self.config.aids.scale_gradient else 1.0
-        y, second = _past(self._convolve(y, "first", grad_scale), state.second, frames)
+        first, y = _past(y, state.first, frames), self._convolve(y, "first", state.second, grad_scale)
         halved = frames // FRONT_END_STRIDE
-        y, third = _past(self._convolve(y, "second"), state.third, halved)
-        y, convnext = _past(self._convolve(y, "third"), state.convnext, halved)
-        out = self.aids["whiten_output"](self.out_projection(self._block(y, halved)))
+        second, y = _past(y, state.second, frames), self._convolve(y, "second", state.third)
+        third, y = _past(y, state.third, halved), self._convolve(y, "third", state.convnext)
+        convnext, y = _past(y, state.convnext, halved), self._block(y, halved)
+        out = self.aids["whiten_output"](self.out_projection(y))
         out = self.norm(out)
         if self.training:
             mask = dropout_mask(out, out.shape[2], self.dropout.now())
             out = out if mask is None else out * mask.to(out.dtype)
         return out, SubsamplingState(first, second, third, convnext)
 
-    def _convolve(self, x: Tensor, name: str, grad_scale: float = 1.0) -> Tensor:
+    def _convolve(self, x: Tensor, name: str, cache: Tensor, grad_scale: float = 1.0) -> Tensor:
+        """Convolution and activation of x, behind the cache of what follows."""
         conv = getattr(self, name)
         u = F.conv2d(x, conv.weight, conv.bias - SWOOSH_R.shift, conv.stride, conv.padding)
-        return swoosh(u, SWOOSH_R, _drawn(self.aids[name], u.ndim), grad_scale)
+        cache = cache.to(u.dtype) if cache.shape[2] else None
+        return swoosh(u, SWOOSH_R, _drawn(self.aids[name], u.ndim), grad_scale, cache)
 
     def _block(self, y: Tensor, frames: int) -> Tensor:
         """The ConvNeXt block: (N, c, T/2 + 6, f) -> (N, T/2, f c)."""
         # (N, c, T/2, f) -> (N, T/2, f, c): the pointwise layers are matrix products
-        inner = depthwise_conv(y, self.depthwise.weight, self.depthwise.bias)
-        inner = inner.permute(0, 2, 3, 1).flatten(1, 2)
+        past = self._cache_shapes[3][1]
+        maps = depthwise_conv(y, self.depthwise.weight, self.depthwise.bias, past)
+        inner, same = (part.permute(0, 2, 3, 1) for part in maps)
+        inner = inner.flatten(1, 2)
         balance = _drawn(self.aids["hidden"], inner.ndim)
         inner = feedforward(inner, self.expand, self.reduce, None, balance)
-        past = self._cache_shapes[3][1]
-        same = y[:, :, past : past + frames].permute(0, 2, 3, 1)
         inner = inner.reshape(same.shape)
         kept = sequence_mask(inner, self.drop_block.now(), self.training)
         out = same + inner if kept is None else torch.addcmul(same, inner, kept)
@@ -167,39 +171,42 @@ class ConvSubsampling(nn.Module):
         return out.flatten(2)
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """conv2d with one filter per channel, padded in frequency only.
+def depthwise_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, past: int
+) -> tuple[Tensor, Tensor]:
+    """conv2d with one filter per channel, padded in frequency only, and the frames of its input
+    that stand where those of its output do, behind `past` others.
 
-    x (N, C, T + K - 1, F), weight (C, 1, K, K), K odd, bias (C,) -> (N, C, T, F). The gradient of
-    the weight is computed as matrix products; torch's own takes seven times longer on a CPU.
+    x (N, C, T + K - 1, F), weight (C, 1, K, K), K odd, bias (C,) -> twice (N, C, T, F). The gradient
+    of the weight is computed as matrix products; torch's own takes seven times longer on a CPU.
     """
-    return run(_Depthwise, x, weight, bias)
+    return run(_Depthwise, x, weight, bias, past)
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, past: int) -> Any:
         dtype = compute_dtype(x)
-        ctx.types = x.dtype, weight.dtype
-        x, weight = x.to(dtype), weight.to(dtype)
+        ctx.types, ctx.past = (x.dtype, weight.dtype), past
+        low, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=(0, weight.shape[3] // 2), groups=x.shape[1])
+        ctx.save_for_backward(low, weight)
+        y = F.conv2d(low, weight, bias, padding=(0, weight.shape[3] // 2), groups=x.shape[1])
+        return y, x[:, :, past : past + y.shape[2]]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        y = grads[0].to(x.dtype).contiguous()
+        y = grads[0].to(x.dtype).contiguous(memory_format=layout(x))
         to_x, _, _ = torch.ops.aten.convolution_backward(
             y, x, weight, None, [1, 1], [0, weight.shape[3] // 2], [1, 1], False, [0, 0],
             x.shape[1], [True, False, False],
         )  # fmt: skip
         to_weight = _depthwise_weight(x, y, weight.shape[3]).to(ctx.types[1])
-        return (
-            to_x.to(ctx.types[0]),
-            to_weight,
-            (y.sum(dim=(0, 2, 3)).to(ctx.types[1]) if ctx.needs_input_grad[2] else None),
-        )
+        to_x = to_x.to(ctx.types[0])
+        to_x[:, :, ctx.past : ctx.past + y.shape[2]] += grads[1]
+        to_bias = y.sum(dim=(0, 2, 3)).to(ctx.types[1]) if ctx.needs_input_grad[2] else None
+        return to_x, to_weight, to_bias, None
 
 
 def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
@@ -211,7 +218,7 @@ def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
     is in the B places that lie i frames apart, tap (i, j) in a diagonal of their (F, F).
     """
     batch, channels, frames, bins = y.shape
-    x, missing = x.contiguous(), -frames % _BLOCK
+    x, y, missing = _channels_first(x), _channels_first(y), -frames % _BLOCK
     if missing:
         x, y = (F.pad(part, (0, 0, 0, missing)) for part in (x, y))
     blocks, width = y.shape[2] // _BLOCK, _BLOCK + kernel - 1
@@ -224,6 +231,18 @@ def _depthwise_weight(x: Tensor, y: Tensor, kernel: int) -> Tensor:
     assert isinstance(apart, Tensor)
     taps = [apart.diagonal(kernel // 2 - j, 2, 3).sum(dim=2) for j in range(kernel)]
     return torch.stack(taps, dim=2)[:, None]
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """x (N, C, T, F), contiguous: utterance by utterance where channels lie last, as torch copies
+    transposed matrices five times faster than it does more dimensions.
+    """
+    if layout(x) is not torch.channels_last:
+        return x.contiguous()
+    result = x.new_empty(x.shape)
+    for to, own in zip(result.flatten(2), x.flatten(2)):
+        to.copy_(own)
+    return result
 
 
 def _aids(config: SubsamplingConfig, dim: int) -> nn.ModuleDict:
@@ -250,7 +269,13 @@ def _drawn(balancer: nn.Module, ndim: int) -> Balance | None:
     return balancer.draw(ndim) if isinstance(balancer, Balancer) else None
 
 
-def _past(x: Tensor, cache: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """x (N, c, T + e, f) with its cache in front, and the next cache: what lies before frame T."""
-    joined = torch.cat([cache.to(x.dtype), x], dim=2) if cache.shape[2] else x
-    return joined, joined[:, :, frames : frames + cache.shape[2]].to(cache.dtype)
+def _past(joined: Tensor, cache: Tensor, frames: int) -> Tensor:
+    """The next cache: what lies before frame T of a map (N, c, T + e, f) behind its cache."""
+    return joined[:, :, frames : frames + cache.shape[2]].to(cache.dtype)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x (N, 1, T, F), on a CPU as the map of which all others take over that channels lie side by
+    side in memory: a CPU's convolutions are faster, and pointwise layers need no transposing.
+    """
+    return x if tracing() or x.is_cuda else x[:, 0, :, :, None].permute(0, 3, 1, 2)
