@@ -90,8 +90,8 @@ class _FeedForward(torch.autograd.Function):
         y = x.new_empty(batch, frames, second.shape[0], dtype=how.dtype)
         for piece in Pieces(u):
             part = u[piece]
-            torch.addmm(bias, x[piece].flatten(0, 1).to(how.dtype), into, out=part.flatten(0, 1))
-            value = _activated(part, None if mask is None else mask[piece[0]])
+            torch.mm(x[piece].flatten(0, 1).to(how.dtype), into, out=part.flatten(0, 1))
+            value = _activated(part, bias, None if mask is None else mask[piece[0]])
             torch.addmm(end, value.flatten(0, 1), out_of, out=y[piece].flatten(0, 1))
         ctx.save_for_backward(x, u, first, second, mask)
         ctx.balance = how.balance
@@ -126,11 +126,11 @@ class _FeedForward(torch.autograd.Function):
         return to_x, to_first, to_hidden_bias, to_second, to_bias, None, None
 
 
-def _activated(u: Tensor, mask: Tensor | None) -> Tensor:
-    """swoosh_l of u (N, T, H) times mask (N, 1, H), of u's type."""
+def _activated(u: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Adds bias (H,) to u (N, T, H): swoosh_l of that times mask (N, 1, H), of u's type."""
     value = torch.empty_like(u)
     for block in Pieces(u, inner=True):
-        _activate(u[block], None if mask is None else mask[block[0]], value[block])
+        _activate(u[block].add_(bias), None if mask is None else mask[block[0]], value[block])
     return value
 
 
