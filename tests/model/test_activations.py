@@ -35,6 +35,22 @@ def test_value_and_gradient(kind: Swoosh, shift: float, offset: float) -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("block", [1, 4 * 5 * 3, 2**17])
+def test_maps_behind_a_cache_in_blocks_of_any_size(
+    layout: torch.memory_format, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "_BLOCK", block)
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 11, 5, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    cache, (kind, shift, offset) = torch.randn(3, 4, 2, 5, dtype=torch.float64), KINDS[0]
+    expected = torch.cat([cache, naive(x, shift, offset)], dim=2)
+    got = swoosh(x - kind.shift, kind, cache=cache)
+    torch.testing.assert_close(got, expected)
+    assert got.is_contiguous(memory_format=layout)
+    compare_gradients(got, expected, (x,))
+
+
 @pytest.mark.parametrize(("kind", "shift", "offset"), KINDS)
 def test_linear_behind_it(kind: Swoosh, shift: float, offset: float) -> None:
     torch.manual_seed(0)

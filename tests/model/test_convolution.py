@@ -3,13 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from gradients import compare_gradients
 from torch import Tensor
 
 from dualasr_lib.model.zipformer.convolution import (
     ChunkCausalConv,
     ConvolutionModule,
     SymmetricConv,
+    gated,
 )
+from dualasr_lib.model.zipformer.regularise import Balancer
 from dualasr_lib.model.zipformer.training_aids import Aids
 
 
@@ -73,6 +76,23 @@ def test_full_context_is_one_chunk_per_utterance(kernel: int) -> None:
         cache = torch.zeros(1, kernel // 2, 4, dtype=torch.float64)
         expected = slow_chunk_causal(conv, x[i : i + 1, :n], cache, n)
         torch.testing.assert_close(got[i : i + 1, :n], expected)
+
+
+def test_gate_with_and_without_a_balancer() -> None:
+    torch.manual_seed(0)
+    x = (2.0 * torch.randn(4, 30, 10) + 1.0).requires_grad_()
+    balancer = Balancer(5, positive=(0.05, 0.5), absolute=(0.2, 1.0), prob=1.0, grad_scale=0.3)
+    value, gate = x.chunk(2, dim=2)
+    torch.testing.assert_close(gated(x), value * gate.sigmoid())
+    compare_gradients(gated(x), value * gate.sigmoid(), (x,))
+    incoming = torch.randn_like(value)
+    torch.manual_seed(1)  # of the draws, and so of the frames that are looked at
+    (expected,) = torch.autograd.grad(value * balancer(gate).sigmoid(), x, incoming)
+    torch.manual_seed(1)
+    (got,) = torch.autograd.grad(gated(x, balancer.draw(3)), x, incoming)
+    (plain,) = torch.autograd.grad(gated(x), x, incoming)
+    torch.testing.assert_close(got, expected)
+    assert float((got - plain).norm() / plain.norm()) > 0.05
 
 
 def test_edge_scale_of_short_and_long_chunks() -> None:

@@ -32,8 +32,12 @@ def gradients(y: Tensor, x: Tensor, *modules: nn.Module) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("piece", [1, 7 * 5, 3 * 11 * 7, 2**18])
-def test_value_and_gradients(masked: bool, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [1, 2 * 11 * 7, 2**17])
+def test_value_and_gradients(
+    masked: bool, piece: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(activations, "_PIECE", piece)
+    monkeypatch.setattr(activations, "_BLOCK", block)
     first, second = layers()
     x = torch.randn(4, 11, 5, dtype=torch.float64, requires_grad=True)
     mask = 2.0 * (torch.rand(4, 1, 7, dtype=torch.float64) > 0.5) if masked else None

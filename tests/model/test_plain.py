@@ -47,6 +47,10 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
         (torch.randn(N, 3 * 4 + 6, 5), torch.randn(5, 4, 10), torch.randn(4, 5)),
         (torch.randn(N, 4 + 3, 5), torch.randn(5, 4, 7), torch.randn(1, 5)),
     ],
+    "_Activation": [
+        (torch.randn(N, 3, 4, 5) * 9, SWOOSH_L, None, 1.0, torch.randn(N, 3, 2, 5)),
+        (torch.randn(N, 7, 6) * 9, SWOOSH_L, None, 1.0, None),
+    ],
     "_ActivationLinear": [
         (torch.randn(N, 7, 6) * 9, SWOOSH_L, torch.randn(4, 6), torch.randn(4)),
     ],

@@ -12,16 +12,21 @@ from dualasr_lib.model.zipformer.subsampling import (
 )
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(("frames", "bins"), [(1, 3), (10, 19), (33, 7)])
-def test_depthwise_gradients(frames: int, bins: int) -> None:
+def test_depthwise_gradients(frames: int, bins: int, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    x = torch.randn(2, 5, frames + 6, bins, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 5, frames + 6, bins, dtype=torch.float64).to(memory_format=layout)
+    x.requires_grad_()
     weight = torch.randn(5, 1, 7, 7, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    expected = F.conv2d(x, weight, bias, padding=(0, 3), groups=5)
-    got, _ = depthwise_conv(x, weight, bias, 3)
-    torch.testing.assert_close(got, expected)
-    compare_gradients(got, expected, (x, weight, bias))
+    convolved = F.conv2d(x, weight, bias, padding=(0, 3), groups=5)
+    got, same = depthwise_conv(x, weight, bias, 2)
+    torch.testing.assert_close(got, convolved)
+    assert torch.equal(same, x[:, :, 2 : 2 + frames])
+    factor = torch.randn_like(same)
+    expected = convolved + factor * x[:, :, 2 : 2 + frames]
+    compare_gradients(got + factor * same, expected, (x, weight, bias))
 
 
 def test_published_look_ahead_is_130_ms() -> None:

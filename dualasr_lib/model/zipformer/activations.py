@@ -168,7 +168,9 @@ class Pieces:
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, kind: Swoosh, balance: Any, scale: float, cache: Any) -> Tensor:
+    def forward(
+        ctx: Any, u: Tensor, kind: Swoosh, balance: Any, scale: float, cache: Any
+    ) -> Tensor:
         inverse, past = torch.empty_like(u), 0 if cache is None else cache.shape[2]
         value = own = _longer(u, past)
         if past:

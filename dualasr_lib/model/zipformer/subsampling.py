@@ -136,11 +136,15 @@ class ConvSubsampling(nn.Module):
         x = (x - self.config.feature_mean) / self.config.feature_std
         y = _channels_last(torch.cat([state.first.to(x.dtype), x[:, None]], dim=2))
         grad_scale = _FIRST_GRADIENT if self.config.aids.scale_gradient else 1.0
-        first, y = _past(y, state.first, frames), self._convolve(y, "first", state.second, grad_scale)
         halved = frames // FRONT_END_STRIDE
-        second, y = _past(y, state.second, frames), self._convolve(y, "second", state.third)
-        third, y = _past(y, state.third, halved), self._convolve(y, "third", state.convnext)
-        convnext, y = _past(y, state.convnext, halved), self._block(y, halved)
+        first = _past(y, state.first, frames)
+        y = self._convolve(y, "first", state.second, grad_scale)
+        second = _past(y, state.second, frames)
+        y = self._convolve(y, "second", state.third)
+        third = _past(y, state.third, halved)
+        y = self._convolve(y, "third", state.convnext)
+        convnext = _past(y, state.convnext, halved)
+        y = self._block(y, halved)
         out = self.aids["whiten_output"](self.out_projection(y))
         out = self.norm(out)
         if self.training:
@@ -152,8 +156,8 @@ class ConvSubsampling(nn.Module):
         """Convolution and activation of x, behind the cache of what follows."""
         conv = getattr(self, name)
         u = F.conv2d(x, conv.weight, conv.bias - SWOOSH_R.shift, conv.stride, conv.padding)
-        cache = cache.to(u.dtype) if cache.shape[2] else None
-        return swoosh(u, SWOOSH_R, _drawn(self.aids[name], u.ndim), grad_scale, cache)
+        known = cache.to(u.dtype) if cache.shape[2] else None
+        return swoosh(u, SWOOSH_R, _drawn(self.aids[name], u.ndim), grad_scale, known)
 
     def _block(self, y: Tensor, frames: int) -> Tensor:
         """The ConvNeXt block: (N, c, T/2 + 6, f) -> (N, T/2, f c)."""
@@ -177,10 +181,12 @@ def depthwise_conv(
     """conv2d with one filter per channel, padded in frequency only, and the frames of its input
     that stand where those of its output do, behind `past` others.
 
-    x (N, C, T + K - 1, F), weight (C, 1, K, K), K odd, bias (C,) -> twice (N, C, T, F). The gradient
-    of the weight is computed as matrix products; torch's own takes seven times longer on a CPU.
+    x (N, C, T + K - 1, F), weight (C, 1, K, K), K odd, bias (C,) -> twice (N, C, T, F). The
+    gradient of the weight is computed as matrix products; torch's own takes seven times longer on a
+    CPU.
     """
-    return run(_Depthwise, x, weight, bias, past)
+    maps: Any = run(_Depthwise, x, weight, bias, past)
+    return maps[0], maps[1]
 
 
 class _Depthwise(torch.autograd.Function):
