@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from dualasr_lib.core.program import one_line
 from open_corpus.names import PRESET_NAMES
+
+from dualasr_lib.core.program import one_line
 
 _SECONDS_BETWEEN_LINES = 5.0
 

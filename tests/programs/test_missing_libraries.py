@@ -63,7 +63,6 @@ def test_the_table_is_that_of_the_package() -> None:
         (SERVE, "prometheus_client", "serve"),
         (TRANSCRIBE, "torch", "recognise"),
         (TRANSCRIBE, "soundfile", "recognise"),
-        (CORPUS, "scipy", "corpus"),
         (CORPUS, "pyopenjtalk", "corpus"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0].rpartition("/")[2],
