@@ -242,7 +242,7 @@ def summary(home: Home, folder: str, weights: str, **fields: Any) -> None:
     content = {
         "split": "eval1", "branch": "full", "method": "attention", "variant": "",
         "unit": "character", "num_utterances": 24, "cer": 0.0236, "cer_ci95": [0.0146, 0.033],
-        "params": {"weights": weights}, **fields,
+        "ins": 1, "del": 1, "sub": 1, "params": {"weights": weights}, **fields,
     }  # fmt: skip
     path.write_text(json.dumps(content), encoding="utf-8")
 
@@ -269,7 +269,9 @@ def test_the_card_has_the_errors_of_these_weights(home: Home) -> None:
     with pytest.raises(ValueError, match=r"none/decode must have results of these weights"):
         make_bundle(job(home, results={"none": home.exp / "none"}))
     (home.exp / "decode/b/summary-eval1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"b/summary-eval1\.json must be a summary of decode\.py"):
+    with pytest.raises(
+        ValueError, match=r"b/summary-eval1\.json must be a summary-<split>\.json of decode\.py"
+    ):
         make_bundle(job(home))
 
 
