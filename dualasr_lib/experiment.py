@@ -40,7 +40,7 @@ from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.training.contract import FitResult, Run, StepResult, Term
 from dualasr_lib.training.distributed import World
 from dualasr_lib.training.fit_config import InitialConfig
-from dualasr_lib.training.initial import resumed, take, with_hash
+from dualasr_lib.training.initial import recorded, resumed, take
 from dualasr_lib.training.loop import fit
 from dualasr_lib.validation import Validator
 
@@ -141,13 +141,14 @@ class Experiment:
         if saved is not None:
             initial = resumed(from_dict(InitialConfig, saved.get("initial", {})), initial)
         elif initial.path:
-            initial = self._initialise(model, with_hash(initial), tell)
+            initial = self._initialise(model, initial, tell)
         self.config = replace(self.config, initial=initial)
         return to_dict(self.config)
 
     def _initialise(self, model: nn.Module, initial: InitialConfig, tell: bool) -> InitialConfig:
         """Takes the trained weights that fit, and notes what did not."""
         assert self._read_trained is not None, "config.initial.path needs somebody to read it"
+        record = recorded(initial)
         trained = self._read_trained(Path(initial.path))
         other = _other_vocabulary(self.tokenizer, trained.fingerprints)
         try:
@@ -158,7 +159,7 @@ class Experiment:
             _LOG.info("%s: %s", Path(initial.path).name, line)
         # The branches cannot teach each other before all of them have learnt something.
         waiting = ("distiller",) if taken.anew and cast(JointModel, model).distiller else ()
-        return replace(initial, anew=taken.anew + waiting)
+        return replace(record, anew=taken.anew + waiting)
 
     def _tell_step(self, model: JointModel, step: int) -> None:
         """Tells the model's schedules; what began trained has its warm-up behind it."""

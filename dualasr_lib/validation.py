@@ -7,7 +7,7 @@ numbers do not depend on how many ranks there are. Nothing is random.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dualasr_lib.configuration import ExperimentConfig
 from dualasr_lib.core.picture import Picture
 from dualasr_lib.core.progress import watched
+from dualasr_lib.core.tree import map_tree
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
@@ -91,7 +92,11 @@ class Validator:
                 for branch, states in reading.encoded.items()
             }
             losses = joint.losses(reading, targets, self.criteria)
-            found.append(_OfBatch(number, compared, losses if share.size == 1 else _sent(losses)))
+            found.append(
+                _OfBatch(
+                    number, compared, losses if share.size == 1 else map_tree(Tensor.cpu, losses)
+                )
+            )
             if len(batch.ids) > largest.utterances:
                 fullest, largest = reading, _Rank(len(batch.ids), -number)
         if fullest is None:
@@ -104,7 +109,7 @@ class Validator:
             gaps = {f"similarity_gap_{name}": float(gap) for name, gap in measured.items()}
             config = self.config.loss.distillation
             images |= similarity_images(views["full"], views["streaming"], config)
-        sent = images if share.size == 1 else _sent(images)
+        sent = images if share.size == 1 else map_tree(Tensor.cpu, images)
         return _Findings(found, _Fullest(largest, gaps, sent))
 
     def _compared(
@@ -143,15 +148,6 @@ class _Findings(NamedTuple):
 
     batches: list[_OfBatch]
     fullest: _Fullest | None
-
-
-def _sent(node: Any) -> Any:
-    """Losses or pictures where other ranks can read them."""
-    if isinstance(node, Tensor):
-        return node.cpu()
-    if isinstance(node, Mapping):
-        return {name: _sent(child) for name, child in node.items()}
-    return type(node)(*map(_sent, node)) if isinstance(node, tuple) else node
 
 
 def _validation_losses(losses: Losses, config: LossConfig) -> dict[str, float]:

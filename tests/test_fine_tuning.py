@@ -151,7 +151,7 @@ def test_it_begins_where_the_other_ended(
     assert f"{trained.name}: took {count} of {count} tensors, 0.0 of 0.0 M values" in caplog.text
     assert "anew" not in caplog.text
     recorded = last.config["initial"]
-    assert recorded["path"] == str(trained.resolve()) and recorded["hash"] == file_hash(trained)
+    assert (recorded["path"], recorded["hash"]) == (trained.name, file_hash(trained))
     assert recorded["anew"] == []
 
 

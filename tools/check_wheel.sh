@@ -52,6 +52,29 @@ print(default_bundle())')"
   "$work/venv/bin/dualasr-bundle" --show
 }
 
+says() { # says WORDS COMMAND ...: the command fails, and its last line has the words
+  local words=$1 said
+  shift
+  if said=$("$@" 2>&1); then
+    echo "$* must fail, but did not"
+    return 1
+  fi
+  echo "${said##*$'\n'}"
+  case ${said##*$'\n'} in *"$words"*) ;; *) return 1 ;; esac
+}
+
+missing() { # each program without its libraries names the extra to install
+  says "dualasr[recognise]" "$work/venv/bin/dualasr-transcribe" "$root/README.md"
+  says "dualasr[recognise]" "$work/venv/bin/dualasr-bundle" exp --data-dir data --out x.dualasr
+  says "dualasr[export]" "$work/venv/bin/dualasr-export" --bundle "$model" --out export
+  says "dualasr[serve]" "$work/venv/bin/dualasr-serve" --port 0
+}
+
+missing_beside_recognise() {
+  says "dualasr[export]" "$work/venv/bin/dualasr-export" --bundle "$model" --out export
+  says "dualasr[serve]" "$work/venv/bin/dualasr-serve" --port 0
+}
+
 complete() { # what was brought is what is needed: nothing is missing, and nothing of training
   "$python" -m pip check
   "$python" - <<'END'
@@ -90,8 +113,14 @@ step "install, nothing else" "$python" -m pip install --quiet --no-deps "$wheel"
 step "--help and --version of $(scripts), without torch" help_of_all
 step "the model that comes along" shipped
 tail -n +2 "$work/log" | cut -c1-160
+step "install with its dependencies" "$python" -m pip install --quiet "$wheel"
+model=$root/dualasr_lib/recognition/default.dualasr
+step "what is missing is said" missing
+cat "$work/log"
 step "install dualasr[recognise]" "$python" -m pip install --quiet "$wheel[recognise]"
 step "what was installed is what is needed" complete
+step "what is still missing is said" missing_beside_recognise
+cat "$work/log"
 "$python" -m pip list --format=freeze | tr '\n' ' '
 echo
 du -sm "$work/venv" | awk '{ print $1 " MB" }'

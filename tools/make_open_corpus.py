@@ -18,6 +18,8 @@ from pathlib import Path
 
 from open_corpus.names import PRESET_NAMES
 
+from dualasr_lib.core.program import one_line
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -67,7 +69,7 @@ def main() -> int:
         plan = preset(arguments.preset, arguments.seed, arguments.neural)
         summary = build_corpus(plan, arguments.out, arguments.jobs, cache_dir(), _Progress())
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        print(f"make_open_corpus: {error}", file=sys.stderr)
+        print(f"make_open_corpus: {one_line(error, 'corpus')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("make_open_corpus: stopped; the same command goes on from here", file=sys.stderr)

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
+from dualasr_lib.core.extras import remedy
 from dualasr_lib.core.memory import is_memory_error
 
 __all__ = ["INTERRUPTED", "USERS_ERRORS", "is_users_error", "one_line", "run_program", "told_by"]
@@ -41,10 +42,11 @@ _DUMP = "[extra info]"
 """How lhotse begins the line with all arguments of the call that failed."""
 
 
-def run_program(main: Callable[[], None]) -> None:
+def run_program(main: Callable[[], None], extra: str = "") -> None:
     """Runs `main`; an error of the user's becomes one line on stderr and exit code 1.
 
-    Such errors are `USERS_ERRORS` and memory.
+    Such errors are `USERS_ERRORS` and memory. `extra` is what pyproject.toml calls that which the
+    program needs; it is named where a library is missing.
 
     With the environment variable DUALASR_TRACEBACK=1 the traceback is shown instead.
     """
@@ -56,7 +58,7 @@ def run_program(main: Callable[[], None]) -> None:
     except Exception as error:
         if os.environ.get(_TRACEBACK) or not is_users_error(error):
             raise
-        print(f"{os.path.basename(sys.argv[0])}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{os.path.basename(sys.argv[0])}: error: {one_line(error, extra)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
@@ -68,8 +70,13 @@ def is_users_error(error: Exception) -> bool:
     return isinstance(error, USERS_ERRORS) or is_memory_error(error)
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error in one line; its name where it has none."""
+def one_line(error: BaseException, extra: str = "") -> str:
+    """The message of an error in one line; its name where it has none; of a library that is missing
+    what to install (`extra` as in `run_program`).
+    """
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if name and (install := remedy(name, extra)):
+        return f"the library {name} is needed here, but is not installed: {install}"
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line) or type(error).__name__
 

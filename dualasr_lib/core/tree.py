@@ -2,11 +2,11 @@
 with the batch axis first.
 
 Streaming states are such trees. Stacking streams into a batch, splitting a batch into streams and
-naming the leaves (for ONNX, for messages) are each one call, whatever the model. It leaves out
-dicts and lists.
+naming the leaves (for ONNX, for messages) are each one call, whatever the model. `map_tree` also
+goes into mappings, and leaves what is no array as it is: losses and pictures. It leaves out lists.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dualasr_lib.core.arrays import Array, is_array, joined
@@ -32,6 +32,11 @@ def map_tree(function: Callable[..., Any], *nodes: T) -> T:
     if is_array(head):
         result: T = function(*nodes)
         return result
+    if isinstance(head, Mapping):
+        named: Any = {name: map_tree(function, *(node[name] for node in nodes)) for name in head}
+        return named
+    if not isinstance(head, tuple):
+        return nodes[0]
     children = [map_tree(function, *group) for group in zip(*nodes)]
     made: T = type(head)(*children) if hasattr(head, "_fields") else type(head)(children)
     return made

@@ -13,7 +13,7 @@ from dualasr_lib.metrics.alignment import align
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_pairs
 from dualasr_lib.metrics.units import Unit
 
-__all__ = ["Result", "differences", "read_result", "read_results"]
+__all__ = ["Result", "differences", "read_result", "read_results", "read_summary"]
 
 _INCIDENTAL = ("num_threads", "scales_from")  # params that say nothing of what was decoded
 
@@ -70,15 +70,9 @@ def read_result(path: AnyPath) -> Result:
         ValueError: a file is missing or malformed, or the two do not belong together.
     """
     path = Path(path)
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        split, num_errors = summary["split"], summary["ins"] + summary["del"] + summary["sub"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a summary-<split>.json of decode.py: {error!r}") from None
-    try:
-        unit = main_unit(summary)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    summary = read_summary(path)
+    unit = main_unit(summary)
+    split, num_errors = summary["split"], summary["ins"] + summary["del"] + summary["sub"]
     items = read_recogs(path.with_name(f"recogs-{split}.txt"))
     counts = {item.id: _count(item) for item in items}
     found = sum(counts.values(), ErrorCounts()).errors
@@ -90,6 +84,24 @@ def read_result(path: AnyPath) -> Result:
     refs = {item.id: unit.join(item.ref) for item in items}
     hyps = {item.id: unit.join(item.hyp) for item in items}
     return Result(path, summary, counts, refs, hyps)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What `summary-<split>.json` says.
+
+    Raises:
+        ValueError: it is missing, malformed or of an older version.
+    """
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = summary["split"], summary["ins"] + summary["del"] + summary["sub"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be a summary-<split>.json of decode.py: {error!r}") from None
+    try:
+        main_unit(summary)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return summary
 
 
 def differences(results: Sequence[Result]) -> list[str]:

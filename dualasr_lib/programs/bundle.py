@@ -25,7 +25,7 @@ __all__ = ["main", "program"]
 
 def program() -> None:
     """The console script."""
-    run_program(main)
+    run_program(main, "recognise")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -29,7 +29,7 @@ def main(corpus: "Corpus[O]", arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_users_error(error):
             raise
-        print(f"prepare.sh: error: {one_line(error)}", file=sys.stderr)
+        print(f"prepare.sh: error: {one_line(error, 'data')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("prepare.sh: interrupted; the same command goes on", file=sys.stderr)

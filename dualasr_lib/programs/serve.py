@@ -29,7 +29,7 @@ _TOKEN = "DUALASR_TOKEN"
 
 def program() -> None:
     """The console script."""
-    run_program(_main)
+    run_program(_main, "serve")
 
 
 def _arguments() -> argparse.Namespace:

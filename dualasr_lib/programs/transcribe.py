@@ -174,7 +174,7 @@ def _check_runtime(config: EngineConfig) -> None:
 
 def program() -> None:
     """The console script."""
-    run_program(_main)
+    run_program(_main, "recognise")
 
 
 def add_engine_arguments(into: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.rates import encoder_frames
+from dualasr_lib.core.table import markdown
 from dualasr_lib.data.manifest import frames_of
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.recipe.corpus import Corpus, O
@@ -91,12 +92,12 @@ _COLUMNS += ("characters", "distinct_characters", "oov_characters", "with_word_t
 
 
 def _table(report: dict[str, Any]) -> str:
-    lines = ["| split | " + " | ".join(name.replace("_", " ") for name in _COLUMNS) + " |"]
-    lines.append("| --- |" + " ---: |" * len(_COLUMNS))
-    for split, values in report["splits"].items():
-        cells = " | ".join(str(values[name]) for name in _COLUMNS)
-        lines.append(f"| {split} | {cells} |")
-    return "\n".join(lines)
+    head = ["split", *(name.replace("_", " ") for name in _COLUMNS)]
+    rows = [
+        [split, *(str(values[name]) for name in _COLUMNS)]
+        for split, values in report["splits"].items()
+    ]
+    return markdown([head, *rows])
 
 
 def _markdown(report: dict[str, Any]) -> str:

@@ -84,7 +84,7 @@ def make_bundle(job: BundleJob) -> Bundle:
     source = trained.source if job.dtype == "float32" else f"{trained.source}, {job.dtype}"
     return Bundle(
         weights=_converted(trained.model.state_dict(), job.dtype),
-        config=config,
+        config=_without_folders(config),
         tokenizer=(job.data_dir / "lang" / "sentencepiece.model").read_bytes(),
         tokens=trained.tokenizer.tokens_txt(),
         source=source,
@@ -104,6 +104,18 @@ def make_bundle(job: BundleJob) -> Bundle:
             "limits": job.limits,
         },
     )
+
+
+def _without_folders(plain: Any) -> Any:
+    """Nested plain data, of absolute paths the last name alone: folders of the trainer's machine
+    (`data.augment.noise_cuts`, `initial.path` of older checkpoints) are nobody else's.
+    """
+    if isinstance(plain, Mapping):
+        return {key: _without_folders(value) for key, value in plain.items()}
+    if isinstance(plain, (list, tuple)):
+        return [_without_folders(value) for value in plain]
+    is_path = isinstance(plain, str) and Path(plain).is_absolute()
+    return Path(plain).name if is_path else plain
 
 
 def _converted(weights: Mapping[str, Tensor], dtype: Precision) -> dict[str, Tensor]:

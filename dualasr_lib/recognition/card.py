@@ -2,7 +2,6 @@
 screen. Imports nothing heavy.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,14 +42,17 @@ def results_card(exp_dir: Path, weights: str, data: str = "") -> list[dict[str, 
     Raises:
         ValueError: a summary is damaged.
     """
+    from dualasr_lib.decoding.results import read_summary  # showing a card needs no numpy
+    from dualasr_lib.decoding.summary import main_unit
+
     found, others = [], 0
     for path in sorted((exp_dir / "decode").glob("*/summary-*.json")):
+        summary = read_summary(path)
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
             if summary["params"].get("weights") != weights:
                 others += 1
                 continue
-            unit = next(unit for unit in UNITS.values() if unit.name == summary["unit"])
+            unit = main_unit(summary)
             system = "-".join(summary[key] for key in ("branch", "method", "variant"))
             result = without_model_parts(system.rstrip("-"))
             found.append({
@@ -63,7 +65,7 @@ def results_card(exp_dir: Path, weights: str, data: str = "") -> list[dict[str, 
                 "rate": summary[unit.rate],
                 "interval": summary[f"{unit.rate}_ci95"],
             })  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} must be a summary of decode.py: {error!r}") from None
     if others:
         _LOG.info("%d summaries of %s/decode are of other weights: left out", others, exp_dir)
@@ -125,7 +127,7 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     splits = list(dict.fromkeys(row["split"] for row in rows))
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        unit = next(unit for unit in UNITS.values() if unit.name == row["unit"])
+        unit = UNITS[row["unit"]]
         system = (row["branch"], row["method"], row["variant"], f"{unit.label} %")
         cells.setdefault(system, {})[row["split"]] = _percent(row["rate"], row["interval"])
     head = ("branch", "method", "options", "errors", *splits)

@@ -75,7 +75,8 @@ class InitialConfig:
 
     path: str = ""
     """A bundle or a checkpoint whose weights are taken where they fit; empty: all are drawn.
-    `train.py --init-from` sets it. A run that goes on from its own checkpoint does not read it."""
+    `train.py --init-from` sets it. A run that goes on from its own checkpoint does not read it;
+    there it is the file's name alone."""
     hash: str = ""
     """Of that file (the first 12 digits of its sha256). The run fills it in; if it is given, it
     must be the file's."""

@@ -18,7 +18,7 @@ from dualasr_lib.training.fit_config import InitialConfig
 from dualasr_lib.training.folding import fold
 from dualasr_lib.training.freezing import check_prefixes, is_under
 
-__all__ = ["Taken", "resumed", "take", "with_hash"]
+__all__ = ["Taken", "recorded", "resumed", "take"]
 
 
 class Taken(NamedTuple):
@@ -64,8 +64,9 @@ def take(
     )
 
 
-def with_hash(config: InitialConfig) -> InitialConfig:
-    """With what its file holds.
+def recorded(config: InitialConfig) -> InitialConfig:
+    """As checkpoints have it: with what its file holds, and of its path the name alone. They
+    travel, and so do bundles of them; the folders of a machine do not.
 
     Raises:
         ValueError: there is no such file, or it has another hash.
@@ -81,7 +82,7 @@ def with_hash(config: InitialConfig) -> InitialConfig:
             f"initial weights: {path} must have the hash {config.hash} (initial.hash), but has "
             f"{found}"
         )
-    return replace(config, path=str(path.resolve()), hash=found)
+    return replace(config, path=path.name, hash=found)
 
 
 def resumed(saved: InitialConfig, own: InitialConfig) -> InitialConfig:
@@ -135,4 +136,4 @@ def _is_same(saved: InitialConfig, own: InitialConfig) -> bool:
     path = Path(own.path)
     if path.is_file():
         return file_hash(path) == saved.hash
-    return str(path.resolve()) == saved.path  # it is gone, and nobody needs it any more
+    return path.name == Path(saved.path).name  # it is gone, and nobody needs it any more

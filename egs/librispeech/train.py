@@ -8,4 +8,4 @@ from dualasr_lib.core.program import run_program
 from dualasr_lib.programs.train import main
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, "train")

@@ -37,6 +37,14 @@ def test_stack_and_split_are_inverse() -> None:
             assert torch.equal(got, expected)
 
 
+def test_map_goes_into_mappings_and_leaves_the_rest_as_it_is() -> None:
+    leaf = Leaf(torch.ones(1), torch.ones(2))
+    node = {"a": leaf, "b": (torch.ones(3), None, "title", 0.5)}
+    found = map_tree(torch.neg, node)
+    assert isinstance(found["a"], Leaf) and float(found["a"].a) == -1.0
+    assert found["b"][0].tolist() == [-1.0] * 3 and found["b"][1:] == (None, "title", 0.5)
+
+
 def test_map_and_unflatten() -> None:
     total = map_tree(torch.add, tree(1.0), tree(2.0))
     rebuilt = unflatten(tree(0.0), [tensor for _, tensor in leaves(total)])

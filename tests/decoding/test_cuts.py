@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from live_cases import GREEDY
+from live_cases import GREEDY, Spelling
 
 from dualasr_lib.decoding.contract import Rewritten, Sentence
 from dualasr_lib.decoding.endpoint import EndpointConfig, cut_frame
@@ -18,7 +18,6 @@ from dualasr_lib.decoding.events import Final, LiveConfig, Partial
 from dualasr_lib.decoding.greedy import greedy
 from dualasr_lib.decoding.hypothesis import TokenPath
 from dualasr_lib.decoding.live import Rules, listen
-from dualasr_lib.decoding.streaming import ModelStep
 
 Record = Callable[..., Any]
 Text = Callable[[Any], str]
@@ -29,20 +28,6 @@ def only_length(max_seconds: float, cut_seconds: float = 5.0) -> LiveConfig:
     return LiveConfig(
         endpoint=EndpointConfig(max_seconds=max_seconds, cut_seconds=cut_seconds, **rules)
     )
-
-
-class Hearing:
-    """The fake model, whose hidden states say which token a frame is."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def step(self, *arguments: Any) -> ModelStep:
-        result = self._model.step(*arguments)
-        return result._replace(hidden=result.frames["ctc"])
 
 
 def second_pass(sentence: Sentence) -> Rewritten:
@@ -68,7 +53,7 @@ def test_no_character_is_lost_or_doubled(
         spelt += gap + char * rng.randrange(1, 4)
         text += char
     samples = record("a", spelt).samples
-    hearing = Hearing(model)
+    hearing = Spelling(model)
     config = only_length(max_seconds)
     blocks = samples.split(block)
     events = list(listen(blocks, Rules(hearing, GREEDY, detokenise, config, second_pass)))

@@ -27,7 +27,7 @@ DECODE = (*DATA, "--branch", "full")
 STREAMED = ("greedy", "1best", "hlg", "transducer-greedy", "transducer-beam", "fast-beam")
 _BLOCKED = """
 import runpy, sys
-for name in {heavy!r}:
+for name in {blocked!r}:
     sys.modules[name] = None
 path, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = path
@@ -36,8 +36,11 @@ runpy.run_path(path, run_name="__main__")
 """
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = _BLOCKED.format(heavy=HEAVY)
+def run(
+    program: str, *arguments: str, blocked: tuple[str, ...] = HEAVY
+) -> subprocess.CompletedProcess[str]:
+    """What a process says that cannot import some libraries."""
+    code = _BLOCKED.format(blocked=blocked)
     return subprocess.run(
         [sys.executable, "-c", code, str(ROOT / program), *arguments],
         capture_output=True, text=True, check=False, cwd=ROOT,

@@ -194,6 +194,26 @@ def test_averages_and_their_scales(home: Home) -> None:
     assert loaded.fingerprint == averaged.fingerprint
 
 
+def test_no_folder_of_the_trainer_travels(home: Home) -> None:
+    """Not even of checkpoints that name some: their `initial.path` was absolute once."""
+    began = {"path": str(home.exp / "first.pt"), "hash": "0123"}
+    checkpoint = load(home.exp / file_name(1))
+    config = {**checkpoint.config, "initial": {**checkpoint.config["initial"], **began}}
+    augment = {**config["data"]["augment"], "noise_cuts": str(home.data / "noise/cuts.jsonl.gz")}
+    config["data"] = {**config["data"], "augment": augment}
+    save(checkpoint._replace(config=config), home.exp / file_name(1))
+    weights = TrainedModel.from_checkpoint(home.exp, home.data, CPU).fingerprint
+    summary(home, "a", weights)
+    lms = (home.data / "lang/words_1gram.arpa",)
+    words = job(home, lms=lms, lexicon=home.data / "lang/lexicon.txt", results={"b": home.exp})
+    path = written(make_bundle(words), home.exp / "x.dualasr")
+    assert str(home.exp.parent).encode() not in path.read_bytes()
+    found = read_bundle(path).config
+    assert found["initial"] == {**config["initial"], "path": "first.pt"}
+    assert found["data"]["augment"]["noise_cuts"] == "cuts.jsonl.gz"
+    assert TrainedModel.from_bundle(read_bundle(path), CPU).fingerprint == weights
+
+
 def test_half_precision(home: Home) -> None:
     """Half the bytes, nearly the same log-probabilities, computed in float32."""
     whole = written(make_bundle(job(home)), home.exp / "x.dualasr")
@@ -222,7 +242,7 @@ def summary(home: Home, folder: str, weights: str, **fields: Any) -> None:
     content = {
         "split": "eval1", "branch": "full", "method": "attention", "variant": "",
         "unit": "character", "num_utterances": 24, "cer": 0.0236, "cer_ci95": [0.0146, 0.033],
-        "params": {"weights": weights}, **fields,
+        "ins": 1, "del": 1, "sub": 1, "params": {"weights": weights}, **fields,
     }  # fmt: skip
     path.write_text(json.dumps(content), encoding="utf-8")
 
@@ -249,7 +269,9 @@ def test_the_card_has_the_errors_of_these_weights(home: Home) -> None:
     with pytest.raises(ValueError, match=r"none/decode must have results of these weights"):
         make_bundle(job(home, results={"none": home.exp / "none"}))
     (home.exp / "decode/b/summary-eval1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"b/summary-eval1\.json must be a summary of decode\.py"):
+    with pytest.raises(
+        ValueError, match=r"b/summary-eval1\.json must be a summary-<split>\.json of decode\.py"
+    ):
         make_bundle(job(home))
 
 

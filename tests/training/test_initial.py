@@ -1,5 +1,6 @@
 """Trained weights go into a model where they fit; what does not fit is said in few lines."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from dualasr_lib.core.files import file_hash
 from dualasr_lib.training.fit_config import InitialConfig
 from dualasr_lib.training.folding import Fold, fold
-from dualasr_lib.training.initial import resumed, take, with_hash
+from dualasr_lib.training.initial import recorded, resumed, take
 from dualasr_lib.training.state import check_same_configs
 
 
@@ -81,8 +82,8 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
     path, other = tmp_path / "a.pt", tmp_path / "b.pt"
     path.write_bytes(b"a")
     other.write_bytes(b"b")
-    begun = with_hash(InitialConfig(path=str(path)))
-    assert (begun.path, begun.hash) == (str(path.resolve()), file_hash(path))
+    begun = recorded(InitialConfig(path=str(path)))
+    assert (begun.path, begun.hash) == ("a.pt", file_hash(path))  # no folder of this machine
     own = InitialConfig(path=str(path), warm_up_done=0.5)
     for config in (own, InitialConfig(warm_up_done=0.5)):
         assert resumed(begun, config) == InitialConfig(
@@ -94,6 +95,10 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
         resumed(InitialConfig(), InitialConfig(path=str(other)))
     path.unlink()
     assert resumed(begun, own).hash == begun.hash  # it is not needed any more
+    older = replace(begun, path=f"/somewhere/{begun.path}")
+    assert resumed(older, own).hash == begun.hash
+    with pytest.raises(ValueError, match="began with those of"):
+        resumed(begun, InitialConfig(path=str(tmp_path / "c.pt")))  # gone, and another's name
     path.write_bytes(b"c")
     with pytest.raises(ValueError, match="began with those of"):
         resumed(begun, own)
@@ -101,12 +106,12 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
 
 def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="but is a folder"):
-        with_hash(InitialConfig(path=str(tmp_path)))
+        recorded(InitialConfig(path=str(tmp_path)))
     with pytest.raises(ValueError, match=r"x.pt does not exist"):
-        with_hash(InitialConfig(path=str(tmp_path / "x.pt")))
+        recorded(InitialConfig(path=str(tmp_path / "x.pt")))
     (tmp_path / "a.pt").write_bytes(b"a")
     with pytest.raises(ValueError, match=r"must have the hash 0123 \(initial.hash\), but has ca9"):
-        with_hash(InitialConfig(path=str(tmp_path / "a.pt"), hash="0123"))
+        recorded(InitialConfig(path=str(tmp_path / "a.pt"), hash="0123"))
 
 
 @pytest.mark.parametrize("values", [{"warm_up_done": -0.1}, {"hash": "0123"}])

@@ -85,8 +85,8 @@ def _line(talk: str, number: int, row: SdbRow) -> str:
 def _recipe_lists() -> dict[str, list]:  # type: ignore[type-arg]
     spec = importlib.util.find_spec("lhotse")
     if spec is None or spec.origin is None:
-        raise RuntimeError(
-            "lhotse is missing; its CSJ recipe names the talks (tools/setup.sh installs it)"
+        raise ModuleNotFoundError(
+            "lhotse, whose CSJ recipe names the talks, is missing", name="lhotse"
         )
     recipe = Path(spec.origin).parent / "recipes" / "csj.py"
     found = {}

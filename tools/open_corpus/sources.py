@@ -141,7 +141,7 @@ def voice_files(cache: Path) -> list[Path]:
     """The female and the male voice; the male one is extracted into `cache` on first use."""
     spec = importlib.util.find_spec("pyopenjtalk")
     if spec is None or spec.origin is None:
-        raise RuntimeError("pyopenjtalk is missing; install pyopenjtalk-plus (tools/setup.sh does)")
+        raise ModuleNotFoundError("pyopenjtalk, which has a voice, is missing", name="pyopenjtalk")
     mei = Path(spec.origin).parent / "htsvoice" / "mei_normal.htsvoice"
     if not mei.is_file():
         raise RuntimeError(f"the voice {mei} is missing; is it pyopenjtalk-plus that is installed?")
