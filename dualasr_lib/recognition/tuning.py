@@ -86,7 +86,7 @@ def scales_for(
             "pass --second-scales), or decode once where split valid is"
         )
     tuned = _tuned(method, data)
-    _LOG.info("tried %d points of scales on valid", len(tuned.grid))
+    _LOG.info("tried %d points of scales on valid, %d fall-backs", len(tuned.grid), tuned.fallbacks)
     if path is not None:
         _write(path, made_for, tuned, method)
     _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path or "no file")
