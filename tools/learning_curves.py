@@ -23,7 +23,7 @@ from statistics import mean, stdev
 from analysis.matrix.folder import read_record
 
 from dualasr_lib.core.files import write_atomically
-from dualasr_lib.core.program import run_program
+from dualasr_lib.core.program import run_program, what_is_wrong
 from dualasr_lib.core.table import markdown
 
 __all__ = ["Curve", "collect", "read_curves", "table", "united", "write_curves"]
@@ -128,7 +128,7 @@ def _scores(path: Path) -> dict[str, dict[int, float]]:
                     branch = name.removeprefix(_PREFIX)
                     found.setdefault(branch, {})[int(point["step"])] = float(value)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} must be the log of a training: {error}") from None
+        raise ValueError(f"{path} must be the log of a training: {what_is_wrong(error)}") from None
     return found
 
 
@@ -153,7 +153,9 @@ def read_curves(path: Path) -> list[Curve]:
             item["cer"] = {int(step): float(value) for step, value in item["cer"].items()}
         return [Curve(**item) for item in plain]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be a file of learning_curves.py: {error}") from None
+        raise ValueError(
+            f"{path} must be a file of learning_curves.py: {what_is_wrong(error)}"
+        ) from None
 
 
 def table(curves: Sequence[Curve], steps: Sequence[int]) -> list[tuple[str, ...]]:

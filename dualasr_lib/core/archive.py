@@ -15,6 +15,7 @@ import torch
 
 from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.packing import Packed, pack, unpack
+from dualasr_lib.core.program import what_is_wrong
 
 __all__ = ["ArchiveError", "read", "write"]
 
@@ -61,7 +62,7 @@ def read(path: AnyPath) -> Any:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ArchiveError(f"{path} is damaged ({error})") from None
+        raise ArchiveError(f"{path} is damaged ({what_is_wrong(error)})") from None
     if broken is not None:
         raise ArchiveError(f"{path} is damaged (wrong checksum of {broken})")
     try:

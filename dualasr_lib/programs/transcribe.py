@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.core.config import from_options
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.core.memory import is_memory_error
 from dualasr_lib.core.program import run_program
@@ -69,7 +69,7 @@ class EngineConfig:
     """Of torch."""
 
     def __post_init__(self) -> None:
-        from_dict(EndpointConfig, override({}, self.endpoint))
+        from_options(EndpointConfig, "--endpoint", self.endpoint)
         if not 1 <= self.threads <= _MOST_THREADS:
             raise ValueError(f"--threads must be from 1 to {_MOST_THREADS}, but is {self.threads}")
 

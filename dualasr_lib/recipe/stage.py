@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from dualasr_lib.core.files import file_hash, write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.core.progress import watched
 from dualasr_lib.core.text import read_lines
 
@@ -126,7 +127,8 @@ class Stage:
             found, old = done.get("format", 1), done["parameters"]
         except (ValueError, KeyError, AttributeError) as error:
             raise PrepareError(
-                f"'{self._marker}' is damaged ({error!r}); remove it and all later markers"
+                f"'{self._marker}' is damaged ({what_is_wrong(error)}); remove it and all later "
+                "markers"
             ) from None
         if found != _FORMAT:
             raise PrepareError(
