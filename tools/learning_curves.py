@@ -22,7 +22,7 @@ from statistics import mean, stdev
 
 from analysis.matrix.folder import read_record
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import output_file, write_atomically
 from dualasr_lib.core.program import run_program, what_is_wrong
 from dualasr_lib.core.table import markdown
 
@@ -55,7 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of run_matrix.py")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="what --json wrote")
     parser.add_argument("--steps", type=int, nargs="+", default=[300, 600], help="default: 300 600")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what tables are of")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write what tables are of"
+    )
     arguments = parser.parse_args()
     if arguments.out is None and arguments.from_json is None:
         parser.error("one of --out and --from-json must be given, or both")

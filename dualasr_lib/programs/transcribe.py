@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualasr_lib.core.config import from_options
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import output_file, output_folder, write_atomically
 from dualasr_lib.core.memory import is_memory_error
-from dualasr_lib.core.program import run_program
+from dualasr_lib.core.program import one_line, run_program
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.pipe import STANDARD_INPUT
 from dualasr_lib.decoding.endpoint import EndpointConfig
@@ -220,7 +220,11 @@ def _arguments() -> argparse.Namespace:
         default="text",
         help="default: text, a line per sentence",
     )
-    add("--out-dir", type=Path, help="write one file per input there; default: standard output")
+    add(
+        "--out-dir",
+        type=output_folder,
+        help="write one file per input there; default: standard output",
+    )
     add("--max-chars", type=int, default=30, help="of a caption line; default: 30")
     add("--partials", action="store_true", help="show the text as it grows, on standard error")
     add_engine_arguments(reader)
@@ -250,7 +254,11 @@ def _main() -> None:
             if not isinstance(error, (ValueError, OSError)) and not is_memory_error(error):
                 raise
             failed += 1
-            print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr, flush=True)
+            print(
+                f"{os.path.basename(sys.argv[0])}: error: {one_line(error)}",
+                file=sys.stderr,
+                flush=True,
+            )
     if failed:
         sys.exit(1)
 
@@ -271,14 +279,13 @@ def _outputs(arguments: argparse.Namespace) -> list[Path | None]:
     """Where each text goes; None is standard output."""
     if arguments.out_dir is None:
         return [None] * len(arguments.files)
-    if arguments.out_dir.exists() and not arguments.out_dir.is_dir():
-        raise ValueError(f"--out-dir must be a folder, but {arguments.out_dir} is a file")
     taken: dict[Path, Path] = {}
     for path in arguments.files:
         stem = "stdin" if str(path) == STANDARD_INPUT else path.stem
         output = arguments.out_dir / f"{stem}{_SUFFIX[arguments.format]}"
         if output in taken:
             raise ValueError(f"{taken[output]} and {path} would both be written to {output}")
+        output_file(output)
         if output.resolve() == path.resolve():
             raise ValueError(f"{output} would be written over its own input")
         taken[output] = path

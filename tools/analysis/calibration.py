@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program, what_is_wrong
 from dualasr_lib.core.table import aligned, markdown
 
@@ -197,7 +198,7 @@ def main() -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--transcripts", nargs="+", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--picture", type=Path, help="where to draw reliability")
+    parser.add_argument("--picture", type=output_file, help="where to draw reliability")
     parser.add_argument("--markdown", action="store_true", help="a table for documents")
     options = parser.parse_args()
     others = [_named(text) for text in options.transcripts]
