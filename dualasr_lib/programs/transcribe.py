@@ -137,6 +137,23 @@ def _warn(path: Path, finals: "Sequence[Final]", calibration: "Calibration | Non
                      path, len(failed), failed[0].start_seconds, failed[0].failure)  # fmt: skip
 
 
+def only_sure(transcript: "Transcript", least: float) -> "Transcript":
+    """Without the sentences whose confidence is lower; those of unknown confidence stay."""
+    from dualasr_lib.metrics.calibration import judge
+
+    def is_sure(final: "Final") -> bool:
+        confidence = judge(final.confidences, transcript.calibration).confidence
+        return confidence is None or confidence >= least
+
+    kept = [final for final in transcript.segments if is_sure(final)]
+    doubted = [final.start_seconds for final in transcript.segments if not is_sure(final)]
+    if doubted:
+        count = f"{len(doubted)} of {len(transcript.segments)} sentences are less sure"
+        _LOG.warning("%s: %s than --min-confidence %g and left out, the first at %.2f s",
+                     transcript.source, count, least, doubted[0])  # fmt: skip
+    return transcript._replace(segments=kept)
+
+
 def load_engine(config: EngineConfig) -> "Recogniser":
     """The recogniser that the options ask for; what it tells goes to stderr.
 
@@ -226,6 +243,9 @@ def _arguments() -> argparse.Namespace:
         help="write one file per input there; default: standard output",
     )
     add("--max-chars", type=int, default=30, help="of a caption line; default: 30")
+    add("--min-confidence", type=float, default=0.0, metavar="P",
+        help="leave out sentences that are less sure, from 0 to 1, and count them: noise makes\n"
+        "a model that has heard none write words; default: 0, none is left out")  # fmt: skip
     add("--partials", action="store_true", help="show the text as it grows, on standard error")
     add_engine_arguments(reader)
     return reader.parse_args()
@@ -246,6 +266,8 @@ def _main() -> None:
     for path, output in zip(arguments.files, outputs):
         try:
             transcript = transcribe(path, recogniser, screen)
+            if arguments.min_confidence:
+                transcript = only_sure(transcript, arguments.min_confidence)
             text = render(transcript, arguments.format, arguments.max_chars)
             _deliver(text, path, output, len(outputs))
         except BrokenPipeError:
@@ -268,6 +290,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("standard input (-) can be read once only, but is given several times")
     if arguments.max_chars < 1:
         raise ValueError(f"--max-chars must be at least 1, but is {arguments.max_chars}")
+    if not 0 <= arguments.min_confidence <= 1:
+        raise ValueError(
+            f"--min-confidence must be from 0 to 1, but is {arguments.min_confidence:g}"
+        )
     if len(arguments.files) > 1 and arguments.format in ("srt", "vtt") and not arguments.out_dir:
         raise ValueError(
             f"captions of {len(arguments.files)} files need --out-dir: standard output holds "
