@@ -155,3 +155,35 @@ def test_a_folder_that_may_not_be_written_to() -> None:
     _, status = os.waitpid(child, 0)
     folder.rmdir()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("how", ["folder", "lines"])
+def test_what_ctrl_c_breaks_off_leaves_nothing(how: str, tmp_path: Path) -> None:
+    """Neither a half-written file nor a temporary one; the exit code is that of the signal."""
+    if how == "lines":
+        pytest.importorskip("lhotse")
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from dualasr_lib.core import program\n"
+        "from dualasr_lib.core.files import new_folder\n"
+        "path, how = Path(sys.argv[1]), sys.argv[2]\n"
+        "def items():\n"
+        "    yield {'id': 'a'}\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    yield {'id': 'b'}\n"
+        "def folder():\n"
+        "    with new_folder(path) as made:\n"
+        "        (made / 'x').touch()\n"
+        "        list(items())\n"
+        "def lines():\n"
+        "    from dualasr_lib.recipe.stage import write_jsonl\n"
+        "    write_jsonl(path, items())\n"
+        "program.run_program({'folder': folder, 'lines': lines}[how])\n"
+    )
+    path = tmp_path / "made" / "result"
+    path.parent.mkdir()
+    command = [sys.executable, "-c", code, str(path), how]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (130, "-c: interrupted\n")
+    assert names(path.parent) == []
