@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dualasr_lib.core.files import output_file, output_folder
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -61,8 +62,10 @@ def main() -> None:
     )
     parser.add_argument("--exp-dir", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there too")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="make the files there")
+    parser.add_argument(
+        "--out", type=output_file, metavar="FILE.md", help="write the table there too"
+    )
+    parser.add_argument("--keep", type=output_folder, metavar="DIR", help="make the files there")
     arguments, others = parser.parse_known_args()
     folders = ["--exp-dir", arguments.exp_dir.resolve(), "--data-dir", arguments.data_dir.resolve()]
     options = [*map(str, folders), *others]

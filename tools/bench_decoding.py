@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -36,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--config", type=Path, default=_CONF / "small.toml", help="model of the second pass")
     add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="on top of it")
     add("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="parts to measure")
-    add("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    add("--json", type=output_file, metavar="FILE", help="write all numbers there too")
     return parser.parse_args()
 
 

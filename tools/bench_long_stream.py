@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 from dualasr_lib.data.folder import recording_files
@@ -195,8 +196,8 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=float, default=60.0, help="of audio; default: 60")
     add("--split", default="eval1", help="whose recordings are played; default: eval1")
-    add("--png", type=Path, metavar="FILE", help="draw time and memory there")
-    add("--json", type=Path, metavar="FILE", help="write all numbers there")
+    add("--png", type=output_file, metavar="FILE", help="draw time and memory there")
+    add("--json", type=output_file, metavar="FILE", help="write all numbers there")
     arguments = parser.parse_args()
     if not arguments.minutes > 0:
         raise ValueError(f"--minutes must be greater than 0, but is {arguments.minutes}")

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -107,7 +108,7 @@ def main() -> None:
     reader.add_argument("--order", type=int, default=5, help="of the n-gram; default: 5")
     reader.add_argument("--extrapolate", type=int, default=12_000_000, metavar="N",
                         help="characters; default: 12000000, those of CSJ")  # fmt: skip
-    reader.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, too")
+    reader.add_argument("--json", type=output_file, metavar="FILE", help="write the rows here, too")
     arguments = reader.parse_args()
     for name in ("utterances", "characters"):
         if any(size < 1 for size in getattr(arguments, name)):

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.rates import FRAME_SHIFT_MS, FRONT_END_MS
 from dualasr_lib.core.table import markdown
@@ -46,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", default="cpu", help="cpu or cuda")
     add("--rounds", type=int, default=3, help="turns that each load takes")
     add("--steps", type=int, default=70, help="steps of each turn")
-    add("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    add("--json", type=output_file, metavar="FILE", help="write all numbers there too")
     return parser.parse_args()
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from bench.names import CASE_NAMES
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -60,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=5)
     add("--vocab-size", type=int, default=3266, help="of the joint model")
     add("--no-breakdown", action="store_true", help="no times by part")
-    add("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    add("--json", type=output_file, metavar="FILE", help="write all numbers there too")
     return parser.parse_args()
 
 

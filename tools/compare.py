@@ -13,11 +13,11 @@ interval knows about utterances only.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import aligned
 from dualasr_lib.metrics.units import UNITS
 
@@ -55,25 +55,24 @@ def compare(baseline: "Result", system: "Result", config: "BootstrapConfig") -> 
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program.
+
+    Raises:
+        ValueError: as `compare`, or a file is missing or damaged.
+    """
     options = _parser().parse_args(arguments)
     # What is heavy, after the options are read:
     from dualasr_lib.decoding.results import read_result
     from dualasr_lib.metrics.bootstrap import BootstrapConfig
 
-    try:
-        given = {"num_draws": options.draws, "seed": options.seed}
-        config = BootstrapConfig(**{name: v for name, v in given.items() if v is not None})
-        report = compare(read_result(options.baseline), read_result(options.system), config)
-    except ValueError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        return 1
+    given = {"num_draws": options.draws, "seed": options.seed}
+    config = BootstrapConfig(**{name: v for name, v in given.items() if v is not None})
+    report = compare(read_result(options.baseline), read_result(options.system), config)
     if options.json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
     else:
         print(_table(report))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,4 +140,4 @@ def _cells(value: dict[str, Any]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -38,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     tokens.add_argument("--data-dir", type=Path, help="what prepare.sh wrote: its tokens")
     tokens.add_argument("--vocab-size", type=int, default=3266, metavar="N",
                         help="tokens of the joint models; default: 3266, as CSJ has")  # fmt: skip
-    add("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    add("--json", type=output_file, metavar="FILE", help="write all numbers there too")
     return parser.parse_args()
 
 

@@ -18,7 +18,7 @@ that weighs scores, the one that scales are tuned with; --left-ms holds for all 
 import argparse
 from pathlib import Path
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import output_folder, write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.programs.options import add_options, decode_config, parser
 
@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     add = reader.add_argument
     add("--chunks", type=int, nargs="+", default=[160, 320, 640, 1280], metavar="MS",
         help="milliseconds; default: 160 320 640 1280")  # fmt: skip
-    add("--out", type=Path, help="default: EXP/decode/latency")
+    add("--out", type=output_folder, help="default: EXP/decode/latency")
     add("--png", action="store_true", help="also OUT/latency.png; needs matplotlib")
     return reader.parse_args()
 

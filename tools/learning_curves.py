@@ -22,8 +22,8 @@ from statistics import mean, stdev
 
 from analysis.matrix.folder import read_record
 
-from dualasr_lib.core.files import write_atomically
-from dualasr_lib.core.program import run_program
+from dualasr_lib.core.files import output_file, write_atomically
+from dualasr_lib.core.program import run_program, what_is_wrong
 from dualasr_lib.core.table import markdown
 
 __all__ = ["Curve", "collect", "read_curves", "table", "united", "write_curves"]
@@ -55,7 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of run_matrix.py")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="what --json wrote")
     parser.add_argument("--steps", type=int, nargs="+", default=[300, 600], help="default: 300 600")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what tables are of")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write what tables are of"
+    )
     arguments = parser.parse_args()
     if arguments.out is None and arguments.from_json is None:
         parser.error("one of --out and --from-json must be given, or both")
@@ -128,7 +130,7 @@ def _scores(path: Path) -> dict[str, dict[int, float]]:
                     branch = name.removeprefix(_PREFIX)
                     found.setdefault(branch, {})[int(point["step"])] = float(value)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} must be the log of a training: {error}") from None
+        raise ValueError(f"{path} must be the log of a training: {what_is_wrong(error)}") from None
     return found
 
 
@@ -153,7 +155,9 @@ def read_curves(path: Path) -> list[Curve]:
             item["cer"] = {int(step): float(value) for step, value in item["cer"].items()}
         return [Curve(**item) for item in plain]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be a file of learning_curves.py: {error}") from None
+        raise ValueError(
+            f"{path} must be a file of learning_curves.py: {what_is_wrong(error)}"
+        ) from None
 
 
 def table(curves: Sequence[Curve], steps: Sequence[int]) -> list[tuple[str, ...]]:

@@ -14,10 +14,10 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
 
 from open_corpus.names import PRESET_NAMES
 
+from dualasr_lib.core.files import output_folder
 from dualasr_lib.core.program import one_line
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -46,7 +46,7 @@ class _Progress:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the open corpus in CSJ's layout.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument("--out", type=output_folder, required=True, help="folder of the corpus")
     parser.add_argument("--preset", choices=PRESET_NAMES, default="demo")
     parser.add_argument("--neural", action="store_true", help="neural voices, too; a download")
     parser.add_argument("--seed", type=int, default=1)
@@ -59,9 +59,9 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run the program; the exit code."""
-    arguments = _arguments()
     begun = time.monotonic()
     try:
+        arguments = _arguments()
         from open_corpus.build import build_corpus  # what is heavy, after the options
         from open_corpus.presets import preset
         from open_corpus.sources import cache_dir

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from analysis.matrix.names import STEPS
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import output_folder, write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.folder import DATA_FILE
 
@@ -59,7 +59,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--base", type=Path, metavar="FILE", help="sizes of all models, in place of the matrix's")
     add("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
         help="changes to all cells, e.g. training.max_steps=2000")  # fmt: skip
-    add("--out", type=Path, help="default: .matrix in this clone; with --from-json: no files")
+    add(
+        "--out",
+        type=output_folder,
+        help="default: .matrix in this clone; with --from-json: no files",
+    )
     add("--data-dir", type=Path, help="what prepare.sh wrote; default: OUT/data, made if need be")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--jobs", type=int, default=1, help="runs at a time, which share the cores; default: 1")

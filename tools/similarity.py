@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.files import output_file, write_atomically
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.core.table import markdown
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--exp-dir", type=Path, nargs="+", required=True, help="what train.py wrote")
     add("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
     add("--split", default="valid", help="default: valid")
-    add("--png", type=Path, metavar="FILE", help="draw the matrices; needs matplotlib")
+    add("--png", type=output_file, metavar="FILE", help="draw the matrices; needs matplotlib")
     add("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args()
 

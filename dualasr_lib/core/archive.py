@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from dualasr_lib.core.files import AnyPath
+from dualasr_lib.core.files import AnyPath, named
 from dualasr_lib.core.packing import Packed, pack, unpack
+from dualasr_lib.core.program import what_is_wrong
 
 __all__ = ["ArchiveError", "read", "write"]
 
@@ -37,15 +38,14 @@ def write(tree: Any, path: AnyPath) -> None:
     payload = {"format": _FORMAT, "plain": packed.plain, "tensors": packed.tensors}
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with named(path), open(temporary, "wb") as file:
             writer = _Writer(file)
             torch.save(payload, cast(BinaryIO, writer))
             writer.finish()
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only if something failed
 
 
 def read(path: AnyPath) -> Any:
@@ -61,7 +61,7 @@ def read(path: AnyPath) -> Any:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ArchiveError(f"{path} is damaged ({error})") from None
+        raise ArchiveError(f"{path} is damaged ({what_is_wrong(error)})") from None
     if broken is not None:
         raise ArchiveError(f"{path} is damaged (wrong checksum of {broken})")
     try:

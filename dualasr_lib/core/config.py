@@ -23,7 +23,16 @@ from typing import Any, TypeVar
 from dualasr_lib.core.files import AnyPath
 from dualasr_lib.core.text import read_text
 
-__all__ = ["ConfigError", "flatten", "from_dict", "load", "override", "read_toml", "to_dict"]
+__all__ = [
+    "ConfigError",
+    "flatten",
+    "from_dict",
+    "from_options",
+    "load",
+    "override",
+    "read_toml",
+    "to_dict",
+]
 
 C = TypeVar("C")
 
@@ -71,9 +80,29 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
         section = path.rstrip(".")
         named = next((name for name in fields if re.search(rf"\b{name}\b", str(error))), None)
         raise ConfigError(
-            f"config section '{section or '(top)'}': {error}",
+            f"config section '{section}': {error}" if section else str(error),
             section if named is None else path + named,
         ) from None
+
+
+def from_options(
+    cls: type[C],
+    name: str,
+    given: Sequence[str],
+    values: Mapping[str, Any] = types.MappingProxyType({}),
+) -> C:
+    """`cls` from plain values and what a user says otherwise, as `key=value`.
+
+    Args:
+        name: of the option by which users say it, for messages.
+
+    Raises:
+        ValueError: as `override` and `from_dict`; the message begins with the option.
+    """
+    try:
+        return from_dict(cls, override(dict(values), given))
+    except ValueError as error:
+        raise ValueError(f"{name} {' '.join(given)}: {error}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

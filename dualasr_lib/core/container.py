@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.files import AnyPath, write_atomically
+from dualasr_lib.core.program import what_is_wrong
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +155,9 @@ _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, R
 
 
 def _foreign(path: AnyPath, error: Exception) -> ContainerError:
-    return ContainerError(f"{path} is damaged or was not written by this program: {error!r}")
+    return ContainerError(
+        f"{path} is damaged or was not written by this program: {what_is_wrong(error)}"
+    )
 
 
 def _members(content: Container) -> list[tuple[str, str, bytes, dict[str, Any]]]:

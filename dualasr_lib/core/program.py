@@ -3,6 +3,8 @@
 Imports nothing heavy: programs read their options first.
 """
 
+import errno
+import json
 import logging
 import os
 import pickle
@@ -15,7 +17,15 @@ from collections.abc import Callable
 from dualasr_lib.core.extras import remedy
 from dualasr_lib.core.memory import is_memory_error
 
-__all__ = ["INTERRUPTED", "USERS_ERRORS", "is_users_error", "one_line", "run_program", "told_by"]
+__all__ = [
+    "INTERRUPTED",
+    "USERS_ERRORS",
+    "is_users_error",
+    "one_line",
+    "run_program",
+    "told_by",
+    "what_is_wrong",
+]
 
 INTERRUPTED = 130
 """Exit code of a program that a signal stopped: what shells give for SIGINT."""
@@ -38,6 +48,15 @@ _TRACEBACK = "DUALASR_TRACEBACK"
 _LONGEST = 300
 """Characters of a message; libraries put whole file listings into theirs."""
 _NAMED_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Warning)\b")
+_NO_SPACE = "make room there, or write elsewhere, and run it again"
+_WHAT_TO_DO = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: "no file may be that large here (ulimit -f)",
+    errno.EROFS: "write elsewhere",
+    errno.EACCES: "its owner must allow it (chmod), or name another one",
+}
+"""Where what is wrong is the machine, not the file."""
 _DUMP = "[extra info]"
 """How lhotse begins the line with all arguments of the call that failed."""
 
@@ -77,8 +96,29 @@ def one_line(error: BaseException, extra: str = "") -> str:
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     if name and (install := remedy(name, extra)):
         return f"the library {name} is needed here, but is not installed: {install}"
-    lines = [line.strip() for line in str(error).splitlines()]
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in _WHAT_TO_DO:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        text = f"{where}{error.strerror}: {_WHAT_TO_DO[error.errno]}"
+    lines = [line.strip() for line in text.splitlines()]
     return " ".join(line for line in lines if line) or type(error).__name__
+
+
+def what_is_wrong(error: BaseException) -> str:
+    """With a file that a reader expected to be of another form, in words for who has the file:
+    not the names of Python's exceptions.
+    """
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing" if error.args else "a field is missing"
+    if isinstance(error, OSError):
+        return error.strerror or one_line(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON: {error}"
+    if isinstance(error, (TypeError, AttributeError, IndexError, StopIteration)):
+        return "what it holds has another form"
+    return one_line(error)
 
 
 def told_by(message: str) -> str:

@@ -5,7 +5,10 @@ markers of stages.
 """
 
 import gzip
+import hashlib
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any, Literal
 
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import AnyPath, write_atomically
+from dualasr_lib.core.program import what_is_wrong
 
 __all__ = [
     "DATA_FILE",
@@ -21,11 +25,13 @@ __all__ = [
     "SplitUse",
     "TokensInfo",
     "UnitName",
+    "identity",
     "recording_files",
 ]
 
 DATA_FILE = "data.json"
 _FORMAT = 1
+_PLACES = re.compile(rb'"(?:source|storage_path)": "(?:[^"\\]|\\.)*"')
 
 UnitName = Literal["character", "word"]
 SplitUse = Literal["train", "valid", "eval", "other"]
@@ -114,7 +120,7 @@ class DataFolder:
             values = json.loads(path.read_text(encoding="utf-8"))
             found = values.pop("format")
         except (UnicodeDecodeError, ValueError, AttributeError, KeyError, TypeError) as error:
-            raise _damaged(path, repr(error)) from None
+            raise _damaged(path, what_is_wrong(error)) from None
         if found != _FORMAT:
             raise ValueError(
                 f"'{path}' has format {found}, but this version reads format {_FORMAT}:"
@@ -143,6 +149,30 @@ def recording_files(data_dir: AnyPath, split: str) -> list[Path]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         sources = [json.loads(line)["recording"]["sources"][0]["source"] for line in lines]
     return [Path(source) for source in dict.fromkeys(sources)]
+
+
+def identity(data_dir: AnyPath) -> str:
+    """What tells the evaluation data of a folder from those of another one: the first 12
+    hexadecimal digits of a sha256 of `data.json` and of the manifests that are not for training.
+    Where audio and features lie says nothing, so that a folder may be moved.
+
+    Raises:
+        ValueError: as `DataFolder.read`, or a manifest is damaged.
+    """
+    digest = hashlib.sha256((Path(data_dir) / DATA_FILE).read_bytes())
+    for split in DataFolder.read(data_dir).splits:
+        path = Path(data_dir) / split.cuts
+        if split.use == "train" or not path.is_file():
+            continue
+        try:
+            with gzip.open(path, "rb") as lines:
+                for line in lines:
+                    digest.update(_PLACES.sub(b"", line))
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path} is damaged ({what_is_wrong(error)}): run prepare.sh again"
+            ) from None
+    return digest.hexdigest()[:12]
 
 
 def _damaged(path: Path, why: str) -> ValueError:

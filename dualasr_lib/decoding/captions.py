@@ -6,6 +6,7 @@ in Japanese as a comma does elsewhere. Segments without text are left out everyw
 """
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from statistics import median
@@ -32,12 +33,17 @@ _HOLD_SECONDS = (
 
 
 _GAP_SECONDS = 0.15  # more than from token to token in the middle: a pause that can be heard
-_INSIDE_WORD = 4.0
+_GAP_SPREADS = 6  # in a speech of uneven pace as many times what gaps differ by from the middle one
+_BEFORE_KANA = 3  # times that, before what follows a kanji in hiragana: an ending or a particle
+_INSIDE_WORD = 6.0
 _PHRASE_BONUS = 0.3
-_PHRASE_ENDS = (
-    *("、", "。", ",", ".", "?", "!", "？", "！"),
+_SEPARATORS = ("、", "。", ",", ".", "?", "!", "？", "！", " ", "　")
+_PARTICLES = (
     *("は", "が", "を", "に", "で", "と", "も", "へ", "ね", "よ", "から", "まで", "けど", "ので"),
 )
+_PREFIXES = ("お", "ご")
+_NEVER_FIRST = frozenset("ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮんンーー々、。,.?!？！")
+_NUMERALS = frozenset("〇一二三四五六七八九十百千万億兆0123456789０１２３４５６７８９")
 
 
 class Transcript(NamedTuple):
@@ -128,19 +134,59 @@ def _lines(tokens: Sequence[TimedToken], max_chars: int) -> list[list[TimedToken
 
 
 def _cut_costs(tokens: Sequence[TimedToken]) -> list[float]:
-    """What it costs to begin a line with each token: most of all inside a word, where the gap is no
-    longer than others are. An additional line is cheaper than that, and dearer than a gap is good.
+    """What it costs to begin a line with each token: most of all inside a word, which neither a gap
+    that is longer than others nor the script says to end there. An additional line is cheaper than
+    that, and dearer than a gap is good.
     """
     gaps = [b.seconds - a.seconds for a, b in pairwise(tokens)]
     pace = median(gaps) if gaps else 0.0
+    spread = median(abs(gap - pace) for gap in gaps) if gaps else 0.0
+    audible = max(_GAP_SECONDS, _GAP_SPREADS * spread)
     costs = [0.0]
     for index, gap in enumerate(gaps, start=1):
+        before = "".join(token.text for token in tokens[max(0, index - 3) : index])
+        border = _border(before, tokens[index].text)
         longer = max(0.0, gap - pace)
-        cost = _INSIDE_WORD * (1 - min(1.0, longer / _GAP_SECONDS)) - 0.5 * min(1.0, longer)
-        before = "".join(token.text for token in tokens[max(0, index - 3) : index]).strip()
-        is_phrase = before.endswith(_PHRASE_ENDS) or tokens[index].text.startswith(" ")
-        costs.append(cost - (_PHRASE_BONUS if is_phrase else 0.0))
+        heard = min(1.0, longer * border.hearing / audible)
+        cost = _INSIDE_WORD * (1 - heard) * (1 - border.by_script) - 0.5 * min(1.0, longer)
+        costs.append(cost - (_PHRASE_BONUS if border.ends_phrase else 0.0))
     return costs
+
+
+class _Border(NamedTuple):
+    """What the script says of the place between two tokens."""
+
+    by_script: float
+    """How sure it is that a word begins there, from 0 to 1."""
+    hearing: float = 1.0
+    """How much a gap says there."""
+    ends_phrase: bool = False
+
+
+def _border(before: str, after: str) -> _Border:
+    """In Japanese a kanji or katakana after hiragana begins a word: hiragana before it are endings
+    and particles of the word before. In hiragana alone only particles tell, and not for sure.
+    """
+    if before.endswith(_SEPARATORS) or after.startswith((" ", "　")):
+        return _Border(1.0, ends_phrase=True)
+    if after[:1] in _NEVER_FIRST or (before[-1:] in _NUMERALS and after[:1] in _NUMERALS):
+        return _Border(0.0, hearing=0.0)
+    left, right = _script(before[-1:]), _script(after[:1])
+    is_particle = before.endswith(_PARTICLES)
+    if left == right:
+        is_kana = left == "hiragana"
+        return _Border(0.3, ends_phrase=True) if is_kana and is_particle else _Border(0.0)
+    if right == "hiragana":
+        return _Border(0.0, hearing=1 / _BEFORE_KANA)
+    if left == "hiragana":
+        is_prefix = before.endswith(_PREFIXES)
+        return _Border(0.0) if is_prefix else _Border(0.7, ends_phrase=is_particle)
+    return _Border(0.3)
+
+
+def _script(char: str) -> str:
+    """The first word of Unicode's name of a character: hiragana, katakana, cjk, latin ..."""
+    return unicodedata.name(char, "").partition(" ")[0].lower()
 
 
 def _json(transcript: Transcript) -> str:

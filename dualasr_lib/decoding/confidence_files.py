@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.core.rates import ENCODER_MS
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Detokenise, token_texts
@@ -145,7 +146,7 @@ def read_confidence(path: Path) -> list[Confident]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} must be a confidence-<split>.json of decode.py or streaming_decode.py: "
-            f"{error!r}"
+            f"{what_is_wrong(error)}"
         ) from None
 
 

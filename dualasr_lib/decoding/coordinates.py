@@ -52,10 +52,10 @@ def tune_by_coordinates(
     for batch in batches:
         with torch.no_grad():
             proposals = propose(hear(batch))
-        fallbacks += proposals.fallbacks
         for candidates, ref in zip(proposals.candidates, batch.texts):
             texts = candidates.ranked(Scales())
             lists.append(_Listed(texts, TextErrors(ref, detokenise, unit)))
+        fallbacks += proposals.fallbacks + proposals.later()
 
     def rate(scales: Scales) -> float:
         counts = (item.errors.of(max(item.texts, key=scales.total).tokens) for item in lists)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dualasr_lib.core.files import AnyPath
+from dualasr_lib.core.program import what_is_wrong
 
 __all__ = ["Recognised", "format_recogs", "read_recogs"]
 
@@ -64,7 +65,9 @@ def _units(path: Path, number: int, text: str) -> list[str]:
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}:{number} must hold a list of characters ({error})") from None
+        raise ValueError(
+            f"{path}:{number} must hold a list of characters ({what_is_wrong(error)})"
+        ) from None
     if not all(isinstance(item, str) for item in value):
         raise ValueError(f"{path}:{number} must hold a list of characters, but holds {text}")
     return list(value)

@@ -107,6 +107,8 @@ class Proposals(NamedTuple):
     candidates: Sequence[Candidates]
     fallbacks: int
     """Times that memory ran out and less was searched, or that a beam was empty and was widened."""
+    later: Callable[[], int] = lambda: 0
+    """The same in what candidates have been asked for since; some search only then."""
 
 
 Propose = Callable[[Heard], Proposals]
@@ -145,12 +147,10 @@ def rescored(propose: Propose, scales: Scales) -> OfflineSearch:
     """The search that proposes and chooses with `scales`."""
 
     def search(heard: Heard) -> Searched:
-        candidates, fallbacks = propose(heard)
-        return Searched(
-            [item.best(scales) for item in candidates],
-            fallbacks,
-            [item.ranked(scales) for item in candidates],
-        )
+        proposals = propose(heard)
+        paths = [item.best(scales) for item in proposals.candidates]
+        nbest = [item.ranked(scales) for item in proposals.candidates]
+        return Searched(paths, proposals.fallbacks + proposals.later(), nbest)
 
     return search
 
@@ -195,11 +195,11 @@ def tune(
     for batch in batches:
         with torch.no_grad():
             proposals = propose(hear(batch))
-        fallbacks += proposals.fallbacks
         for candidates, ref in zip(proposals.candidates, batch.texts):
             errors = TextErrors(ref, detokenise, unit)
             counts = [errors.of(candidates.best(scales).tokens) for scales in grid]
             totals = [total + count for total, count in zip(totals, counts)]
+        fallbacks += proposals.fallbacks + proposals.later()
     if not totals[0].num_ref:
         raise ValueError(
             "scales cannot be tuned: the data have no reference text; give them (--scales, for a"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import flatten
 from dualasr_lib.core.files import AnyPath
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.decoding.recogs import Recognised, read_recogs
 from dualasr_lib.decoding.summary import main_unit
 from dualasr_lib.metrics.alignment import align
@@ -96,7 +97,9 @@ def read_summary(path: Path) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = summary["split"], summary["ins"] + summary["del"] + summary["sub"]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a summary-<split>.json of decode.py: {error!r}") from None
+        raise ValueError(
+            f"{path} must be a summary-<split>.json of decode.py: {what_is_wrong(error)}"
+        ) from None
     try:
         main_unit(summary)
     except ValueError as error:
@@ -106,7 +109,8 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def differences(results: Sequence[Result]) -> list[str]:
     """In what the params of some results differ, which are to be of one system: an empty list if
-    they are of one model, one set of options, one language model and the same scales.
+    they are of one model, one set of options, one language model, the same scales and one data
+    folder.
     """
     params = [_params(result.summary) for result in results]
     names = dict.fromkeys(name for each in params for name in each)
@@ -119,7 +123,8 @@ def differences(results: Sequence[Result]) -> list[str]:
 
 def _params(summary: Mapping[str, Any]) -> dict[str, Any]:
     flat = flatten(summary.get("params", {}))
-    return {n: value for n, value in flat.items() if n.rpartition(".")[2] not in _INCIDENTAL}
+    said = {n: value for n, value in flat.items() if n.rpartition(".")[2] not in _INCIDENTAL}
+    return {**said, "data folder": summary.get("data")}
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

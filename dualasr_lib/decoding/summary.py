@@ -45,6 +45,8 @@ class Scoring(NamedTuple):
     """What the references were normalised by."""
     pooled: bool = False
     """Whether the split goes into the pooled error rate."""
+    data: str = ""
+    """What tells its data folder from another one."""
 
 
 class RunInfo(NamedTuple):
@@ -153,6 +155,7 @@ def _summary(
         "method": info.method,
         "variant": "-".join(info.variant),
         "pooled": info.scoring.pooled,
+        "data": info.scoring.data,
         "num_utterances": len(hypotheses),
         "normaliser": info.scoring.normaliser,
         **main,

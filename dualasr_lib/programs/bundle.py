@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.text import read_text
 from dualasr_lib.programs.options import parser
@@ -66,7 +67,7 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     add("exp_dir", type=Path, nargs="?", metavar="EXP", help="what train.py wrote")
     add("--show", type=Path, nargs="?", const=True, metavar="FILE",
         help="say what is in a bundle; default: the package's")  # fmt: skip
-    add("--out", type=Path, metavar="FILE", help="the bundle")
+    add("--out", type=output_file, metavar="FILE", help="the bundle")
     add("--data-dir", type=Path, metavar="DATA", help="what prepare.sh wrote: tokens, data.json")
     add("--epoch", type=int, help="checkpoint; default: the newest")
     add("--avg", type=int, default=0, help="mean of the last K epochs; default: none")
@@ -103,8 +104,6 @@ def _check(arguments: argparse.Namespace) -> None:
     for name, why in (("data_dir", "whose tokens belong to the model"), ("out", "the file")):
         if getattr(arguments, name) is None:
             raise ValueError(f"--{name.replace('_', '-')} must be given: {why}")
-    if arguments.out.is_dir():
-        raise ValueError(f"--out must be a file, but {arguments.out} is a folder")
 
 
 if __name__ == "__main__":

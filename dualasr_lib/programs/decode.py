@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.programs.options import add_options, decode_config, parser
-from dualasr_lib.programs.results import deliver, is_valid, valid_first
+from dualasr_lib.programs.results import check_place, deliver, is_valid, valid_first
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.methods import registry
 
@@ -90,13 +90,15 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
     from dualasr_lib.decoding.offline import decode_batches
     from dualasr_lib.decoding.summary import RunInfo, describe, offline_summary
     from dualasr_lib.decoding.writer import write_nbest
-    from dualasr_lib.programs.data import open_data
+    from dualasr_lib.programs.data import identity_of, open_data
     from dualasr_lib.recognition.scoring import scoring_of
 
     ready = setup.offline(branch, method)
     name, detokenise = ready.name, setup.trained.detokenise
     directory = name.directory(job.config.results_dir)
     data = open_data(setup.trained, job.config.data_dir)
+    folder = identity_of(job.config.data_dir)
+    check_place(directory, job.splits, folder)
     for split in valid_first(data.folder, job.splits):
         progress = Progress(f"{split} {branch} {name.method}", "utterances", data.size(split))
         decoded = decode_batches(
@@ -106,7 +108,7 @@ def _decode(job: DecodeJob, setup: "DecodeSetup", branch: "Branch", method: str)
             detokenise,
             partial(_count, progress),
         )
-        scoring = scoring_of(data.folder, split)
+        scoring = scoring_of(data.folder, split, folder)
         info = RunInfo(split, branch, name.method, ready.params, name.variant, scoring)
         summary, fit = offline_summary(info, decoded), is_valid(data.folder, split)
         done = deliver(directory, decoded.hypotheses, summary, ready.calibrator, detokenise, fit)

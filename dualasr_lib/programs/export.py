@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dualasr_lib.core.files import check_new_folder
+from dualasr_lib.core.files import check_new_folder, output_folder
 from dualasr_lib.core.program import run_program
 from dualasr_lib.export.names import HEADS
 from dualasr_lib.programs.options import parser
@@ -82,7 +82,7 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     add("--avg", type=int, default=0, help="mean of its last K epochs; default: none")
     add("--chunk-ms", type=int, help="chunk of the streaming stacks; default: the config's")
     add("--left-ms", type=int, help="their left context; default: the config's")
-    add("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    add("--out", type=output_folder, required=True, metavar="DIR", help="a new folder")
     add("--head", nargs="+", choices=HEADS, help="heads to export; default: all that are there")
     add("--format", choices=("sherpa-onnx", "runtime"), default="sherpa-onnx",
         help="for whom; default: sherpa-onnx")  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dualasr_lib import __version__
+from dualasr_lib.core.files import output_folder
 from dualasr_lib.recognition.decode_config import DecodeConfig, parse_scales
 from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods import registry
@@ -156,7 +157,7 @@ def decode_config(arguments: argparse.Namespace, program: Program) -> DecodeConf
         given[name] = parse_scales(values.get(name))
     config = DecodeConfig(**given, streams=program != "decode")
     if program in _DATA:
-        config.results_dir  # noqa: B018  (an error, if it has to be, before anything is loaded)
+        output_folder(config.results_dir)  # an error, if it has to be, before anything is loaded
     return config
 
 

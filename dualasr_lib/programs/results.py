@@ -2,6 +2,7 @@
 where it is far from what the model learnt.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.writer import ResultFiles
     from dualasr_lib.recognition.calibration import Calibrator
 
-__all__ = ["Delivered", "deliver", "is_valid", "valid_first"]
+__all__ = ["Delivered", "check_place", "deliver", "is_valid", "valid_first"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +40,25 @@ def is_valid(folder: "DataFolder", split: str) -> bool:
 def valid_first(folder: "DataFolder", splits: Sequence[str]) -> list[str]:
     """`splits` in an order in which the calibration comes before those that use it."""
     return sorted(splits, key=lambda split: not is_valid(folder, split))
+
+
+def check_place(directory: Path, splits: Sequence[str], data: str) -> None:
+    """ValueError if `directory` has results of one of the splits of another data folder, which
+    would be overwritten.
+    """
+    from dualasr_lib.decoding.writer import result_files
+
+    for split in splits:
+        path = result_files(directory, split).summary
+        try:
+            there = json.loads(path.read_text(encoding="utf-8")).get("data") or data
+        except (OSError, ValueError, AttributeError):  # nothing there that is worth keeping
+            continue
+        if there != data:
+            raise ValueError(
+                f"{path} is of another data folder ({there}) than --data-dir ({data}), or of what "
+                "was in it before: give another --out-dir, or remove that file"
+            )
 
 
 def deliver(

@@ -14,8 +14,9 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.core.config import from_options
 from dualasr_lib.core.program import run_program
+from dualasr_lib.core.text import read_text
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.programs.options import parser
 from dualasr_lib.recognition.default import default_bundle
@@ -62,8 +63,8 @@ def _arguments() -> argparse.Namespace:
 
 def _main() -> None:
     arguments = _arguments()
-    limits = from_dict(Limits, override({}, arguments.limit))
-    from_dict(EndpointConfig, override({}, arguments.endpoint))
+    limits = from_options(Limits, "--limit", arguments.limit)
+    from_options(EndpointConfig, "--endpoint", arguments.endpoint)
     if not 0 <= arguments.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535, but is {arguments.port}")
     bundle = arguments.bundle or default_bundle()
@@ -71,7 +72,7 @@ def _main() -> None:
         raise ValueError(f"--bundle must be a file, but there is no {bundle}")
     token = os.environ.get(_TOKEN)
     if arguments.token_file is not None:
-        token = arguments.token_file.read_text(encoding="utf-8").strip()
+        token = read_text(arguments.token_file).strip()
     from dualasr_lib.serving.access import Access  # what is heavy, after all options are read
     from dualasr_lib.serving.loading import load_model
     from dualasr_lib.serving.serve import serve

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.programs.options import add_options, decode_config, parser
-from dualasr_lib.programs.results import deliver, is_valid, valid_first
+from dualasr_lib.programs.results import check_place, deliver, is_valid, valid_first
 from dualasr_lib.recognition.decode_config import DecodeConfig
 from dualasr_lib.recognition.methods import registry
 from dualasr_lib.recognition.naming import ResultName
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dualasr_lib.decoding.hypothesis import Emission, Hypothesis
     from dualasr_lib.decoding.offline import Detokenise
     from dualasr_lib.decoding.streaming import Watcher
+    from dualasr_lib.decoding.summary import Scoring
     from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.calibration import Calibrator
     from dualasr_lib.recognition.decode_setup import DecodeSetup
@@ -107,15 +108,20 @@ def main() -> None:
 
 def run(job: StreamJob) -> None:
     """Streams everything that the job asks for, and writes the results."""
-    from dualasr_lib.programs.data import open_data
+    from dualasr_lib.programs.data import identity_of, open_data
     from dualasr_lib.recognition.decode_setup import DecodeSetup
+    from dualasr_lib.recognition.scoring import scoring_of
 
     setup = DecodeSetup(job.config, open_data)
     ready = [_ready(setup, job, method) for method in setup.methods("streaming")]
     path = setup.trained.streaming(setup.chunk)  # last: tuning hears whole utterances
     data = open_data(setup.trained, job.config.data_dir)
+    folder = identity_of(job.config.data_dir)
+    for searches in ready:
+        check_place(searches.name.directory(job.config.results_dir), job.splits, folder)
     for searches, split in product(ready, valid_first(data.folder, job.splits)):
-        _decode(job, searches, path, setup.trained.detokenise, split, data)
+        scoring = scoring_of(data.folder, split, folder)
+        _decode(job, searches, path, setup.trained.detokenise, split, data, scoring)
 
 
 def _decode(
@@ -125,12 +131,12 @@ def _decode(
     detokenise: "Detokenise",
     split: str,
     data: "DataModule",
+    scoring: "Scoring",
 ) -> None:
     """One method and one split."""
     from dualasr_lib.decoding.streaming import StreamingConfig, Watcher, decode_streams
     from dualasr_lib.decoding.summary import RunInfo, describe, streaming_summary
     from dualasr_lib.programs.screen import Screen
-    from dualasr_lib.recognition.scoring import scoring_of
 
     name, utterances = ready.name, data.split_cuts(split)
     progress = Progress(f"{split} {name.method}", "utterances", len(utterances))
@@ -145,7 +151,6 @@ def _decode(
         budget_seconds=job.config.budget_seconds,
     )
     found = decode_streams(utterances, path, ready.first, detokenise, config, ready.second, watcher)
-    scoring = scoring_of(data.folder, split)
     info = RunInfo(split, name.branch, name.method, ready.params, name.variant, scoring)
     summary, fit = streaming_summary(info, found, path), is_valid(data.folder, split)
     directory = name.directory(job.config.results_dir)

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from dualasr_lib.core.config import load, read_toml
+from dualasr_lib.core.files import output_folder
 from dualasr_lib.core.program import INTERRUPTED
 from dualasr_lib.programs.options import parser
 from dualasr_lib.training.launch import run_processes
@@ -35,7 +36,9 @@ def _parse_arguments() -> argparse.Namespace:
     options.add_argument("--base", type=Path, metavar="FILE",
                         help="start from FILE, not from what the config file includes")  # fmt: skip
     options.add_argument("--data-dir", type=Path, required=True, help="what prepare.sh wrote")
-    options.add_argument("--exp-dir", type=Path, required=True, help="checkpoints and logs go here")
+    options.add_argument(
+        "--exp-dir", type=output_folder, required=True, help="checkpoints and logs go here"
+    )
     options.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
                         help="changes to the configuration, e.g. training.seed=1")  # fmt: skip
     options.add_argument("--init-from", type=Path, metavar="FILE",

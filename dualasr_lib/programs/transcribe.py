@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualasr_lib.core.config import from_dict, override
-from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.config import from_options
+from dualasr_lib.core.files import output_file, output_folder, write_atomically
 from dualasr_lib.core.memory import is_memory_error
-from dualasr_lib.core.program import run_program
+from dualasr_lib.core.program import one_line, run_program
 from dualasr_lib.core.progress import Progress
 from dualasr_lib.data.pipe import STANDARD_INPUT
 from dualasr_lib.decoding.endpoint import EndpointConfig
@@ -69,7 +69,7 @@ class EngineConfig:
     """Of torch."""
 
     def __post_init__(self) -> None:
-        from_dict(EndpointConfig, override({}, self.endpoint))
+        from_options(EndpointConfig, "--endpoint", self.endpoint)
         if not 1 <= self.threads <= _MOST_THREADS:
             raise ValueError(f"--threads must be from 1 to {_MOST_THREADS}, but is {self.threads}")
 
@@ -135,6 +135,23 @@ def _warn(path: Path, finals: "Sequence[Final]", calibration: "Calibration | Non
         _LOG.warning("%s: the second pass failed in %d sentences, which keep the text of the first "
                      "pass; at %.2f s: %s",
                      path, len(failed), failed[0].start_seconds, failed[0].failure)  # fmt: skip
+
+
+def only_sure(transcript: "Transcript", least: float) -> "Transcript":
+    """Without the sentences whose confidence is lower; those of unknown confidence stay."""
+    from dualasr_lib.metrics.calibration import judge
+
+    def is_sure(final: "Final") -> bool:
+        confidence = judge(final.confidences, transcript.calibration).confidence
+        return confidence is None or confidence >= least
+
+    kept = [final for final in transcript.segments if is_sure(final)]
+    doubted = [final.start_seconds for final in transcript.segments if not is_sure(final)]
+    if doubted:
+        count = f"{len(doubted)} of {len(transcript.segments)} sentences are less sure"
+        _LOG.warning("%s: %s than --min-confidence %g and left out, the first at %.2f s",
+                     transcript.source, count, least, doubted[0])  # fmt: skip
+    return transcript._replace(segments=kept)
 
 
 def load_engine(config: EngineConfig) -> "Recogniser":
@@ -220,8 +237,15 @@ def _arguments() -> argparse.Namespace:
         default="text",
         help="default: text, a line per sentence",
     )
-    add("--out-dir", type=Path, help="write one file per input there; default: standard output")
+    add(
+        "--out-dir",
+        type=output_folder,
+        help="write one file per input there; default: standard output",
+    )
     add("--max-chars", type=int, default=30, help="of a caption line; default: 30")
+    add("--min-confidence", type=float, default=0.0, metavar="P",
+        help="leave out sentences that are less sure, from 0 to 1, and count them: noise makes\n"
+        "a model that has heard none write words; default: 0, none is left out")  # fmt: skip
     add("--partials", action="store_true", help="show the text as it grows, on standard error")
     add_engine_arguments(reader)
     return reader.parse_args()
@@ -242,6 +266,8 @@ def _main() -> None:
     for path, output in zip(arguments.files, outputs):
         try:
             transcript = transcribe(path, recogniser, screen)
+            if arguments.min_confidence:
+                transcript = only_sure(transcript, arguments.min_confidence)
             text = render(transcript, arguments.format, arguments.max_chars)
             _deliver(text, path, output, len(outputs))
         except BrokenPipeError:
@@ -250,7 +276,11 @@ def _main() -> None:
             if not isinstance(error, (ValueError, OSError)) and not is_memory_error(error):
                 raise
             failed += 1
-            print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr, flush=True)
+            print(
+                f"{os.path.basename(sys.argv[0])}: error: {one_line(error)}",
+                file=sys.stderr,
+                flush=True,
+            )
     if failed:
         sys.exit(1)
 
@@ -260,6 +290,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("standard input (-) can be read once only, but is given several times")
     if arguments.max_chars < 1:
         raise ValueError(f"--max-chars must be at least 1, but is {arguments.max_chars}")
+    if not 0 <= arguments.min_confidence <= 1:
+        raise ValueError(
+            f"--min-confidence must be from 0 to 1, but is {arguments.min_confidence:g}"
+        )
     if len(arguments.files) > 1 and arguments.format in ("srt", "vtt") and not arguments.out_dir:
         raise ValueError(
             f"captions of {len(arguments.files)} files need --out-dir: standard output holds "
@@ -271,14 +305,13 @@ def _outputs(arguments: argparse.Namespace) -> list[Path | None]:
     """Where each text goes; None is standard output."""
     if arguments.out_dir is None:
         return [None] * len(arguments.files)
-    if arguments.out_dir.exists() and not arguments.out_dir.is_dir():
-        raise ValueError(f"--out-dir must be a folder, but {arguments.out_dir} is a file")
     taken: dict[Path, Path] = {}
     for path in arguments.files:
         stem = "stdin" if str(path) == STANDARD_INPUT else path.stem
         output = arguments.out_dir / f"{stem}{_SUFFIX[arguments.format]}"
         if output in taken:
             raise ValueError(f"{taken[output]} and {path} would both be written to {output}")
+        output_file(output)
         if output.resolve() == path.resolve():
             raise ValueError(f"{output} would be written over its own input")
         taken[output] = path

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from lhotse import LilcomChunkyWriter, MonoCut, Recording
 
+from dualasr_lib.core.files import output_folder
+from dualasr_lib.core.program import one_line
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe.extraction import compute_features, make_extractor
 from dualasr_lib.recipe.stage import PrepareError, progress, write_jsonl
@@ -69,12 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Noise manifest for training.")
     parser.add_argument("--noise-dir", type=Path, required=True, help="folder of WAV or FLAC files")
-    parser.add_argument("--data-dir", type=Path, required=True, help="DATA of prepare.sh")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--data-dir", type=output_folder, required=True, help="DATA of prepare.sh")
     try:
+        options = parser.parse_args(arguments)
         count = make_noise(options.noise_dir.resolve(), options.data_dir.resolve())
     except (ValueError, OSError) as error:
-        print(f"noise.py: error: {error}", file=sys.stderr)
+        print(f"noise.py: error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"{count} windows of noise")
     return 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dualasr_lib.core.files import output_folder
 from dualasr_lib.data.pieces import PieceType
 
 __all__ = ["Options", "Wanted", "option", "read_options"]
@@ -141,6 +142,7 @@ def read_options(
         raise ValueError(
             f"--stage and --stop-stage must be in 1..{NUM_STAGES}, are {first} and {last}"
         )
+    output_folder(values["data_dir"])
     paths = {name: v.resolve() for name, v in values.items() if isinstance(v, Path)}
     return Wanted(kind(**values | paths), first, last)
 

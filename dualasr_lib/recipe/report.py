@@ -3,7 +3,9 @@
 """
 
 import json
+import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,17 @@ from dualasr_lib.core.rates import encoder_frames
 from dualasr_lib.core.table import markdown
 from dualasr_lib.data.manifest import frames_of
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.recipe.corpus import Corpus, O
+from dualasr_lib.recipe.corpus import Corpus, O, Split
 from dualasr_lib.recipe.stage import Folders, read_jsonl
 
-__all__ = ["run"]
+__all__ = ["run", "what_is_empty"]
+
+_WITHOUT: Mapping[str, str] = {
+    "train": "there is nothing to train on",
+    "valid": "training cannot tell how good its model is, and methods that weigh scores must be "
+    "given the weights (--scales)",
+    "eval": "there is nothing to decode in it",
+}
 
 
 def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
@@ -46,6 +55,18 @@ def run(corpus: Corpus[O], options: O, folders: Folders) -> None:
     durations = {split: statistics.durations for split, statistics in splits.items()}
     _plot(durations, corpus.name, target)
     print(_table(report))
+    sizes = {split: len(lengths) for split, lengths in durations.items()}
+    for line in what_is_empty(corpus.splits(options), sizes):
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def what_is_empty(splits: Sequence[Split], sizes: Mapping[str, int]) -> list[str]:
+    """A line for each split of these sizes that has no utterances though programs need some."""
+    return [
+        f"split {split.name} has no utterances: {_WITHOUT[split.use]}"
+        for split in splits
+        if split.use in _WITHOUT and not sizes[split.name]
+    ]
 
 
 class _Statistics:

@@ -14,6 +14,7 @@ from pathlib import Path
 from lhotse import CutSet
 from lhotse.shar import SharWriter
 
+from dualasr_lib.core.files import output_folder
 from dualasr_lib.core.program import run_program
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.data.shards import shar_folder
@@ -66,7 +67,7 @@ def _write(data_dir: Path, manifest: str, target: Path, audio: bool, shard_size:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="shar", description=__doc__.split("\n")[0])
-    parser.add_argument("--data-dir", type=Path, required=True, help="DATA of prepare.sh")
+    parser.add_argument("--data-dir", type=output_folder, required=True, help="DATA of prepare.sh")
     parser.add_argument("--audio", action="store_true", help="recordings, not features")
     parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="cuts of a shard")
     options = parser.parse_args(arguments)

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from dualasr_lib.core.files import file_hash, write_atomically
+from dualasr_lib.core.files import file_hash, named, write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.core.progress import watched
 from dualasr_lib.core.text import read_lines
 
@@ -126,7 +127,8 @@ class Stage:
             found, old = done.get("format", 1), done["parameters"]
         except (ValueError, KeyError, AttributeError) as error:
             raise PrepareError(
-                f"'{self._marker}' is damaged ({error!r}); remove it and all later markers"
+                f"'{self._marker}' is damaged ({what_is_wrong(error)}); remove it and all later "
+                "markers"
             ) from None
         if found != _FORMAT:
             raise PrepareError(
@@ -267,14 +269,18 @@ def write_jsonl(path: Path, items: Iterable[Mapping[str, Any]]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     count = 0
-    with (
-        open(temporary, "wb") as raw,
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
-    ):
-        for item in items:
-            file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
-            count += 1
-    os.replace(temporary, path)
+    try:
+        with (
+            named(path),
+            open(temporary, "wb") as raw,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
+        ):
+            for item in items:
+                file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+                count += 1
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only if something failed
     return count
 
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dualasr_lib.core.config import from_dict, override, to_dict
+from dualasr_lib.core.config import from_options, override, to_dict
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.data.folder import DataFolder
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.recognition.bundle import Bundle
@@ -57,7 +58,7 @@ class BundleJob:
     """What the model cannot do, for people."""
 
     def __post_init__(self) -> None:
-        from_dict(EndpointConfig, override({}, self.endpoint))
+        from_options(EndpointConfig, "--endpoint", self.endpoint)
         if self.lexicon is not None and not self.lms:
             raise ValueError("--lexicon is for n-grams of words: give them with --lm")
         names = [path.name for path in self.lms]
@@ -185,7 +186,7 @@ def _json_files(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+            raise ValueError(f"{path} is damaged: {what_is_wrong(error)}") from None
         if not isinstance(content, dict):
             raise ValueError(f"{path} is damaged: it holds no object")
         yield path, content

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import from_dict, to_dict
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.decoding.confidence_files import calibrated
 from dualasr_lib.decoding.hypothesis import Hypothesis
 from dualasr_lib.decoding.offline import Detokenise, token_texts
@@ -55,8 +56,8 @@ class Calibrator:
             calibration = from_dict(Calibration, kept["calibration"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.path} is damaged ({error}); remove it and decode split valid to make it "
-                "again"
+                f"{self.path} is damaged ({what_is_wrong(error)}); remove it and decode split "
+                "valid to make it again"
             ) from None
         if not same:
             _LOG.info(
@@ -73,7 +74,7 @@ class Calibrator:
                     return from_dict(Calibration, kept["calibration"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"the calibration that came with the model is damaged ({error})"
+                    f"the calibration that came with the model is damaged ({what_is_wrong(error)})"
                 ) from None
         return None
 

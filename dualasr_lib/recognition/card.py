@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.core.table import aligned
 from dualasr_lib.metrics.units import UNITS
 from dualasr_lib.recognition.bundle import read_contents
@@ -65,8 +66,10 @@ def results_card(exp_dir: Path, weights: str, data: str = "") -> list[dict[str, 
                 "rate": summary[unit.rate],
                 "interval": summary[f"{unit.rate}_ci95"],
             })  # fmt: skip
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} must be a summary of decode.py: {error!r}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise ValueError(
+                f"{path} must be a summary of decode.py: {what_is_wrong(error)}"
+            ) from None
     if others:
         _LOG.info("%d summaries of %s/decode are of other weights: left out", others, exp_dir)
     return found
@@ -85,7 +88,9 @@ def describe_bundle(path: Path) -> str:
         lines = [(name, value) for name, value in _lines(plain, contents.language_files) if value]
         table = _results(plain["card"].get("results", ()))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise ValueError(f"{path} has a card that this program cannot read: {error!r}") from None
+        raise ValueError(
+            f"{path} has a card that this program cannot read: {what_is_wrong(error)}"
+        ) from None
     size = path.stat().st_size / 1e6
     kind = f"{contents.num_weights / 1e6:.2f} M numbers, {'/'.join(contents.dtypes)}, {size:.1f} MB"
     return "\n".join((f"{path.name}: {kind}", aligned(lines), *table))

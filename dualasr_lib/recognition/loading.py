@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.core.config import from_options
 from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.decoding.events import LiveConfig
 from dualasr_lib.decoding.live import Rules
@@ -130,7 +130,7 @@ def _ready(setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass 
         params = second.params
         scales = f"{params['scales']} ({params['scales_from']})" if "scales" in params else _GREEDY
         weights += f"; two-pass: {scales}"
-    config = from_dict(EndpointConfig, override(dict(setup.origin.endpoint), endpoint))
+    config = from_options(EndpointConfig, "endpoint", endpoint, setup.origin.endpoint)
     first = setup.online(setup.config.methods[0])
     rules = Rules(
         model=setup.trained.streaming(setup.chunk),  # last: tuning hears whole utterances

@@ -7,11 +7,14 @@ from dualasr_lib.metrics.units import UNITS
 __all__ = ["scoring_of"]
 
 
-def scoring_of(folder: DataFolder, split: str) -> Scoring:
+def scoring_of(folder: DataFolder, split: str, data: str) -> Scoring:
     """For the `RunInfo` of a decoded split.
+
+    Args:
+        data: `identity` of the folder.
 
     Raises:
         ValueError: the folder has no such split.
     """
     units = tuple(UNITS[name] for name in folder.units)
-    return Scoring(units, folder.normaliser, folder.split(split).pooled)
+    return Scoring(units, folder.normaliser, folder.split(split).pooled, data)

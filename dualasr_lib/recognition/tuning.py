@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.decoding.coordinates import tune_by_coordinates
 from dualasr_lib.decoding.offline import Detokenise, Heard
 from dualasr_lib.decoding.rescoring import Scales, Tuned, tune
@@ -86,7 +87,7 @@ def scales_for(
             "pass --second-scales), or decode once where split valid is"
         )
     tuned = _tuned(method, data)
-    _LOG.info("tried %d points of scales on valid", len(tuned.grid))
+    _LOG.info("tried %d points of scales on valid, %d fall-backs", len(tuned.grid), tuned.fallbacks)
     if path is not None:
         _write(path, made_for, tuned, method)
     _LOG.info("tuned on valid: %s, kept in %s", tuned.scales, path or "no file")
@@ -117,7 +118,9 @@ def _brought(
             if scales.keys() == set(weighs) and serves(made, made_for):
                 return Scales(**scales)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"the scales that came with the model are damaged ({error})") from None
+            raise ValueError(
+                f"the scales that came with the model are damaged ({what_is_wrong(error)})"
+            ) from None
     return None
 
 
@@ -136,7 +139,9 @@ def _read(path: Path, made_for: Mapping[str, Any], method: OfflineMethod) -> Sca
         same = found == wanted and on_same
         scales = Scales(**kept["scales"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it to tune again") from None
+        raise ValueError(
+            f"{path} is damaged ({what_is_wrong(error)}); remove it to tune again"
+        ) from None
     if not same:
         _LOG.info("%s was tuned for another model or other options: tuning again", path)
     return scales if same else None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dualasr_lib.core.files import AnyPath, file_hash
+from dualasr_lib.core.program import what_is_wrong
 
 __all__ = [
     "DESCRIPTION",
@@ -38,7 +39,9 @@ def read_description(path: AnyPath) -> dict[str, Any]:
         found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version, files = found["format"], found["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} must be what dualasr-export wrote: {error!r}") from None
+        raise ValueError(
+            f"{folder} must be what dualasr-export wrote: {what_is_wrong(error)}"
+        ) from None
     if version != FORMAT:
         raise ValueError(
             f"{folder} must be of format {FORMAT}, but is of {version}: export the model again, "

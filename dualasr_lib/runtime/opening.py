@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualasr_lib.core.config import from_dict, override
+from dualasr_lib.core.config import from_dict, from_options
 from dualasr_lib.core.files import AnyPath
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.confidence import ConfidentSearch, confident
@@ -48,7 +48,7 @@ def open_rules(path: AnyPath, two_pass: bool | None, endpoint: Sequence[str]) ->
     folder, described = Path(path), read_description(path)
     if two_pass and "full" not in described:
         raise ValueError(f"{folder} has no full branch that reads the streaming one: no two-pass")
-    config = from_dict(EndpointConfig, override(dict(described["endpoint"]), endpoint))
+    config = from_options(EndpointConfig, "endpoint", endpoint, described["endpoint"])
     tokenizer = Tokenizer((folder / TOKENIZER).read_bytes())
     features = from_dict(FbankConfig, described["features"])
     first, final = (_calibration(described, branch) for branch in ("streaming", "full"))

@@ -142,7 +142,7 @@ def test_a_check_of_the_whole_names_the_file_that_was_asked_for(tmp_path: Path) 
             raise ValueError("no way")
 
     (tmp_path / "run.toml").write_text("size = 1\n")
-    with pytest.raises(ValueError, match=r"run\.toml: config section '\(top\)': no way"):
+    with pytest.raises(ValueError, match=r"run\.toml: no way"):
         load(Never, tmp_path / "run.toml", ["size=2"])
 
 

@@ -1,13 +1,15 @@
 """data.json: written and read back; what is missing, damaged or of another version is refused."""
 
 import dataclasses
+import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dualasr_lib.data.folder import DATA_FILE, DataFolder, SplitInfo, TokensInfo
+from dualasr_lib.data.folder import DATA_FILE, DataFolder, SplitInfo, TokensInfo, identity
 
 FOLDER = DataFolder(
     corpus="tiny",
@@ -73,3 +75,27 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_split_names_differ() -> None:
     with pytest.raises(ValueError, match="different names"):
         dataclasses.replace(FOLDER, splits=(*FOLDER.splits, FOLDER.splits[-1]))
+
+
+def cut(text: str, source: str) -> bytes:
+    where = {"type": "file", "source": source}
+    return json.dumps({"text": text, "sources": [where], "storage_path": source}).encode() + b"\n"
+
+
+def test_another_folder_is_told_from_one_that_was_moved(tmp_path: Path) -> None:
+    """By all that is not for training; a manifest that is not there says nothing."""
+    made = tmp_path / "made"
+    FOLDER.write(made)
+    (made / "cuts").mkdir()
+    for name, text in (("a", "for training"), ("c", "for evaluation")):
+        (made / f"cuts/{name}.jsonl.gz").write_bytes(gzip.compress(cut(text, '/x/"1".wav')))
+    own = identity(made)
+    moved = shutil.copytree(made, tmp_path / "moved")
+    (moved / "cuts/c.jsonl.gz").write_bytes(gzip.compress(cut("for evaluation", "/y/1.wav"), 1))
+    (moved / "cuts/a.jsonl.gz").write_bytes(gzip.compress(cut("more of it", "/y/1.wav")))
+    assert identity(moved) == own
+    (moved / "cuts/c.jsonl.gz").write_bytes(gzip.compress(cut("for evaluating", "/x/1.wav")))
+    assert identity(moved) != own
+    (made / "cuts/c.jsonl.gz").write_bytes(gzip.compress(cut("for evaluation", "x"))[:-5])
+    with pytest.raises(ValueError, match=r"c\.jsonl\.gz is damaged .*: run prepare.sh again"):
+        identity(made)

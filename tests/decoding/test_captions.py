@@ -1,8 +1,9 @@
 """Texts, JSON and captions made of final segments."""
 
 import json
+import random
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 
@@ -126,6 +127,34 @@ def test_captions_are_cut_at_the_longest_gaps(gap: float) -> None:
 def test_without_gaps_captions_are_cut_after_particles() -> None:
     assert cut("昨日大学の図書館で本を読んだ", 9, 0.1) == ["昨日大学の図書館で", "本を読んだ"]
     assert cut("明日雨が降ると試合中止", 7, 0.1) == ["明日雨が", "降ると試合中止"]
+
+
+def uneven(words: str, rng: random.Random) -> Final:
+    """Characters as a model's head emits them: 80 to 160 ms apart, whatever the word, the first of
+    a word up to 240.
+    """
+    tokens, seconds = [], 0.0
+    for word in words.split():
+        for number, char in enumerate(word):
+            seconds += rng.choice((0.08, 0.12, 0.16) if number else (0.12, 0.16, 0.2, 0.24))
+            tokens.append(TimedToken(char, seconds))
+    text = "".join(token.text for token in tokens)
+    return Final(0.0, seconds + 1, text, tuple(tokens), "end", text, 0.0)
+
+
+@pytest.mark.parametrize("max_chars", [10, 12, 14, 20])
+def test_words_stay_whole_where_gaps_say_little(max_chars: int) -> None:
+    """Neither an ending nor a particle, nor a part of a number begins a line."""
+    words = (
+        "昨日は とても 寒かった です 駅から 海まで 歩いて 二十分 かかると 思います "
+        "火曜日は 山で とても 寒い です 金曜日に 公園を ゆっくり 歩きました "
+        "ホテルで 先生を 待ってから 紙を 二枚 買いました"
+    )
+    for seed in range(40):
+        segment = uneven(words, random.Random(seed))
+        starts = {0, *accumulate(map(len, words.split()))}
+        ends = list(accumulate(len(line.text) for line in captions([segment], max_chars)))
+        assert set(ends) <= starts, (seed, [line.text for line in captions([segment], max_chars)])
 
 
 def test_gaps_count_more_than_particles_and_more_than_balance() -> None:

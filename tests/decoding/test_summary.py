@@ -29,6 +29,7 @@ KEYS = [
     "method",
     "variant",
     "pooled",
+    "data",
     "num_utterances",
     "normaliser",
     "unit",
@@ -55,9 +56,9 @@ def test_offline() -> None:
     hypotheses = [hypothesis("a", "今日は晴れ", "今日晴れた"), hypothesis("b", "明日", "明後")]
     summary = offline_summary(INFO, Decoded(hypotheses, 4.0, 1.0, 5, 2))
     assert list(summary) == KEYS
-    values = ["eval1", "full", "1best", "epoch3-avg2", False, 2, "none", "character"]
-    assert [summary[key] for key in KEYS[:8]] == values
-    assert [summary[key] for key in KEYS[9:14]] == [7, 1, 1, 1, 3 / 7]
+    values = ["eval1", "full", "1best", "epoch3-avg2", False, "", 2, "none", "character"]
+    assert [summary[key] for key in KEYS[:9]] == values
+    assert [summary[key] for key in KEYS[10:15]] == [7, 1, 1, 1, 3 / 7]
     assert summary["normalisation"].startswith("white space removed")
     low, high = summary["cer_ci95"]
     assert low <= 3 / 7 <= high

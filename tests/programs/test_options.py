@@ -4,6 +4,7 @@ program runs in a process that cannot import torch and the like.
 
 import argparse
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -158,6 +159,83 @@ def test_an_option_error_needs_nothing_heavy(
     (line,) = found.stderr.splitlines()
     assert line.startswith(f"{Path(program).name}: error: ")
     assert message in line
+
+
+FILES = {
+    "dualasr_lib/programs/bundle.py": ("--out",),
+    "tools/analysis/calibration.py": ("--picture",),
+    "tools/analysis/power.py": ("--picture",),
+    "tools/bad_inputs.py": ("--out",),
+    "tools/bench_decoding.py": ("--json",),
+    "tools/bench_long_stream.py": ("--json", "--png"),
+    "tools/bench_scale.py": ("--json",),
+    "tools/bench_streaming.py": ("--json",),
+    "tools/bench_training.py": ("--json",),
+    "tools/count_parameters.py": ("--json",),
+    "tools/learning_curves.py": ("--json",),
+    "tools/similarity.py": ("--png",),
+}
+DIRECTORIES = {
+    "dualasr_lib/programs/export.py": ("--out",),
+    "dualasr_lib/programs/transcribe.py": ("--out-dir",),
+    "egs/csj/train.py": ("--exp-dir",),
+    "tools/bad_inputs.py": ("--keep",),
+    "tools/latency_curve.py": ("--out",),
+    "tools/make_open_corpus.py": ("--out",),
+    "tools/run_matrix.py": ("--out",),
+}
+READ = {"--out": "learning_curves.py", "--out-dir": "options.py"}
+"""The folder of a matrix; what `decode_config` checks, because EXP stands in for it."""
+
+
+@pytest.mark.parametrize("program", sorted({*FILES, *DIRECTORIES}))
+def test_where_nothing_can_be_written_is_said_first(program: str, tmp_path: Path) -> None:
+    """Before anything else is asked for: a file in the way, and a folder where a file should be."""
+    (tmp_path / "file").touch()
+    for option in FILES.get(program, ()):
+        for place, why in ((tmp_path, "is a folder"), (tmp_path / "file" / "x", "but is a file")):
+            refused(program, option, place, why)
+    for option in DIRECTORIES.get(program, ()):
+        for place in (tmp_path / "file", tmp_path / "file" / "x" / "y"):
+            refused(program, option, place, "but is a file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def refused(program: str, option: str, place: Path, why: str) -> None:
+    found = run(program, option, str(place))
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert str(place) in line
+    assert why in line
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("egs/csj/decode.py", DECODE),
+        ("egs/csj/streaming_decode.py", DATA),
+        ("tools/latency_curve.py", DATA),
+    ],
+)
+@pytest.mark.parametrize("option", ["--out-dir", "--exp-dir"])
+def test_a_file_in_the_place_of_results_is_said_first(
+    program: str, arguments: tuple[str, ...], option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    found = run(program, *arguments, option, str(tmp_path / "file"))
+    (line,) = found.stderr.splitlines()
+    assert (found.returncode, "must be a folder, but is a file" in line) == (1, True)
+
+
+def test_no_option_for_output_goes_unchecked() -> None:
+    """By their names: what is written anywhere is checked where options are read."""
+    names = {*(o for options in (*FILES.values(), *DIRECTORIES.values()) for o in options)}
+    for folder in ("dualasr_lib", "egs", "tools"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            for option in names - {"--exp-dir"}:
+                bare = re.search(rf'"{option}",[^)]*(type|kind)=Path', text)
+                assert not bare or READ.get(option) == path.name, (path, option)
 
 
 def test_a_choice_that_is_none_needs_nothing_heavy() -> None:

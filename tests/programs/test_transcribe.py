@@ -251,6 +251,19 @@ def test_a_bad_file_prints_nothing(run: Run, tmp_path: Path) -> None:
     assert outcome.err.count("\n") == 1
 
 
+def test_sentences_that_are_not_sure_can_be_left_out(run: Run, write: Write) -> None:
+    """Frames between two tokens are no sure ones; nothing goes unsaid."""
+    path = write("a.wav", f"あ_い{PAUSE}う_え")
+    sure = json.loads(run(path, "--format", "json").out)["segments"]
+    least = (max(item["confidence"] for item in sure) + 1) / 2
+    assert run(path, "--min-confidence", 0.5).out == "あい\nうえ\n"
+    outcome = run(path, "--min-confidence", least)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "2 of 2 sentences are less sure than --min-confidence" in outcome.err
+    captions = run(path, "--min-confidence", least, "--format", "vtt")
+    assert captions.out == "WEBVTT\n\n"
+
+
 def test_silence_gives_no_text(run: Run, write: Write) -> None:
     outcome = run(write("a.wav", "_" * 125))
     assert (outcome.code, outcome.out) == (0, "")
@@ -265,6 +278,8 @@ def test_arguments_that_cannot_be(run: Run, write: Write, tmp_path: Path) -> Non
         ((a, b, "--out-dir", tmp_path), "both be written"),
         ((a, "--out-dir", a), "must be a folder"),
         ((a, "--max-chars", 0), "--max-chars"),
+        ((a, "--min-confidence", 1.5), "--min-confidence must be from 0 to 1, but is 1.5"),
+        ((a, "--min-confidence", "nan"), "--min-confidence must be from 0 to 1, but is nan"),
         (("-", a, "-"), "can be read once only"),
     ]
     for arguments, message in cases:

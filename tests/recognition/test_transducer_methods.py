@@ -1,6 +1,7 @@
 """What only searches of a transducer do: weights of the head, lists of their own, no lexicon."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ pytest.importorskip("k2")
 
 from short_cases import ARPA, TOKENIZER, V, detokenise, given, heard
 
-from dualasr_lib.decoding.rescoring import Scales
+from dualasr_lib.decoding.coordinates import tune_by_coordinates
+from dualasr_lib.decoding.rescoring import Scales, tune
 from dualasr_lib.lattice.lm import text_score
 from dualasr_lib.recognition.language import Language, load_language
 from dualasr_lib.recognition.methods.method import Ingredients
@@ -18,6 +20,12 @@ from dualasr_lib.recognition.methods.registry import METHODS, find
 
 BEAMS = ("transducer-beam", "fast-beam")
 SEARCHES = [name for name in METHODS if find(name).heads[0] == "transducer"]
+
+
+class _Batch(NamedTuple):
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    durations: tuple[float, ...]
 
 
 @pytest.fixture
@@ -62,6 +70,22 @@ def test_a_beam_that_had_to_be_widened_is_counted(language: Language) -> None:
     wide = find("fast-beam").offline(["beam=30"], given(language))
     counts = [made.search(Scales(lm=1.0))(heard()).fallbacks for made in (narrow, wide)]
     assert counts[0] > 0 == counts[1]
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_tuning_counts_the_beams_that_it_widened(language: Language, batches: int) -> None:
+    """As many as the searches with these weights count one by one, though each is done when a
+    candidate is asked.
+    """
+    made = find("fast-beam").offline(["beam=0.01"], given(language))
+    assert made.propose is not None
+    expected = batches * sum(made.search(scales)(heard()).fallbacks for scales in made.grid)
+    batch = _Batch(("a", "b"), (detokenise((1, 2)), detokenise((2,))), (1.0, 1.0))
+    tuned = tune([batch] * batches, lambda _: heard(), made.propose, made.grid, detokenise)
+    assert tuned.fallbacks == expected > 0
+    axes = {"lm": (0.0, 1.0)}
+    lists = tune_by_coordinates([batch], lambda _: heard(), made.propose, axes, detokenise)
+    assert lists.fallbacks == made.search(Scales())(heard()).fallbacks
 
 
 @pytest.mark.parametrize("method", BEAMS)

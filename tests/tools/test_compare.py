@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from dualasr_lib.core.program import run_program
 from dualasr_lib.decoding.hypothesis import Hypothesis, TokenPath
 from dualasr_lib.decoding.offline import Decoded
 from dualasr_lib.decoding.summary import RunInfo, Scoring, offline_summary
@@ -53,7 +54,11 @@ def damaged(num_errors: int) -> dict[str, str]:
 def run(
     compare: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[int, str, str]:
-    code = compare.main([str(argument) for argument in arguments])
+    code = 0
+    try:
+        run_program(lambda: compare.main([str(argument) for argument in arguments]))
+    except SystemExit as exited:
+        code = int(exited.code or 0)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -115,7 +120,8 @@ def fails(
 ) -> None:
     code, out, err = run(compare, capsys, a, b)
     assert (code, out) == (1, "")
-    assert err.startswith("compare.py: ")
+    assert ": error: " in err
+    assert "Error(" not in err
     assert len(err.splitlines()) == 1
     assert message in err
 
@@ -130,9 +136,12 @@ def test_refusals(compare: ModuleType, capsys: pytest.CaptureFixture[str], tmp_p
     fails(compare, capsys, a, tmp_path / "no.json", "no.json")
     broken = tmp_path / "broken.json"
     broken.write_text('{"split": "x"}', encoding="utf-8")
-    fails(compare, capsys, a, broken, "KeyError('ins')")
+    fails(compare, capsys, a, broken, "'ins' is missing")
     broken.write_text("[]", encoding="utf-8")
-    fails(compare, capsys, a, broken, "broken.json")
+    fails(compare, capsys, a, broken, "broken.json must be a summary-<split>.json of decode.py: wh")
+    broken.write_text('{"split": ', encoding="utf-8")
+    fails(compare, capsys, a, broken, "it is no JSON")
+    fails(compare, capsys, a, tmp_path, "Is a directory")
     content = json.loads(a.read_text(encoding="utf-8"))
     del content["unit"]
     broken.with_name("summary-eval1.json").write_text(json.dumps(content), encoding="utf-8")

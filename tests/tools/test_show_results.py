@@ -106,6 +106,19 @@ def test_what_says_nothing_of_the_system_does_not_hinder_pooling(tmp_path: Path)
     assert "differ in second_pass.x (1, 2)" in show(tmp_path).stderr
 
 
+def test_splits_of_different_data_folders_are_not_pooled(tmp_path: Path) -> None:
+    write_result(tmp_path, "eval1", "あいうえお", "あいうえ", data="aa", **model("a1"))
+    write_result(tmp_path, "eval2", "あいうえお", "あいうえ", data="bb", **model("a1"))
+    found = show(tmp_path)
+    assert found.returncode == 1
+    assert "eval1+eval2" not in found.stdout
+    assert "full 1best: eval1, eval2 differ in data folder (aa, bb)" in found.stderr
+    write_result(tmp_path, "eval2", "あいうえお", "あいうえ", data="aa", **model("a1"))
+    found = show(tmp_path)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "eval1+eval2" in found.stdout
+
+
 def test_variants_have_lines_of_their_own(tmp_path: Path) -> None:
     write_result(tmp_path, "eval1", "あいうえお", "あいうえ", variant="chunk160-avg3")
     assert show(tmp_path).stdout.splitlines()[1].startswith("full    1best chunk160-avg3  eval1")

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dualasr_lib.core.program import run_program
+from dualasr_lib.core.files import output_file
+from dualasr_lib.core.program import run_program, what_is_wrong
 from dualasr_lib.core.table import aligned, markdown
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def transcripts_row(name: str, folder: Path) -> tuple[str, ...]:
             far += document["out_of_domain"] is True
             unknown += document["out_of_domain"] is None
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} must be of dualasr-transcribe: {error!r}") from None
+            raise ValueError(
+                f"{path} must be of dualasr-transcribe: {what_is_wrong(error)}"
+            ) from None
     told = f"{far} ({unknown} without verdict)" if unknown else str(far)
     middle = (str(len(sure)), "-", "-", _percent(sum(sure), len(sure)), "-", "-", "-", "-")
     return (name, "", *middle, str(len(paths)), told)
@@ -195,7 +198,7 @@ def main() -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--transcripts", nargs="+", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--picture", type=Path, help="where to draw reliability")
+    parser.add_argument("--picture", type=output_file, help="where to draw reliability")
     parser.add_argument("--markdown", action="store_true", help="a table for documents")
     options = parser.parse_args()
     others = [_named(text) for text in options.transcripts]

@@ -5,10 +5,11 @@
         [--split eval1 eval2 eval3] [--two-pass] [OPTIONS OF dualasr-transcribe]
 
 Utterances of the splits are joined without a pause, again and again in the same order, to talks of
-five minutes. Each is recognised without a cut, by the rules as given, and by length only. Texts of
-the first pass are compared with those without a cut: all that differs is the cuts' doing. Final
-texts are compared with the transcripts: characters lost and doubled within two characters of a cut,
-beside what the same number of characters has elsewhere.
+five minutes. Each is recognised without a cut, by the rules as given, by length only, and with
+hard cuts: each `max_seconds` as a recording of its own, which is what no look back for a gap and
+no state carried over would give. Texts of the first pass are compared with those without a cut:
+all that differs is the cuts' doing. Final texts are compared with the transcripts: characters lost
+and doubled within two characters of a cut, beside what the same number of characters has elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 
 _TALK_SECONDS = 300.0
 _NEAR = 2
+_RULES = ("silence_seconds", "pause_seconds", "long_seconds", "max_seconds")
+_NEVER = EndpointConfig(**dict.fromkeys(_RULES, math.inf))
+
+
+class Texts(NamedTuple):
+    """Of a segment."""
+
+    first: str
+    """Of the first pass."""
+    final: str
 
 
 class Damage(NamedTuple):
@@ -99,32 +110,39 @@ def talks(utterances: Sequence[Utterance], minutes: float) -> Iterator[tuple[Ten
         yield torch.cat([item.audio() for item in taken]), "".join(item.text for item in taken)
 
 
-def recognised(samples: Tensor, rules: Rules, endpoint: EndpointConfig) -> list[tuple[str, str]]:
-    """First and final text of each segment."""
+def recognised(samples: Tensor, rules: Rules, endpoint: EndpointConfig) -> list[Texts]:
+    """Texts of each segment."""
     from dualasr_lib.decoding.events import Final
     from dualasr_lib.decoding.live import listen
 
     rules = replace(rules, config=replace(rules.config, endpoint=endpoint))
     events = listen(samples.split(rules.model.chunk_samples), rules)
     finals = [event for event in events if isinstance(event, Final)]
-    return [(final.first_pass_text, final.text) for final in finals if final.text]
+    return [Texts(final.first_pass_text, final.text) for final in finals if final.text]
+
+
+def hard_cut(samples: Tensor, rules: Rules) -> list[Texts]:
+    """Texts of each `max_seconds`, heard as a recording of its own."""
+    size = int(rules.config.endpoint.max_seconds * rules.model.sample_rate)
+    return [texts for piece in samples.split(size) for texts in recognised(piece, rules, _NEVER)]
 
 
 def measured(
-    joined: Sequence[tuple[Tensor, str]], rules: Rules, endpoint: EndpointConfig
+    joined: Sequence[tuple[Tensor, str]],
+    uncut: Sequence[str],
+    hear: Callable[[Tensor], list[Texts]],
 ) -> tuple[str, ...]:
-    """A row: cuts, damage of the first pass per cut, errors of the final text near cuts."""
-    never = EndpointConfig(**dict.fromkeys(
-        ("silence_seconds", "pause_seconds", "long_seconds", "max_seconds"), math.inf
-    ))  # fmt: skip
+    """A row: cuts, damage of the first pass per cut, errors of the final text near cuts.
+
+    Args:
+        uncut: what the first pass makes of each talk without a cut.
+    """
     cuts, total, around = 0, Damage(), NearCuts()
-    for samples, ref in joined:
-        uncut = recognised(samples, replace(rules, second_pass=None), never)
-        pieces = recognised(samples, rules, endpoint)
+    for (samples, ref), whole in zip(joined, uncut, strict=True):
+        pieces = hear(samples)
         cuts += max(0, len(pieces) - 1)
-        texts = "".join(first for first, _ in uncut), "".join(first for first, _ in pieces)
-        total = total.plus(damage(*texts))
-        around = around.plus(near_cuts(ref, [final for _, final in pieces]))
+        total = total.plus(damage(whole, "".join(piece.first for piece in pieces)))
+        around = around.plus(near_cuts(ref, [piece.final for piece in pieces]))
     number = max(1, cuts)
     expected = around.far / max(1, around.far_chars) * around.near_chars
     return (
@@ -162,9 +180,16 @@ def main() -> None:
     by_length = replace(
         as_given, silence_seconds=math.inf, pause_seconds=math.inf, long_seconds=math.inf
     )
+    first_pass = replace(rules, second_pass=None)
+    uncut = ["".join(t.first for t in recognised(talk, first_pass, _NEVER)) for talk, _ in joined]
     print("rules       cuts  first pass, per cut: lost doubled changed  final: near  elsewhere")
-    for name, endpoint in (("as given", as_given), ("by length", by_length)):
-        print(name, *measured(joined, rules, endpoint), sep="\t", flush=True)
+    ways: dict[str, Callable[[Tensor], list[Texts]]] = {
+        "as given": lambda samples: recognised(samples, rules, as_given),
+        "by length": lambda samples: recognised(samples, rules, by_length),
+        "hard cuts": lambda samples: hard_cut(samples, rules),
+    }
+    for name, hear in ways.items():
+        print(name, *measured(joined, uncut, hear), sep="\t", flush=True)
 
 
 if __name__ == "__main__":

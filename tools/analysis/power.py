@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualasr_lib.core.files import output_file
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
 
@@ -41,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--effects", nargs="+", default=["streaming=0.04", "full=0.06"], metavar="BRANCH=GAIN",
         help="true relative CERR; default: streaming=0.04 full=0.06")  # fmt: skip
     add("--trials", type=int, default=4000, help="simulated experiments of each kind")
-    add("--picture", type=Path, metavar="FILE", help="draw the power there too")
+    add("--picture", type=output_file, metavar="FILE", help="draw the power there too")
     return parser.parse_args()
 
 

@@ -74,6 +74,10 @@ class _Batch:
             self.found[scales] = self.search(scales)(self.heard)
         return self.found[scales]
 
+    def fallbacks(self) -> int:
+        """Of all searches so far."""
+        return sum(searched.fallbacks for searched in self.found.values())
+
 
 @dataclass(frozen=True)
 class _Utterance:
@@ -96,7 +100,7 @@ def tuned_by_searching(search: "Callable[[Scales], OfflineSearch]") -> "Propose"
 
     def propose(heard: "Heard") -> "Proposals":
         batch = _Batch(heard, search)
-        return Proposals([_Utterance(batch, i) for i in range(len(heard.lens))], 0)
+        return Proposals([_Utterance(batch, i) for i in range(len(heard.lens))], 0, batch.fallbacks)
 
     return propose
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.core.text import read_text
 from dualasr_lib.recipe.corpus import Item
 from dualasr_lib.recipe.stage import PrepareError
@@ -140,5 +141,5 @@ class _Words:
                 word = _Word(row["text"], float(row["start"]), float(row["end"]))
                 channels.setdefault(row["channel"], []).append(word)
             except (KeyError, ValueError) as error:
-                raise PrepareError(f"{path}:{number}: {error!r}") from error
+                raise PrepareError(f"{path}:{number}: {what_is_wrong(error)}") from error
         return channels

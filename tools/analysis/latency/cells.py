@@ -86,8 +86,12 @@ def _read(folder: Path, split: str) -> Cell:
 
 def _differences(result: Result, info: RunInfo, refs: Mapping[str, str]) -> list[str]:
     """Names of what a finished cell has otherwise than asked for."""
-    wanted = json.loads(json.dumps({**info.params, "method": info.method}))
-    params = {**result.summary.get("params", {}), "method": result.summary.get("method")}
+    known = {"method": info.method, "data": info.scoring.data}
+    wanted = json.loads(json.dumps({**info.params, **known}))
+    params = {
+        **result.summary.get("params", {}),
+        **{name: result.summary.get(name) for name in known},
+    }
     other = [name for name, value in wanted.items() if params.get(name, ...) != value]
     unit = main_unit(result.summary)
     same = result.refs == {id_: unit.join(unit.split(text)) for id_, text in refs.items()}

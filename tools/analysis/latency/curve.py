@@ -33,6 +33,7 @@ from dualasr_lib.decoding.summary import (
     streaming_summary,
 )
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
+from dualasr_lib.programs.data import identity_of
 from dualasr_lib.recognition.decode_setup import DecodeSetup, ReadyOnline
 from dualasr_lib.recognition.methods.registry import DEFAULT, find
 from dualasr_lib.recognition.scoring import scoring_of
@@ -114,10 +115,11 @@ class Curve:
 
     def _cells(self, name: str, info: RunInfo, decode: Decode) -> list[Cell]:
         """One cell per split."""
+        folder = identity_of(self._setup.config.data_dir)
         return [
             obtain(
                 self._out / name,
-                info._replace(split=split, scoring=scoring_of(self._data.folder, split)),
+                info._replace(split=split, scoring=scoring_of(self._data.folder, split, folder)),
                 {utterance.id: utterance.text for utterance in self._utterances[split]},
                 decode,
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.decoding.hypothesis import Emission, Hypothesis, TokenPath
 
 __all__ = ["emissions_file", "read_emissions", "write_emissions"]
@@ -41,7 +42,7 @@ def read_emissions(path: Path) -> list[Hypothesis]:
     try:
         return [_hypothesis(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be an emissions file: {error!r}") from None
+        raise ValueError(f"{path} must be an emissions file: {what_is_wrong(error)}") from None
 
 
 def _plain(item: Hypothesis) -> dict[str, Any]:

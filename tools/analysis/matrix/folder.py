@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualasr_lib.core.config import flatten
 from dualasr_lib.core.files import file_hash, write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.data.folder import DataFolder
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def read_record(path: Path) -> Record | None:
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); move the folder away") from None
+        raise ValueError(
+            f"{path} is damaged ({what_is_wrong(error)}); move the folder away"
+        ) from None
 
 
 def write_record(path: Path, record: Record) -> None:

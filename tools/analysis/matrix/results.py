@@ -15,6 +15,7 @@ from analysis.matrix.plan import Cell, CellConfig, MatrixConfig, Run
 from analysis.matrix.steps import Workplace, steps
 from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
+from dualasr_lib.core.program import what_is_wrong
 from dualasr_lib.decoding.results import Result, read_result
 from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.metrics.units import UnitName
@@ -148,7 +149,9 @@ def read_results(path: Path) -> MatrixResults:
         _check(results)
         return results
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a results file of run_matrix.py: {error}") from None
+        raise ValueError(
+            f"{path} must be a results file of run_matrix.py: {what_is_wrong(error)}"
+        ) from None
 
 
 def _seeds(folder: Path) -> list[int]:
