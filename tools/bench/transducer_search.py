@@ -93,7 +93,7 @@ def transducer_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
     states, counts = [beam.open()], list[int]()
     for frame in heard.frames[0].split(1):
         states = [beam.step([frame], states)[0].state]
-        counts.append(len(states[0].traces))
+        counts.append(len(states[0].beam))
     yield Row(case, "sureness: hypotheses per frame, of 4", sum(counts) / len(counts))
 
 
