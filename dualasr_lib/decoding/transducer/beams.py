@@ -1,4 +1,4 @@
-"""One frame of the transducer's beam search: hypotheses in, hypotheses out, for all streams at once.
+"""One frame of the transducer's beam search: hypotheses in, hypotheses out, of all streams at once.
 
 Every hypothesis of a frame moves on with a blank, or says one of its best tokens and stays for the
 next; the last token that a frame may have moves on by itself. With one token per frame that is the
@@ -78,7 +78,9 @@ def move_on(
     done: list[list[Hypothesis]] = [[] for _ in beams]
     here = list(beams)
     for count in range(config.max_symbols):
-        found = iter(cells.at([Place(*now[:2], h.context) for now, b in zip(nows, here) for h in b]))
+        found = iter(
+            cells.at([Place(*now[:2], h.context) for now, b in zip(nows, here) for h in b])
+        )
         heard = [[next(found) for _ in beam] for beam in here]
         for own, beam, outcomes in zip(done, here, heard):
             own += [h._replace(score=h.score + cell.blank) for h, cell in zip(beam, outcomes)]
@@ -139,9 +141,7 @@ def _with_language(
     asked = [each for more in said for each in more]
     if not asked:
         return said
-    answers = iter(
-        zip(*lm.advance([each.lm for each in asked], [each.token for each in asked]))
-    )
+    answers = iter(zip(*lm.advance([each.lm for each in asked], [each.token for each in asked])))
     return [[_weighed(each, *next(answers), lm.scale) for each in more] for more in said]
 
 

@@ -103,25 +103,28 @@ class Cells(Generic[Cell]):
 
     def at(self, places: Sequence[Place]) -> list[Cell]:
         """The cells at these places."""
-        missing = [place for place in dict.fromkeys(places) if not self._knows(place)]
-        if missing:
-            self._compute(missing)
-        return [self[place] for place in places]
+        found = [self.get(place) for place in places]
+        missing = [place for place, cell in zip(places, found) if cell is None]
+        if not missing:
+            return [cell for cell in found if cell is not None]
+        self._compute(list(dict.fromkeys(missing)))
+        return self.at(places)
 
-    def __getitem__(self, place: Place) -> Cell:
-        """A cell that is known."""
-        run = self._runs[place.stream][place.context]
-        return run.cells[place.frame - run.start]
-
-    def _knows(self, place: Place) -> bool:
-        run = self._runs[place.stream].get(place.context)
-        return run is not None and run.start <= place.frame < run.start + len(run.cells)
+    def get(self, place: Place) -> Cell | None:
+        """The cell at a place, if it has been computed."""
+        stream, frame, context = place
+        run = self._runs[stream].get(context)
+        if run is None or not run.start <= frame < run.start + len(run.cells):
+            return None
+        return run.cells[frame - run.start]
 
     def _compute(self, places: Sequence[Place]) -> None:
         blocks = -(-len(places) * self._ahead // BLOCK)
         room = blocks * BLOCK // len(places)
         sizes = [min(room, self._lens[stream] - frame) for stream, frame, _ in places]
-        rows = torch.cat([self._frames[p.stream, p.frame : p.frame + s] for p, s in zip(places, sizes)])
+        rows = torch.cat(
+            [self._frames[p.stream, p.frame : p.frame + s] for p, s in zip(places, sizes)]
+        )
         texts = self._joiner.texts(torch.tensor([place.context for place in places]))
         wide = texts.repeat_interleave(torch.tensor(sizes), dim=0)
         found = iter(self._read(self._joiner.outcomes(rows, wide)))
