@@ -32,15 +32,34 @@ def language(arpa: Path) -> Language:
     return load_language(TOKENIZER, arpa)
 
 
-@pytest.mark.parametrize("method", BEAMS)
-def test_the_beam_of_a_transducer_takes_no_lexicon(method: str, arpa: Path, tmp_path: Path) -> None:
-    (tmp_path / "lexicon.txt").write_text("う う\n", encoding="utf-8")
-    words = given(load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt"))
-    with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
-        find(method).offline([], words)
-    if find(method).stream is not None:
-        with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
-            find(method).online([], words, Scales())
+def words_of(arpa: Path, tmp_path: Path, lexicon: str) -> Language:
+    (tmp_path / "lexicon.txt").write_text(lexicon, encoding="utf-8")
+    return load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt")
+
+
+def test_the_own_beam_takes_no_lexicon(arpa: Path, tmp_path: Path) -> None:
+    words = given(words_of(arpa, tmp_path, "う う\n"))
+    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens"):
+        find("transducer-beam").offline([], words)
+    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens"):
+        find("transducer-beam").online([], words, Scales())
+
+
+def test_the_beam_of_k2_says_only_words_of_a_lexicon(arpa: Path, tmp_path: Path) -> None:
+    """Heard are あい and ああい; the words are あ and あう, whose n-gram counts at their ends."""
+    language = words_of(arpa, tmp_path, "あ あ\nい あ う\n")
+    assert language.lm is not None
+    made = find("fast-beam").offline([], given(language))
+    scales = Scales(lm=0.5)
+    found = made.search(scales)(heard())
+    assert [detokenise(path.tokens) for path in found.paths] == ["あう", "ああう"]
+    for path, texts in zip(found.paths, found.nbest):
+        assert texts[0].scores["lm"] == pytest.approx(text_score(language.lm, path.tokens))
+        assert scales.total(texts[0]) == pytest.approx(path.score)
+    live = find("fast-beam").online([], given(language), scales).search
+    frames = [{"transducer": rows} for rows in heard().rows("transducer")]
+    steps = live.step(frames, [live.open()] * 2)
+    assert [live.finish(step.state).tokens for step in steps] == [p.tokens for p in found.paths]
 
 
 @pytest.mark.parametrize("method", SEARCHES)
