@@ -117,6 +117,20 @@ def test_the_beam_of_a_transducer_lists_texts(method: str, option: str, language
                     assert text.scores["lm"] == pytest.approx(text_score(known.lm, text.tokens))
 
 
+@pytest.mark.parametrize("method", BEAMS)
+def test_the_oracle_of_a_beams_list_is_no_worse_than_its_best(method: str) -> None:
+    """It finds the references, which end otherwise; it needs the transducer and no CTC."""
+    options = [f"list={method}"]
+    assert find("nbest-oracle").of(options).heads == ("transducer",)
+    made = find("nbest-oracle").offline(options, given(Language()))
+    alone = heard()._replace(frames={"transducer": heard().frames["transducer"]})
+    paths = made.search(Scales())(alone).paths
+    assert [detokenise(path.tokens) for path in paths] == list(alone.texts)
+    best = find(method).offline([], given(Language())).search(Scales())(alone).paths
+    assert [path.tokens for path in best] != [path.tokens for path in paths]
+    assert all(len(path.frames) == len(path.tokens) for path in paths)
+
+
 def test_weights_of_a_head_are_asked_for_by_its_name(language: Language) -> None:
     """Without a model there are none; what needs none builds all the same."""
     bare = Ingredients(language, detokenise, V)

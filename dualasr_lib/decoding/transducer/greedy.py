@@ -41,7 +41,7 @@ class _At(NamedTuple):
 
     frame: int
     """Of those that it is fed."""
-    count: int
+    spoken: int
     """Tokens that were said on it."""
     said: _Said
 

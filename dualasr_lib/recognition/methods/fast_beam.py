@@ -1,4 +1,4 @@
-"""`fast-beam`: k2's beam search of the transducer, through the graph of an n-gram if there is one."""
+"""`fast-beam`: k2's beam search of the transducer, through the graph of an n-gram if given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,9 +117,10 @@ def _scored(path: "PathLike", lm: "LanguageModel | None", scale: float) -> "Scor
     from dualasr_lib.lattice.lm import text_score
 
     if lm is None:
-        return ScoredText(path.tokens, {"transducer": path.score})
+        return ScoredText(path.tokens, {"transducer": path.score}, path.frames)
     of_lm = text_score(lm, path.tokens)
-    return ScoredText(path.tokens, {"transducer": path.score - scale * of_lm, "lm": of_lm})
+    scores = {"transducer": path.score - scale * of_lm, "lm": of_lm}
+    return ScoredText(path.tokens, scores, path.frames)
 
 
 def _options(options: Sequence[str]) -> type[FastBeamStreamOptions]:
