@@ -3,7 +3,7 @@
 
     source tools/env.sh; tools/bench_decoding.py [--vocab 500 3000] [--rounds 7] [--minutes 60]
         [--config egs/csj/conf/small.toml] [--json FILE]
-        [--only lattice online hour second-pass transducer transducer-hour]
+        [--only lattice online hour second-pass transducer transducer-step transducer-hour]
 
 CPU time of one thread, medians; compared things take turns in one run. Posteriors are made up
 (tools/bench/posteriors.py) and described first. flashlight-text is measured beside ours if it
@@ -22,7 +22,10 @@ from dualasr_lib.core.table import markdown
 if TYPE_CHECKING:
     from bench.report import Row
 
-_PARTS = ("lattice", "online", "hour", "second-pass", "transducer", "transducer-hour")
+_PARTS = (
+    *("lattice", "online", "hour", "second-pass"),
+    *("transducer", "transducer-step", "transducer-hour"),
+)
 _CONF = Path(__file__).resolve().parents[1] / "egs" / "csj" / "conf"
 
 
@@ -34,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--vocab", type=int, nargs="+", default=[500, 3000], help="vocabulary sizes V")
     add("--rounds", type=int, default=7)
     add("--minutes", type=int, default=60, help="of the long stream")
-    add("--config", type=Path, default=_CONF / "small.toml", help="model of the second pass")
+    add("--config", type=Path, default=_CONF / "small.toml", help="model of second pass and steps")
     add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="on top of it")
     add("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="parts to measure")
     add("--json", type=output_file, metavar="FILE", help="write all numbers there too")
@@ -55,7 +58,8 @@ def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
     """All rows that were asked for, as they are ready."""
     from bench.decoding import hour_rows, lattice_rows, online_rows, second_pass_rows
     from bench.endpoint import endpoint_rows
-    from bench.transducer_search import transducer_hour_rows, transducer_rows
+    from bench.transducer_search import transducer_rows
+    from bench.transducer_stream import transducer_hour_rows, transducer_step_rows
     from bench.workloads import Setting
 
     for vocab_size in arguments.vocab:
@@ -69,14 +73,16 @@ def measured(arguments: argparse.Namespace) -> Iterator["Row"]:
         yield from hour_rows(min(arguments.vocab), arguments.minutes)
     if "transducer-hour" in arguments.only:
         yield from transducer_hour_rows(min(arguments.vocab), arguments.minutes)
+    setting = Setting(
+        config=arguments.config,
+        overrides=tuple(arguments.set),
+        utterances=1,
+        chunk=16,
+        vocab_size=max(arguments.vocab),
+    )
+    if "transducer-step" in arguments.only:
+        yield from transducer_step_rows(setting, arguments.rounds)
     if "second-pass" in arguments.only:
-        setting = Setting(
-            config=arguments.config,
-            overrides=tuple(arguments.set),
-            utterances=1,
-            chunk=16,
-            vocab_size=max(arguments.vocab),
-        )
         yield from second_pass_rows(setting, arguments.rounds)
         yield from endpoint_rows(setting, arguments.rounds)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -112,6 +111,8 @@ def measure(
     events: Iterator[Event], player: Player, timed: TimedPass | None, block_seconds: float
 ) -> Iterator[Row]:
     """A row for every five minutes of audio; what is left gives the last."""
+    from bench.memory import resident_mb
+
     from dualasr_lib.decoding.events import Final
 
     per_row = round(60 * _MINUTES / block_seconds)
@@ -135,12 +136,6 @@ def measure(
 
 def _ms(seconds: Sequence[float]) -> list[float]:
     return [1000 * value for value in seconds]
-
-
-def resident_mb() -> float:
-    """Memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 HEADER = (
     *("branch", "method", "split", "utts", "units", "error", "rate %", "95 %", "also %", "RTF"),
-    *("fall-backs", "algo ms", "first ms", "emission ms", "chunk ms", "2nd pass ms"),
+    *("fall-backs", "algo ms", "first ms", "emission ms", "revised %", "chunk ms", "2nd pass ms"),
 )
 FOOTER = """rate: {rates}; also: in other units, of the same texts;
 algo: algorithmic latency, chunk + look-ahead; first: first text after speech onset;
-emission: a correct word is shown after it ended, p50/p90; chunk: its compute time, p50/p99;
+emission: a correct word is shown after it ended, p50/p90; revised: characters shown and taken
+back by the search of the stream, of those in its final texts; chunk: its compute time, p50/p99;
 2nd pass: its duration, p50/p90"""
 
 
@@ -43,6 +44,7 @@ def row(result: "Result") -> tuple[str, ...]:
         _number({**summary.get("params", {}), **latency}.get("algorithmic_ms"), 1),
         _number(latency.get("first_token_ms"), 0),
         _percentiles(latency.get("emission_ms"), ("p50", "p90")),
+        _percent(latency.get("partial_revision_rate")),
         _percentiles(latency.get("chunk_compute_ms"), ("p50", "p99")),
         _percentiles(latency.get("second_pass_ms"), ("p50", "p90")),
     )
@@ -97,7 +99,7 @@ def _pool(group: "Sequence[Result]") -> tuple[str, ...]:
         "",
         _number(compute / seconds if seconds else None, 3),
         str(sum(result.summary["fallbacks"] for result in group)),
-        *("", "", "", "", ""),
+        *("", "", "", "", "", ""),
     )
 
 

@@ -36,6 +36,8 @@ class LexiconLm:
 
     Attributes:
         start: the state in which a text begins.
+        words: the n-gram.
+        entries: each spelling, with the word that it is one of.
     """
 
     def __init__(
@@ -56,8 +58,8 @@ class LexiconLm:
         for word, spelling in zip(ids, spellings):
             if not spelling or min(spelling) < 0:
                 raise ValueError(f"word {word} must have tokens, 0 or more, has {list(spelling)}")
-        self.start = words.start
-        self._ngram = words
+        self.start, self.words = words.start, words
+        self.entries = tuple(zip(ids.tolist(), map(tuple, spellings)))
         self._num_tokens = 1 + max((max(spelling) for spelling in spellings), default=0)
         self._grow(spellings, ids)
 
@@ -91,7 +93,7 @@ class LexiconLm:
 
     def advance(self, states: Integers, tokens: Integers) -> LmArcs:
         """Reads tokens (M,) in states (M,)."""
-        nodes, histories = np.divmod(states, self._ngram.num_states)
+        nodes, histories = np.divmod(states, self.words.num_states)
         wanted = nodes * self._num_tokens + tokens
         at = self._keys.searchsorted(wanted)
         known = (self._keys[at] == wanted) & (tokens >= 0) & (tokens < self._num_tokens)
@@ -99,8 +101,8 @@ class LexiconLm:
         nodes, histories = self._children[at[source]], histories[source]
         inner = np.flatnonzero(self._has_children[nodes])
         ending, words = self._endings(nodes)
-        complete = self._ngram.advance(histories[ending], words)
-        down = nodes[inner] * self._ngram.num_states + histories[inner]
+        complete = self.words.advance(histories[ending], words)
+        down = nodes[inner] * self.words.num_states + histories[inner]
         sources = np.concatenate([source[inner], source[ending]])
         order = np.argsort(sources, kind="stable")
         return LmArcs(
@@ -112,8 +114,8 @@ class LexiconLm:
     def final(self, states: Integers) -> Floats:
         """(M,) natural log-probability that the text ends here: only where a word has ended."""
         result = np.full(len(states), -np.inf)
-        at_root = np.flatnonzero(states < self._ngram.num_states)
-        result[at_root] = self._ngram.final(states[at_root])
+        at_root = np.flatnonzero(states < self.words.num_states)
+        result[at_root] = self.words.final(states[at_root])
         return result
 
     def _endings(self, nodes: Integers) -> tuple[Integers, Integers]:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dualasr_lib.core.trace import Trace, emitted, extended
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.options import FastBeamStreamConfig
 from dualasr_lib.lattice.path import Path
@@ -29,7 +30,6 @@ from dualasr_lib.lattice.transducer_search import Join, Network, best_arcs
 
 __all__ = ["FastBeamState", "FastBeamStep", "OnlineFastBeam"]
 
-_EMPTY = Path((), (), 0.0)
 _BEFORE = 2  # frames heard again before the first token of context
 
 
@@ -40,13 +40,23 @@ class _Segment:
         self.stream, self.heard = k2.RnntDecodingStream(graph), 0
 
 
+class _Said(NamedTuple):
+    """A path that grows at no cost for what it has already."""
+
+    trace: Trace | None
+    score: float
+
+    @property
+    def path(self) -> Path:
+        """The path from the start of the stream; time grows with its length."""
+        return Path(*emitted(self.trace), self.score)
+
+
 class FastBeamState(NamedTuple):
     """One stream between two calls."""
 
-    committed: Path
+    committed: _Said
     """Best path of the finished segments."""
-    partial: Path
-    """Best path of everything so far, but for the last frame, of which k2 does not tell."""
     start: int
     """First encoder frame that the segment has heard."""
     cut: int
@@ -65,13 +75,16 @@ class FastBeamStep(NamedTuple):
 
     @property
     def partial(self) -> Path:
-        """Best path from the start of the stream."""
-        return self.state.partial
+        """Best path from the start of the stream, but for the last frame, of which k2 does not
+        tell.
+        """
+        return _continued(self.state, self.state.arcs).path
 
     @property
     def num_committed(self) -> int:
         """Tokens of `partial` that cannot change any more."""
-        return len(self.state.committed.tokens)
+        trace = self.state.committed.trace
+        return 0 if trace is None else trace.depth
 
 
 class OnlineFastBeam:
@@ -96,12 +109,12 @@ class OnlineFastBeam:
 
     def open(self) -> FastBeamState:
         """A new stream."""
-        return self._opened(_EMPTY, 0, 0)
+        return self._opened(_Said(None, 0.0), 0, 0)
 
-    def _opened(self, committed: Path, start: int, cut: int) -> FastBeamState:
+    def _opened(self, committed: _Said, start: int, cut: int) -> FastBeamState:
         nothing = torch.zeros(0, self._dim)
         segment = _Segment(self._network.graph)
-        return FastBeamState(committed, committed, start, cut, nothing, (), segment)
+        return FastBeamState(committed, start, cut, nothing, (), segment)
 
     @torch.no_grad()
     def step(self, rows: Sequence[Tensor], states: Sequence[FastBeamState]) -> list[FastBeamStep]:
@@ -132,7 +145,7 @@ class OnlineFastBeam:
     def finish(self, state: FastBeamState) -> Path:
         """Final path of a stream; with a graph its end counts, if it can be reached."""
         if not len(state.frames):
-            return state.committed
+            return state.committed.path
         ended = state._replace(segment=self._current(state))
         search = self._network.opened([ended.segment.stream])
         for outcomes in self._network.closing():
@@ -144,7 +157,7 @@ class OnlineFastBeam:
         arcs = best_arcs(self._network.formatted(search, [total]))[0]
         if arcs is None:
             arcs = best_arcs(self._network.formatted(search, [total], partial=True))[0]
-        return state.partial if arcs is None else _continued(state, arcs)
+        return _continued(state, state.arcs if arcs is None else arcs).path
 
     def _current(self, state: FastBeamState) -> _Segment:
         """k2's stream of the state, made again if it is that of another one."""
@@ -167,7 +180,7 @@ class OnlineFastBeam:
             grown.append(state._replace(frames=heard, segment=segment))
         counts = [len(state.frames) for state in grown]
         paths = best_arcs(self._network.formatted(search, counts, partial=True))
-        return [_told(state, arcs or []) for state, arcs in zip(grown, paths)]
+        return [state._replace(arcs=arcs or ()) for state, arcs in zip(grown, paths)]
 
     def _cut(self, state: FastBeamState) -> tuple[FastBeamState, Tensor]:
         """The next segment, and the frames (S, D) that it hears again."""
@@ -185,19 +198,13 @@ class OnlineFastBeam:
         return self._opened(committed, again, cut), state.frames[again - state.start :]
 
 
-def _told(state: FastBeamState, arcs: Sequence[tuple[int, float]]) -> FastBeamState:
-    return state._replace(arcs=arcs, partial=_continued(state, arcs))
-
-
 def _continued(
     state: FastBeamState, arcs: Sequence[tuple[int, float]], end: int | None = None
-) -> Path:
+) -> _Said:
     """The committed path, and after it the segment's from its cut up to frame `end`."""
-    own = list(enumerate(arcs, start=state.start))
-    own = [item for item in own if item[0] >= state.cut and (end is None or item[0] < end)]
-    said = [(frame, label) for frame, (label, _) in own if label > 0]
-    return Path(
-        (*state.committed.tokens, *(label for _, label in said)),
-        (*state.committed.frames, *(frame for frame, _ in said)),
-        state.committed.score + sum(score for _, (_, score) in own),
-    )
+    trace, score = state.committed
+    for frame, (label, more) in enumerate(arcs, start=state.start):
+        if frame >= state.cut and (end is None or frame < end):
+            score += more
+            trace = extended(trace, label, frame) if label > 0 else trace
+    return _Said(trace, score)

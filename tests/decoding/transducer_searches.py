@@ -116,15 +116,17 @@ def bigram(vocab_size: int, seed: int, scale: float) -> Language:
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(vocab_size, vocab_size, generator=generator).double()
     table = table.log_softmax(dim=1)  # column 0: the end
-    return Language(0, lambda s, t: (t, table[s, t]), lambda s: table[s, 0], scale)
+    return Language(
+        0, lambda s, t: (t, table[s, t].tolist()), lambda s: table[s, 0].tolist(), scale
+    )
 
 
 def lm_score(lm: Language | None, text: Text) -> float:
     """Without its weight and without the end."""
     if lm is None:
         return 0.0
-    before = torch.tensor([lm.start, *text[:-1]])[: len(text)]
-    return float(lm.advance(before, torch.tensor(text, dtype=torch.int64))[1].sum())
+    before = [lm.start, *text[:-1]][: len(text)]
+    return sum(lm.advance(before, list(text))[1])
 
 
 def all_texts(

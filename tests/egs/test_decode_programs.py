@@ -316,8 +316,12 @@ FULL = ("--branch", "full")
             (*FULL, "--method", "hlg", "--scales", "ml=1"),
             "no scale 'ml'; there are attention, ctc, lm, transducer",
         ),
-        (decode, (*FULL, "--method", TRANSDUCER[0]), "needs a full branch with a head transducer"),
-        (streaming_decode, ("--method", TRANSDUCER[0]), "a streaming branch with a head transduc"),
+        *((decode, (*FULL, "--method", m), "a full branch with a head transd") for m in TRANSDUCER),
+        *(
+            (streaming_decode, ("--method", m), "a streaming branch with a head transducer")
+            for m in TRANSDUCER
+            if METHODS[m].stream is not None
+        ),
         (decode, (*FULL, "--method", "hlg", "--scales", "lm=-1"), "not be negative|not negative"),
         (decode, (*FULL, "--method", "nbest", "--beam", "num_text=3"), "method nbest: .*num_texts"),
         (decode, (*FULL, "--method", "greedy", "--beam", "beam=3"), "method greedy: .*'beam'"),

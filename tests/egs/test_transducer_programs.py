@@ -14,8 +14,10 @@ pytest.importorskip("k2")
 pytest.importorskip("kaldingram")
 pytest.importorskip("sentencepiece")
 
+import torch
 from random_experiment import experiment, recogs_of, summary_of
 
+from dualasr_lib.core.checkpoint import load, save
 from dualasr_lib.core.program import run_program
 from dualasr_lib.recognition.methods.registry import METHODS
 from egs.csj import decode, streaming_decode
@@ -102,3 +104,65 @@ def test_a_second_pass_rescores_by_the_transducer(run: Program, exp: Path) -> No
     listed = {item.id: item.hyp for item in recogs_of(whole)}
     same = [listed[item.id] == item.hyp for item in recogs_of(plain)]
     assert sum(same) >= 12  # the first pass adds texts, and stored features are compressed
+
+
+ARPA = """\\data\\
+ngram 1=3
+
+\\1-grams:
+-99\t<s>
+-1.0\t</s>
+-0.5\tЖ
+
+\\end\\
+"""
+
+
+@pytest.mark.parametrize("method", ["transducer-beam", "fast-beam"])
+@pytest.mark.parametrize(
+    ("lexicon", "message"),
+    [(None, "1 words are not among the symbols: 'Ж'"), ("Ж Ж\n", "'Ж' in the spelling of 'Ж' is")],
+)
+def test_a_language_of_another_vocabulary_is_one_line(
+    run: Program,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    method: str,
+    lexicon: str | None,
+    message: str,
+) -> None:
+    (tmp_path / "other.arpa").write_text(ARPA, encoding="utf-8")
+    options = ["--method", method, "--lm", tmp_path / "other.arpa"]
+    if lexicon is not None:
+        (tmp_path / "lexicon.txt").write_text(lexicon, encoding="utf-8")
+        options += ["--lexicon", tmp_path / "lexicon.txt"]
+    assert message in refused(run, capfd, decode, "--branch", "full", *options)
+
+
+@pytest.mark.parametrize("method", TRANSDUCER)
+def test_a_model_that_says_nan_is_one_line(
+    run: Program, exp: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], method: str
+) -> None:
+    """Nothing is written under the name of a result."""
+    (path,) = exp.glob("*.pt")
+    broken = load(path)
+    start = "heads.transducer.streaming."
+    (bias,) = (n for n in broken.model if n.startswith(start) and n.endswith("encoder.bias"))
+    broken.model[bias][3] = torch.nan
+    save(broken, tmp_path / path.name)
+    for module, more in ((decode, ("--branch", "streaming")), (streaming_decode, ())):
+        line = refused(run, capfd, module, *more, "--method", method, "--exp-dir", tmp_path)
+        assert "must be finite" in line and "NaN" in line
+    assert not list(tmp_path.glob("decode/*/*"))
+
+
+def refused(
+    run: Program, capfd: pytest.CaptureFixture[str], module: ModuleType, *options: object
+) -> str:
+    """The one line that a program ends with."""
+    with pytest.raises(SystemExit) as stop:
+        run(module, *options)
+    assert stop.value.code == 1
+    *_, line = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{module.__name__}.py: error: ")
+    return line

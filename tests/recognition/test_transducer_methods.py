@@ -40,15 +40,34 @@ def language(arpa: Path) -> Language:
     return load_language(TOKENIZER, arpa)
 
 
-@pytest.mark.parametrize("method", BEAMS)
-def test_the_beam_of_a_transducer_takes_no_lexicon(method: str, arpa: Path, tmp_path: Path) -> None:
-    (tmp_path / "lexicon.txt").write_text("う う\n", encoding="utf-8")
-    words = given(load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt"))
-    with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
-        find(method).offline([], words)
-    if find(method).stream is not None:
-        with pytest.raises(ValueError, match=f"{method} takes an n-gram of tokens"):
-            find(method).online([], words, Scales())
+def words_of(arpa: Path, tmp_path: Path, lexicon: str) -> Language:
+    (tmp_path / "lexicon.txt").write_text(lexicon, encoding="utf-8")
+    return load_language(TOKENIZER, arpa, tmp_path / "lexicon.txt")
+
+
+def test_the_own_beam_takes_no_lexicon(arpa: Path, tmp_path: Path) -> None:
+    words = given(words_of(arpa, tmp_path, "う う\n"))
+    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens"):
+        find("transducer-beam").offline([], words)
+    with pytest.raises(ValueError, match="transducer-beam takes an n-gram of tokens"):
+        find("transducer-beam").online([], words, Scales())
+
+
+def test_the_beam_of_k2_says_only_words_of_a_lexicon(arpa: Path, tmp_path: Path) -> None:
+    """Heard are あい and ああい; the words are あ and あう, whose n-gram counts at their ends."""
+    language = words_of(arpa, tmp_path, "あ あ\nい あ う\n")
+    assert language.lm is not None
+    made = find("fast-beam").offline([], given(language))
+    scales = Scales(lm=0.5)
+    found = made.search(scales)(heard())
+    assert [detokenise(path.tokens) for path in found.paths] == ["あう", "ああう"]
+    for path, texts in zip(found.paths, found.nbest):
+        assert texts[0].scores["lm"] == pytest.approx(text_score(language.lm, path.tokens))
+        assert scales.total(texts[0]) == pytest.approx(path.score)
+    live = find("fast-beam").online([], given(language), scales).search
+    frames = [{"transducer": rows} for rows in heard().rows("transducer")]
+    steps = live.step(frames, [live.open()] * 2)
+    assert [live.finish(step.state).tokens for step in steps] == [p.tokens for p in found.paths]
 
 
 @pytest.mark.parametrize("method", SEARCHES)
@@ -120,6 +139,20 @@ def test_the_beam_of_a_transducer_lists_texts(method: str, option: str, language
                 assert text.scores.keys() == {"transducer", *(["lm"] if known.lm else [])}
                 if known.lm is not None:
                     assert text.scores["lm"] == pytest.approx(text_score(known.lm, text.tokens))
+
+
+@pytest.mark.parametrize("method", BEAMS)
+def test_the_oracle_of_a_beams_list_is_no_worse_than_its_best(method: str) -> None:
+    """It finds the references, which end otherwise; it needs the transducer and no CTC."""
+    options = [f"list={method}"]
+    assert find("nbest-oracle").of(options).heads == ("transducer",)
+    made = find("nbest-oracle").offline(options, given(Language()))
+    alone = heard()._replace(frames={"transducer": heard().frames["transducer"]})
+    paths = made.search(Scales())(alone).paths
+    assert [detokenise(path.tokens) for path in paths] == list(alone.texts)
+    best = find(method).offline([], given(Language())).search(Scales())(alone).paths
+    assert [path.tokens for path in best] != [path.tokens for path in paths]
+    assert all(len(path.frames) == len(path.tokens) for path in paths)
 
 
 def test_weights_of_a_head_are_asked_for_by_its_name(language: Language) -> None:

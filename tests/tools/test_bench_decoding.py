@@ -62,12 +62,22 @@ def test_streams_and_second_pass_are_measured(
 
 def test_a_long_stream_is_cut_into_tenths(run: Callable[..., list[dict[str, Any]]]) -> None:
     rows = run("--only", "hour", "transducer-hour")
-    transducers = ["transducer-greedy"] * 4 + ["transducer-beam"] * 4
+    searches = ("transducer-greedy", "transducer-beam", "fast-beam")
+    transducers = [name for name in searches for _ in range(5)]
     assert [r["what"].split(",")[0] for r in rows] == ["1best"] * 3 + ["hlg"] * 3 + transducers
-    for first in (0, 3, 6, 10):
+    for first in (0, 3, 6, 11, 16):
         start, end, ratio = rows[first : first + 3]
         assert ratio["value"] == pytest.approx(end["value"] / start["value"])
-    assert rows[9]["value"] == 0 < rows[13]["value"] < 20
+    assert rows[10]["value"] == 0 < rows[15]["value"] < 20 < rows[20]["value"] < 100
+
+
+def test_steps_are_the_models_and_the_searches(run: Callable[..., list[dict[str, Any]]]) -> None:
+    rows = {row["what"]: row for row in run("--only", "transducer-step")}
+    model, ctc = (rows[name]["value"] for name in ("encoder and heads", "1best (CTC)"))
+    for name in ("transducer-greedy", "transducer-beam", "fast-beam"):
+        ratio = rows[f"step with {name} / step with 1best"]
+        assert ratio["value"] == pytest.approx((model + rows[name]["value"]) / (model + ctc))
+        assert (ratio["at_most"] is None) == (name != "transducer-beam")
 
 
 def test_transducers_are_searched_by_all(run: Callable[..., list[dict[str, Any]]]) -> None:

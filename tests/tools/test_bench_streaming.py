@@ -157,6 +157,6 @@ def test_random_features_are_not_all_alike(tmp_path: Path) -> None:
     encoder = build_encoder(setting).eval()
     outputs: list[Tensor] = []
     with torch.no_grad():
-        stream = streaming._Stream(encoder, setting, Load(8, 2))
+        stream = streaming.RunningStream(encoder, setting, Load(8, 2))
         outputs.extend(stream.step() for _ in range(2))
     assert all(bool(h.isfinite().all()) and float(h.std()) > 0 for h in outputs)

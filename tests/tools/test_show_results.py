@@ -69,6 +69,19 @@ def test_both_units_are_said(tmp_path: Path) -> None:
     assert "rate: WER (as it is)" in shown.stdout
 
 
+def test_what_a_stream_took_back_is_shown(tmp_path: Path) -> None:
+    """Of systems that stream; others have no such number."""
+    write_result(tmp_path, "eval1", "あい", "あ", latency={"partial_revision_rate": 0.125})
+    write_result(tmp_path, "eval2", "あい", "あ")
+    header, first, second = (
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in show(tmp_path, "--markdown").stdout.splitlines()[:4]
+        if "---" not in line
+    )
+    column = header.index("revised %")
+    assert (first[column], second[column]) == ("12.50", "-")
+
+
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     result = show(tmp_path)
     assert result.returncode == 1
@@ -87,7 +100,7 @@ def test_splits_of_different_models_are_not_pooled(tmp_path: Path) -> None:
     found = show(tmp_path)
     assert found.returncode == 1
     assert "eval1+eval2" not in found.stdout
-    assert len(found.stdout.splitlines()) == 7  # header, two splits, four lines of notes
+    assert len(found.stdout.splitlines()) == 8  # header, two splits, five lines of notes
     assert "not pooled" in found.stderr
     assert "full 1best: eval1, eval2 differ in weights (a1, b2)" in found.stderr
     assert "Traceback" not in found.stderr

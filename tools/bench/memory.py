@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-__all__ = ["Peak", "peak_memory"]
+__all__ = ["Peak", "peak_memory", "resident_mb"]
 
 T = TypeVar("T")
 _STATUS = Path("/proc/self/status")
@@ -48,6 +48,11 @@ def peak_memory(work: Callable[[T], object], argument: T) -> Peak:
                 "the process that measures memory must live to its end, but it was killed or "
                 "crashed: is there enough memory for this batch?"
             ) from None
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in RAM now."""
+    return _resident("VmRSS") / 1e6
 
 
 def _watched(work: Callable[[T], object], argument: T) -> Peak:

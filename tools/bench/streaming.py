@@ -18,7 +18,7 @@ from dualasr_lib.model.encoder import EncoderState, StreamingEncoder
 from dualasr_lib.model.inference import prepare_for_inference, prepare_for_steps
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
-__all__ = ["Load", "Measured", "measure_loads", "percentile", "target_ms"]
+__all__ = ["Load", "Measured", "RunningStream", "measure_loads", "percentile", "target_ms"]
 
 _WARM_UP = 3
 
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
     """Rates of square matrix products around them."""
 
 
-class _Stream:
+class RunningStream:
     """Random features going through the encoder, chunk by chunk."""
 
     def __init__(self, encoder: StreamingEncoder, setting: Setting, load: Load) -> None:
@@ -63,6 +63,7 @@ class _Stream:
         self._state: EncoderState = encoder.init_state(load.streams, self._spec, device)
 
     def step(self) -> Tensor:
+        """The next chunk's (N, S, C)."""
         with self._setting.autocast():
             h, self._state = self._encoder.step(
                 self._features, self._left, self._state, self._prepared
@@ -81,7 +82,7 @@ def measure_loads(
     gemm = Gemm(device, kind or torch.float32)
     with torch.inference_mode():
         found = [Measured(load, [], []) for load in loads]
-        streams = [_Stream(encoder, setting, load) for load in loads]
+        streams = [RunningStream(encoder, setting, load) for load in loads]
         before = gemm.square()
         for _ in range(rounds):
             for stream, item in zip(streams, found):

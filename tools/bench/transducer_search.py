@@ -1,11 +1,10 @@
-"""Searches of a transducer on made-up frames: greedy, beam, k2's; batches, one, streams, an hour.
+"""Searches of a transducer on made-up frames: greedy, beam, k2's; batches, one, streams.
 
 The joiner's weights are random. A frame is made of the output row of what it should say; those of
 tokens are mixed with a rival's, so that outcomes are sure at most frames and doubtful at some.
 Times are CPU time of one thread, medians; compared things take turns.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from bench.report import Row
-from bench.timing import median
 from bench.turns import in_turns
 from dualasr_lib.decoding.one_head import OneHeadSearch
 from dualasr_lib.decoding.transducer.beam import TransducerBeam
@@ -23,17 +21,17 @@ from dualasr_lib.decoding.transducer.joiner import Joiner
 from dualasr_lib.decoding.transducer.options import BeamConfig, GreedyConfig
 from dualasr_lib.lattice.options import FastBeamConfig
 from dualasr_lib.lattice.path import Path
-from dualasr_lib.lattice.transducer_search import fast_beam
+from dualasr_lib.lattice.transducer_search import Join, fast_beam
 
-__all__ = ["transducer_hour_rows", "transducer_rows"]
+__all__ = ["CHUNK", "CONTEXT", "DIM", "Heard", "heard_of", "join_of", "transducer_rows"]
 
-_DIM, _CONTEXT, _CHUNK = 512, 2, 8  # joiner and prediction network as published; frames of 320 ms
+DIM, CONTEXT, CHUNK = 512, 2, 8  # joiner and prediction network as published; frames of 320 ms
 _BATCH = 10
 _LIMITS = {"transducer-greedy": (50.0, 80.0), "transducer-beam, beam=4": (150.0, 400.0)}
 """Milliseconds per utterance of 10 s at V of 3000 and more: in a batch, alone."""
 
 
-class _Heard(NamedTuple):
+class Heard(NamedTuple):
     """A joiner, and utterances as it hears them."""
 
     tables: Mapping[str, Tensor]
@@ -43,13 +41,14 @@ class _Heard(NamedTuple):
     """What they should say."""
 
 
-def _heard(vocab_size: int, num_frames: int = 250, tokens: int = 50, seed: int = 0) -> _Heard:
+def heard_of(vocab_size: int, num_frames: int = 250, tokens: int = 50, seed: int = 0) -> Heard:
+    """Ten utterances, each of `num_frames` and `tokens`."""
     generator = torch.Generator().manual_seed(seed)
-    output = torch.randn(vocab_size, _DIM, generator=generator)
+    output = torch.randn(vocab_size, DIM, generator=generator)
     tables = {
-        "contexts": 0.3 * torch.randn(_CONTEXT, vocab_size, _DIM, generator=generator),
-        "prediction": 0.5 * torch.randn(_DIM, _DIM, generator=generator) / _DIM**0.5,
-        "prediction_bias": torch.zeros(_DIM),
+        "contexts": 0.3 * torch.randn(CONTEXT, vocab_size, DIM, generator=generator),
+        "prediction": 0.5 * torch.randn(DIM, DIM, generator=generator) / DIM**0.5,
+        "prediction_bias": torch.zeros(DIM),
         "output": 0.06 * output,
         "output_bias": torch.zeros(vocab_size),
     }
@@ -62,12 +61,12 @@ def _heard(vocab_size: int, num_frames: int = 250, tokens: int = 50, seed: int =
         share = 0.6 * torch.rand(num_frames, 1, generator=generator) * (said > 0)[:, None]
         frames.append(output[said] + share * output[rival])
         texts.append(tuple(said[said > 0].tolist()))
-    return _Heard(tables, frames, texts)
+    return Heard(tables, frames, texts)
 
 
 def transducer_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
     """Utterances of 10 s, ten in a batch and one alone, whole and in chunks of 320 ms."""
-    heard = _heard(vocab_size)
+    heard = heard_of(vocab_size)
     greedy = TransducerGreedy(heard.tables, GreedyConfig())
     beam = TransducerBeam(heard.tables, BeamConfig(beam=4))
     searches: dict[str, Callable[[list[Tensor]], Any]] = {
@@ -93,25 +92,8 @@ def transducer_rows(vocab_size: int, rounds: int) -> Iterator[Row]:
     states, counts = [beam.open()], list[int]()
     for frame in heard.frames[0].split(1):
         states = [beam.step([frame], states)[0].state]
-        counts.append(len(states[0].traces))
+        counts.append(len(states[0].beam))
     yield Row(case, "sureness: hypotheses per frame, of 4", sum(counts) / len(counts))
-
-
-def transducer_hour_rows(vocab_size: int, minutes: int) -> Iterator[Row]:
-    """One stream without any endpoint: its last tenth beside its first."""
-    heard = _heard(vocab_size)
-    for name, search in (
-        ("transducer-greedy", TransducerGreedy(heard.tables, GreedyConfig())),
-        ("transducer-beam", TransducerBeam(heard.tables, BeamConfig())),
-    ):
-        times, longest = _chunk_times(search, heard, minutes)
-        tenth = len(times) // 10
-        first, last = median(times[:tenth]), median(times[-tenth:])
-        case = f"V={vocab_size}, {minutes} min stream"
-        yield Row(case, f"{name}, chunk of 320 ms at the start", first, "ms")
-        yield Row(case, f"{name}, chunk of 320 ms at the end", last, "ms")
-        yield Row(case, f"{name}, end / start", last / first, at_most=1.2)
-        yield Row(case, f"{name}, tokens that are not sure at most", longest)
 
 
 def _whole(search: OneHeadSearch, frames: list[Tensor]) -> list[Any]:
@@ -121,31 +103,22 @@ def _whole(search: OneHeadSearch, frames: list[Tensor]) -> list[Any]:
 
 def _stream(search: OneHeadSearch, frames: Tensor) -> object:
     state = search.open()
-    for chunk in frames.split(_CHUNK):
+    for chunk in frames.split(CHUNK):
         state = search.step([chunk], [state])[0].state
     return search.finish(state)
 
 
-def _k2(heard: _Heard, vocab_size: int, frames: list[Tensor]) -> list[Path]:
+def _k2(heard: Heard, vocab_size: int, frames: list[Tensor]) -> list[Path]:
+    config = FastBeamConfig(beam=4.0, max_states=32, max_contexts=4)
+    return fast_beam(frames, join_of(heard), vocab_size, CONTEXT, config)
+
+
+def join_of(heard: Heard) -> Join:
+    """The joiner as k2's search wants it."""
     joiner = Joiner(heard.tables, GreedyConfig())
 
     def join(rows: Tensor, contexts: Tensor) -> Tensor:
         logits, norm = joiner.outcomes(rows, joiner.texts(contexts))
         return logits - norm[:, None]
 
-    config = FastBeamConfig(beam=4.0, max_states=32, max_contexts=4)
-    return fast_beam(frames, join, vocab_size, _CONTEXT, config)
-
-
-def _chunk_times(search: OneHeadSearch, heard: _Heard, minutes: int) -> tuple[list[float], int]:
-    """Milliseconds of each chunk of one stream, and the longest end that was not committed."""
-    state, times, longest = search.open(), [], 0
-    for tens in range(6 * minutes):
-        for chunk in heard.frames[tens % _BATCH].split(_CHUNK):
-            begun = time.process_time()
-            step = search.step([chunk], [state])[0]
-            committed = step.num_committed
-            times.append(1000 * (time.process_time() - begun))
-            state = step.state
-        longest = max(longest, len(step.partial.tokens) - committed)
-    return times, longest
+    return join

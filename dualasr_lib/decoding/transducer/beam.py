@@ -1,23 +1,24 @@
 """Beam search of a transducer over streams that join and leave, and over whole utterances.
 
 Feeding frames chunk by chunk or all at once, alone or in company, gives the same to the bit. A
-stream's state is a value of fixed size, beside the chains of what its hypotheses have emitted:
-these share their beginnings, and with `recombine = "context"` all but some tokens, so that neither
-time nor memory per chunk grows with the stream.
+stream's state is a value: a few hypotheses, and the chains of what they have emitted. These share
+their beginnings, and with `recombine = "context"` all but some tokens, so that neither time nor
+memory per chunk grows with the stream.
 
-N streams, S encoder frames, D channels of the joiner, H hypotheses.
+N streams, S encoder frames, D channels of the joiner.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dualasr_lib.core.trace import Trace, common_tokens, emitted, extended
-from dualasr_lib.core.tree import map_tree, split, stack
+from dualasr_lib.core.trace import common_tokens, emitted
 from dualasr_lib.decoding.hypothesis import ScoredText, TokenPath
-from dualasr_lib.decoding.transducer.beams import Beams, Language, Moves, move_on, open_beams
+from dualasr_lib.decoding.transducer.beams import Beam, Hypothesis, Language, Now, move_on
+from dualasr_lib.decoding.transducer.cells import Cells, best_tokens
 from dualasr_lib.decoding.transducer.joiner import BLANK, Joiner, next_frames
 from dualasr_lib.decoding.transducer.options import BeamConfig
 
@@ -27,10 +28,7 @@ __all__ = ["BeamStep", "BeamStream", "TransducerBeam"]
 class BeamStream(NamedTuple):
     """One stream between two calls."""
 
-    beams: Beams
-    """Of one stream: its hypotheses, the best first."""
-    traces: tuple[Trace | None, ...]
-    """What each of them has emitted; as many as have a score."""
+    beam: Beam
     num_frames: int
 
 
@@ -42,12 +40,13 @@ class BeamStep(NamedTuple):
     @property
     def partial(self) -> TokenPath:
         """Best path from the start of the stream."""
-        return TokenPath(*emitted(self.state.traces[0]), float(self.state.beams.score[0, 0]))
+        best = self.state.beam[0]
+        return TokenPath(*emitted(best.trace), best.score)
 
     @property
     def num_committed(self) -> int:
         """Tokens that all hypotheses begin with; no later frame can change them."""
-        return common_tokens(self.state.traces)
+        return common_tokens([hypothesis.trace for hypothesis in self.state.beam])
 
 
 class TransducerBeam:
@@ -64,8 +63,10 @@ class TransducerBeam:
         self._joiner, self._config, self._lm = Joiner(tables, config), config, lm
 
     def open(self) -> BeamStream:
-        """A new stream."""
-        return BeamStream(open_beams(1, self._joiner, self._config, self._lm), (None,), 0)
+        """A new stream: one hypothesis, the empty text."""
+        context = (BLANK,) * self._joiner.context
+        start = 0 if self._lm is None else self._lm.start
+        return BeamStream((Hypothesis(0.0, 0.0, start, context, 0, None),), 0)
 
     @torch.no_grad()
     def step(
@@ -86,75 +87,45 @@ class TransducerBeam:
             return []
         begun = [state.num_frames for state in states]
         padded, lens, times = next_frames(frames, begun, self._joiner.dim, kept)
-        beams = stack([state.beams for state in states])
-        traces = [state.traces for state in states]
+        read = partial(best_tokens, 2 * self._config.beam)
+        cells = Cells(self._joiner, padded, lens.tolist(), read)
+        beams = [state.beam for state in states]
         for frame in range(padded.shape[1]):
-            active = (lens > frame).nonzero()[:, 0]
-            own = _taken(beams, active)
-            rows = padded[:, frame] if own is beams else padded[active, frame]
-            moves = move_on(rows, own, self._joiner, self._config, self._lm)
-            beams = _put(beams, active, moves.beams)
-            for stream, grown in zip(active.tolist(), _grown(moves)):
-                now = times[stream][frame]
-                traces[stream] = tuple(
-                    _said(traces[stream][parent], said, now) for parent, said in grown
-                )
+            nows = [Now(i, frame, own[frame]) for i, own in enumerate(times) if frame < len(own)]
+            active = [beams[now.stream] for now in nows]
+            for now, beam in zip(nows, move_on(active, nows, cells, self._config, self._lm)):
+                beams[now.stream] = beam
         return [
-            BeamStep(BeamStream(own, chains, state.num_frames + len(rows)))
-            for own, chains, state, rows in zip(split(beams), traces, states, frames)
+            BeamStep(BeamStream(beam, state.num_frames + len(rows)))
+            for beam, state, rows in zip(beams, states, frames)
         ]
 
     def finish(self, state: BeamStream) -> TokenPath:
         """Final path of a stream; with a language model, the end of the text counts."""
-        score, _ = self._ended(state)
-        best = int(score.argmax())
-        return TokenPath(*emitted(state.traces[best]), float(score[best]))
+        best = max(self._ended(state), key=lambda hypothesis: hypothesis.score)
+        return TokenPath(*emitted(best.trace), best.score)
 
     def ranked(self, state: BeamStream) -> tuple[ScoredText, ...]:
         """The hypotheses of a stream that is over, the best first."""
-        score, lm_score = self._ended(state)
-        found = []
-        for i in score.argsort(descending=True, stable=True).tolist():
-            own, of_lm = float(score[i]), float(lm_score[i])
-            scores = {"transducer": own}
-            if self._lm is not None:
-                scores = {"transducer": own - self._lm.scale * of_lm, "lm": of_lm}
-            tokens, frames = emitted(state.traces[i])
-            found.append(ScoredText(tokens, scores, frames))
-        return tuple(found)
+        return tuple(
+            self._listed(hypothesis)
+            for hypothesis in sorted(self._ended(state), key=lambda hypothesis: -hypothesis.score)
+        )
 
-    def _ended(self, state: BeamStream) -> tuple[Tensor, Tensor]:
-        """Scores of a stream's hypotheses and, of these, the language model's, its end included."""
-        score, lm_score, lm = (x[0, : len(state.traces)] for x in state.beams[:3])
+    def _listed(self, ended: Hypothesis) -> ScoredText:
+        scores = {"transducer": ended.score}
+        if self._lm is not None:
+            own = ended.score - self._lm.scale * ended.lm_score
+            scores = {"transducer": own, "lm": ended.lm_score}
+        tokens, frames = emitted(ended.trace)
+        return ScoredText(tokens, scores, frames)
+
+    def _ended(self, state: BeamStream) -> Beam:
+        """A stream's hypotheses, their scores with the language model's of the text's end."""
         if self._lm is None:
-            return score, lm_score
-        ending = self._lm.final(lm)
-        return score + self._lm.scale * ending, lm_score + ending
-
-
-def _grown(moves: Moves) -> list[list[tuple[int, list[int]]]]:
-    """Of each stream its hypotheses: which one it was, and what it has said on the frame."""
-    counts = moves.beams.score.isfinite().sum(dim=1).tolist()
-    rows = zip(counts, moves.parent.tolist(), moves.said.tolist())
-    return [list(zip(parents[:count], said[:count])) for count, parents, said in rows]
-
-
-def _said(trace: Trace | None, said: Sequence[int], frame: int) -> Trace | None:
-    for token in said:
-        if token != BLANK:
-            trace = extended(trace, token, frame)
-    return trace
-
-
-def _taken(beams: Beams, active: Tensor) -> Beams:
-    """The beams of the active ones of N streams."""
-    if len(active) == len(beams.score):
-        return beams
-    return map_tree(lambda x: x[active], beams)
-
-
-def _put(beams: Beams, active: Tensor, new: Beams) -> Beams:
-    """Beams of N streams with those of the active ones exchanged."""
-    if len(active) == len(beams.score):
-        return new
-    return map_tree(lambda old, x: old.index_copy(0, active, x), beams, new)
+            return state.beam
+        ending = self._lm.final([hypothesis.lm for hypothesis in state.beam])
+        return [
+            h._replace(score=h.score + self._lm.scale * more, lm_score=h.lm_score + more)
+            for h, more in zip(state.beam, ending)
+        ]

@@ -1,10 +1,10 @@
 """Greedy search of a transducer: the best outcome at each frame. Whole utterances and streams.
 
-Label looping: as long as nothing is said, the frames that follow have the same context, so several
-of them are scored in one product for every stream, whatever its place; each turn leads every stream
-to its next token or to the end of the window.
+Label looping: every stream goes on as far as cells are known, to its next token or to the end of
+those that were computed ahead; then the next ones are computed for all of them, whatever their
+places.
 
-N streams, S encoder frames, K tokens of context, D channels of the joiner, W frames of a window.
+N streams, S encoder frames, D channels of the joiner.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,40 +14,53 @@ import torch
 from torch import Tensor
 
 from dualasr_lib.core.trace import Trace, emitted, extended
-from dualasr_lib.core.tree import split, stack
 from dualasr_lib.decoding.greedy import GreedyStep
 from dualasr_lib.decoding.hypothesis import TokenPath
-from dualasr_lib.decoding.transducer.joiner import BLANK, BLOCK, Joiner, next_frames
+from dualasr_lib.decoding.transducer.cells import BestOutcome, Cells, Context, Place, best_outcome
+from dualasr_lib.decoding.transducer.joiner import BLANK, Joiner, next_frames
 from dualasr_lib.decoding.transducer.options import GreedyConfig
 
 __all__ = ["GreedyStream", "TransducerGreedy"]
 
 _FRAMES = 3
-"""Frames of a window that pay: half of the frames after a token are scored for nothing."""
+"""Frames to compute ahead that pay: half of those after a token are scored for nothing."""
 
 
-class _Places(NamedTuple):
-    """Where N streams stand."""
+class _Said(NamedTuple):
+    """A text."""
 
-    context: Tensor
-    """(N, K) last tokens."""
-    score: Tensor
-    """(N,) float64."""
+    context: Context
+    score: float
+    """Natural log-probability of its path."""
+    trace: Trace | None
+    """What was emitted, and when."""
+
+
+class _At(NamedTuple):
+    """Where a stream is."""
+
+    frame: int
+    """Of those that it is fed."""
+    spoken: int
+    """Tokens that were said on it."""
+    said: _Said
 
 
 class GreedyStream(NamedTuple):
     """One stream between two calls."""
 
-    places: _Places
-    """Of one stream."""
-    trace: Trace | None
-    """What it has emitted."""
+    said: _Said
     num_frames: int
+
+    @property
+    def trace(self) -> Trace | None:
+        """What it has emitted."""
+        return self.said.trace
 
     @property
     def path(self) -> TokenPath:
         """The path from the start of the stream; time grows with its length."""
-        return TokenPath(*emitted(self.trace), float(self.places.score))
+        return TokenPath(*emitted(self.trace), self.said.score)
 
 
 class TransducerGreedy:
@@ -63,8 +76,7 @@ class TransducerGreedy:
 
     def open(self) -> GreedyStream:
         """A new stream."""
-        places = _Places(self._joiner.start(1), torch.zeros(1, dtype=torch.float64))
-        return GreedyStream(places, None, 0)
+        return GreedyStream(_Said((BLANK,) * self._joiner.context, 0.0, None), 0)
 
     @torch.no_grad()
     def step(
@@ -85,60 +97,32 @@ class TransducerGreedy:
             return []
         begun = [state.num_frames for state in states]
         padded, lens, times = next_frames(frames, begun, self._joiner.dim, kept)
-        places, said = self._run(padded, lens, stack([state.places for state in states]))
-        traces = [state.trace for state in states]
-        for stream, token, frame in zip(*(x.tolist() for x in said)):
-            traces[stream] = extended(traces[stream], token, times[stream][frame])
+        cells = Cells(self._joiner, padded, lens.tolist(), best_outcome, _FRAMES)
+        now = [_At(0, 0, state.said) for state in states]
+        while going := [i for i, at in enumerate(now) if at.frame < len(times[i])]:
+            cells.at([Place(i, now[i].frame, now[i].said.context) for i in going])
+            for i in going:
+                now[i] = self._gone_on(i, now[i], cells, times[i])
         return [
-            GreedyStep(GreedyStream(place, trace, state.num_frames + len(rows)))
-            for place, trace, state, rows in zip(split(places), traces, states, frames)
+            GreedyStep(GreedyStream(at.said, state.num_frames + len(rows)))
+            for at, state, rows in zip(now, states, frames)
         ]
 
     def finish(self, state: GreedyStream) -> TokenPath:
         """Final path of a stream."""
         return state.path
 
-    def _run(self, frames: Tensor, lens: Tensor, places: _Places) -> tuple[_Places, Tensor]:
-        """Frames (N, S, D) of lens (N,) -> places after them, and (3, tokens): stream, token and
-        frame of each, in order of time.
-        """
-        context, score = places.context.clone(), places.score.clone()
-        texts = self._joiner.texts(context)
-        time, count = torch.zeros_like(lens), torch.zeros_like(lens)
-        said = [torch.zeros(3, 0, dtype=torch.int64)]
-        while len(active := (time < lens).nonzero()[:, 0]):
-            left = lens[active] - time[active]
-            steps = torch.arange(min(_window(len(active)), int(left.max())))
-            ahead = (time[active, None] + steps).clamp(max=frames.shape[1] - 1)
-            token, logp = self._best(frames[active[:, None], ahead], texts[active])
-            inside = steps < left[:, None]
-            talks = (token != BLANK) & inside
-            first = torch.where(talks.any(dim=1), talks.int().argmax(dim=1), len(steps))
-            logp = logp.masked_fill(~(inside & (steps <= first[:, None])), 0.0)
-            score[active] = torch.cat([score[active, None], logp], dim=1).cumsum(dim=1)[:, -1]
-            ends = first < len(steps)
-            stays = ends & ((count[active] * (first == 0)) + 1 < self._max_symbols)
-            count[active] = torch.where(stays, count[active] * (first == 0) + 1, 0)
-            passed = torch.where(ends, first + (~stays).long(), first)
-            moved = torch.minimum(passed, left)
-            stream, at = active[ends], first[ends]
-            new = token[ends, at]
-            said.append(torch.stack([stream, new, time[stream] + at]))
-            time[active] += moved
-            context[stream] = torch.cat([context[stream, 1:], new[:, None]], dim=1)
-            texts[stream] = self._joiner.texts(context[stream])
-        return _Places(context, score), torch.cat(said, dim=1)
-
-    def _best(self, frames: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (N, W, D), texts (N, D) -> the best outcome (N, W) and its log-prob, float64."""
-        wide = texts[:, None].expand_as(frames)
-        logits, norm = self._joiner.outcomes(frames.flatten(0, 1), wide.flatten(0, 1))
-        best, token = logits.max(dim=1)
-        shape = frames.shape[:2]
-        return token.view(shape), (best - norm).double().view(shape)
-
-
-def _window(streams: int) -> int:
-    """Frames of a window: whole blocks are filled, with at least `_FRAMES` for each stream."""
-    blocks = -(-streams * _FRAMES // BLOCK)
-    return max(1, blocks * BLOCK // streams)
+    def _gone_on(
+        self, stream: int, at: _At, cells: Cells[BestOutcome], times: Sequence[int]
+    ) -> _At:
+        """From cell to cell until one is not known or the frames end."""
+        frame, count, (context, score, trace) = at
+        while frame < len(times) and (cell := cells.get(Place(stream, frame, context))) is not None:
+            score += cell.score
+            if cell.token != BLANK:
+                trace = extended(trace, cell.token, times[frame])
+                context = (*context[1:], cell.token)
+                count += 1
+            if cell.token == BLANK or count == self._max_symbols:
+                frame, count = frame + 1, 0
+        return _At(frame, count, _Said(context, score, trace))

@@ -72,10 +72,6 @@ class Joiner:
         self._output = given.output.t().contiguous(), given.output_bias
         self.dim = len(given.prediction_bias)
 
-    def start(self, streams: int) -> Tensor:
-        """(N, K) contexts before any token: blanks."""
-        return torch.full((streams, self.context), BLANK)
-
     def texts(self, contexts: Tensor) -> Tensor:
         """Contexts (M, K), the latest token last -> the joiner's part of each (M, D)."""
         state = self._contexts[self._positions, contexts].sum(dim=1).relu()

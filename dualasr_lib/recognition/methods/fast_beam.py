@@ -1,4 +1,4 @@
-"""`fast-beam`: k2's beam search of the transducer, through an n-gram of tokens if one is given."""
+"""`fast-beam`: k2's beam search of the transducer, through the graph of an n-gram if given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,14 +57,16 @@ class FastBeamStreamOptions(FastBeamStreamConfig, OutcomeConfig):
 
 
 def _graph(given: Ingredients, scales: "Scales") -> "Any":
-    """The n-gram with its weight as a graph, if there is one."""
+    """The language model with its weight as a graph, if there is one."""
+    from dualasr_lib.lattice.lexicon import LexiconLm
     from dualasr_lib.lattice.ngram import NgramLm
     from dualasr_lib.lattice.token_graph import token_graph
 
     lm = given.language.lm
-    if lm is not None and not isinstance(lm, NgramLm):
-        raise ValueError(f"method {METHOD.name} takes an n-gram of tokens: leave --lexicon out")
-    return None if lm is None else token_graph(lm, given.vocab_size, scales.weight("lm"))
+    if lm is None:
+        return None
+    assert isinstance(lm, NgramLm | LexiconLm)
+    return token_graph(lm, given.vocab_size, scales.weight("lm"))
 
 
 def _join(joiner: "Joiner", frames: "Tensor", contexts: "Tensor") -> "Tensor":
@@ -115,9 +117,10 @@ def _scored(path: "PathLike", lm: "LanguageModel | None", scale: float) -> "Scor
     from dualasr_lib.lattice.lm import text_score
 
     if lm is None:
-        return ScoredText(path.tokens, {"transducer": path.score})
+        return ScoredText(path.tokens, {"transducer": path.score}, path.frames)
     of_lm = text_score(lm, path.tokens)
-    return ScoredText(path.tokens, {"transducer": path.score - scale * of_lm, "lm": of_lm})
+    scores = {"transducer": path.score - scale * of_lm, "lm": of_lm}
+    return ScoredText(path.tokens, scores, path.frames)
 
 
 def _options(options: Sequence[str]) -> type[FastBeamStreamOptions]:
@@ -143,7 +146,7 @@ def _stream(config: FastBeamStreamOptions, given: Ingredients, scales: "Scales")
 
 METHOD = SearchMethod(
     name="fast-beam",
-    summary="k2's beam search of the transducer (through a token n-gram if given)",
+    summary="k2's beam search of the transducer (through the graph of an n-gram if given)",
     heads=("transducer",),
     lm="optional",
     lm_order="lowest",

@@ -176,23 +176,19 @@ def _readable(
     return [ScoredText(tokens, {"ctc": ctc, "lm": text_score(lm, tokens)})]
 
 
-def propose_oracle(config: NbestConfig, detokenise: "Detokenise", unit: "Unit") -> "Propose":
-    """Of an n-best list the text with the fewest errors; the most probable of equals."""
-    from dualasr_lib.decoding.hypothesis import ScoredText
+def propose_oracle(
+    listed: "Callable[[Heard], Listed]", detokenise: "Detokenise", unit: "Unit"
+) -> "Propose":
+    """Of a list the text with the fewest errors; the first of equals."""
     from dualasr_lib.decoding.rescoring import NbestCandidates, Proposals
-    from dualasr_lib.lattice.nbest import nbest
     from dualasr_lib.metrics.alignment import distance
 
     def propose(heard: "Heard") -> Proposals:
-        found = nbest(heard.log_probs, heard.lens, config)
-        candidates = []
-        for texts, ref, rows, size in zip(
-            found.results, heard.texts, heard.log_probs, heard.lens.tolist()
-        ):
+        found, candidates = listed(heard), []
+        for index, (texts, ref) in enumerate(zip(found.texts, heard.texts)):
             wanted = unit.split(ref)
             best = min(texts, key=lambda t: distance(wanted, unit.split(detokenise(t.tokens))))
-            chosen = ScoredText(best.tokens, {"ctc": best.ctc})
-            candidates.append(NbestCandidates([chosen], _aligner(rows[:size])))
+            candidates.append(NbestCandidates([best], _align(heard, index, [best])))
         return Proposals(candidates, found.fallbacks)
 
     return propose

@@ -33,11 +33,19 @@ from dualasr_lib.recognition.methods.method import (
 if TYPE_CHECKING:
     from dualasr_lib.decoding.offline import Heard
 
-__all__ = ["METHOD", "ListBeamConfig", "RescoreConfig", "Source"]
+__all__ = [
+    "HEADS_OF",
+    "METHOD",
+    "ListBeamConfig",
+    "ListOptions",
+    "RescoreConfig",
+    "Source",
+    "source",
+]
 
 Source = Literal["nbest", "transducer-beam", "fast-beam", "first-pass"]
 
-_HEADS: dict[Source, tuple[str, ...]] = {
+HEADS_OF: dict[Source, tuple[str, ...]] = {
     "nbest": ("ctc",),
     "transducer-beam": transducer_beam.METHOD.heads,
     "fast-beam": fast_beam.METHOD.heads,
@@ -55,19 +63,25 @@ class ListBeamConfig(BeamConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescoreConfig:
+class ListOptions:
+    """Options of each list."""
+
+    nbest: NbestConfig = field(default_factory=NbestConfig)
+    """Of the CTC lattice's."""
+    beam: ListBeamConfig = field(default_factory=ListBeamConfig)
+    """Of the transducer beam's."""
+    fast: FastBeamOptions = field(default_factory=FastBeamOptions)
+    """Of k2's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreConfig(ListOptions):
     """Which texts are proposed, and who judges them."""
 
     lists: tuple[Source, ...] = ("nbest",)
     """Where texts come from; each text counts once."""
     scores: tuple[str, ...] = ("ctc", "transducer", "attention")
     """Heads that weigh them. CTC's weight, or else that of the first one, is the unit."""
-    nbest: NbestConfig = field(default_factory=NbestConfig)
-    """Of the CTC lattice's list."""
-    beam: ListBeamConfig = field(default_factory=ListBeamConfig)
-    """Of the transducer beam's."""
-    fast: FastBeamOptions = field(default_factory=FastBeamOptions)
-    """Of k2's."""
 
     def __post_init__(self) -> None:
         for name in ("lists", "scores"):
@@ -85,7 +99,7 @@ class RescoreConfig:
 
 def _fitted(method: SearchMethod, config: RescoreConfig) -> SearchMethod:
     """The heads that the options need, and a weight for each score but the unit."""
-    listing = [head for name in config.lists for head in _HEADS[name]]
+    listing = [head for name in config.lists for head in HEADS_OF[name]]
     heads = tuple(dict.fromkeys([*listing, *config.scores]))
     grid: dict[str, tuple[float, ...]] = {"lm": LM_GRID}
     if "ctc" in config.scores and len(config.scores) > 1:
@@ -98,12 +112,13 @@ def _fitted(method: SearchMethod, config: RescoreConfig) -> SearchMethod:
 def _whole(config: RescoreConfig, given: Ingredients) -> Searcher:
     from dualasr_lib.decoding.rescoring import rescored
 
-    sources = {str(name): _source(name, config, given) for name in config.lists}
+    sources = {str(name): source(name, config, given) for name in config.lists}
     propose = propose_mix(sources, config.scores, given.language.lm)
     return Searcher(partial(rescored, propose), propose)
 
 
-def _source(name: Source, config: RescoreConfig, given: Ingredients) -> "Callable[[Heard], Listed]":
+def source(name: Source, config: ListOptions, given: Ingredients) -> "Callable[[Heard], Listed]":
+    """The list of that name."""
     from dualasr_lib.decoding.rescoring import Scales
 
     if name == "nbest":

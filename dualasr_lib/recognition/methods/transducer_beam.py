@@ -19,8 +19,6 @@ from dualasr_lib.recognition.methods.transducer_greedy import with_skipping
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     from dualasr_lib.decoding.contract import OnlineSearch
     from dualasr_lib.decoding.hypothesis import PathLike, ScoredText
     from dualasr_lib.decoding.offline import Heard, OfflineSearch, Searched
@@ -39,7 +37,7 @@ def _search(config: BeamConfig, given: Ingredients, scales: "Scales") -> "Transd
 
 def _language(given: Ingredients, scales: "Scales") -> "Language | None":
     """The n-gram with its weight, if there is one."""
-    import torch
+    import numpy as np
 
     from dualasr_lib.decoding.transducer.beams import Language
 
@@ -52,13 +50,11 @@ def _language(given: Ingredients, scales: "Scales") -> "Language | None":
     if lm is None:
         return None
 
-    def advance(states: "Tensor", tokens: "Tensor") -> "tuple[Tensor, Tensor]":
-        arcs = lm.advance(states.numpy(), tokens.numpy())  # one answer to each question
-        return torch.from_numpy(arcs.target), torch.from_numpy(arcs.score)
+    def advance(states: list[int], tokens: list[int]) -> tuple[list[int], list[float]]:
+        arcs = lm.advance(np.array(states), np.array(tokens))  # one answer to each question
+        return arcs.target.tolist(), arcs.score.tolist()
 
-    return Language(
-        lm.start, advance, lambda states: torch.from_numpy(lm.final(states.numpy())), scale
-    )
+    return Language(lm.start, advance, lambda states: lm.final(np.array(states)).tolist(), scale)
 
 
 @dataclass(frozen=True)
