@@ -13,7 +13,8 @@ long     1 x 50 s against 5 x 10 s, and how memory grows with the length
 memory   peak memory of a batch of 100 s, in a process of its own
 bf16     bfloat16 autocast against float32 (torch 2)
 transducer  our transducer loss beside k2's way (where there is k2), at V = 500 and --vocab-size:
-         time per branch, memory over the encoder's
+         time per branch, memory over the encoder's; the joint model with a transducer as a
+         third head on both branches against two
 gpu      a batch of 1200 s in bfloat16: audio hours per second, share of the matmul peak, memory
 
 Times are medians over rounds. On one CPU thread verdicts go by CPU time, which other programs on

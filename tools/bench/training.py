@@ -48,6 +48,8 @@ _ALONE = 'model.branches=["streaming"]'
 _TRANSDUCER_TARGETS = {500: 8.0, 3266: 20.0}
 """Vocabulary -> ms per second of audio and branch."""
 _K2 = "k2's way"
+_TWO_HEADS = 'model.heads.{}=["ctc", "attention"]'
+_THREE_HEADS = 'model.heads.{}=["ctc", "attention", "transducer"]'
 EFFICIENCY = 0.66 if int(torch.__version__.split(".")[0]) >= 2 else 0.70
 """Target: torch 2 has slower logarithms and narrow products on this kind of CPU."""
 _GPU_BATCH = (80, 15.0)  # utterances and seconds of each: 1200 s
@@ -164,7 +166,9 @@ def bf16_case(bench: Bench) -> Result:
 
 
 def transducer_case(bench: Bench) -> Result:
-    """Our transducer loss beside k2's way, at two vocabularies, with fresh and taught heads."""
+    """Our transducer loss beside k2's way, at two vocabularies, with fresh and taught heads; and
+    the joint model with a transducer as a third head against two.
+    """
     rows: list[Row] = []
     for vocab_size in sorted({500, bench.encoder.vocab_size}):
         setting = replace(bench.encoder, vocab_size=vocab_size)
@@ -172,7 +176,19 @@ def transducer_case(bench: Bench) -> Result:
             rows += _transducer_times(setting, taught, bench)
     if bench.device.type == "cpu":
         rows += _transducer_memory(bench.encoder)
+    if bench.joint.config.exists():
+        three, two = (_with_heads(bench.joint, heads) for heads in (_THREE_HEADS, _TWO_HEADS))
+        case = f"joint V={bench.joint.vocab_size} {bench.joint.config.name}"
+        rows += _ratio_rows(case, three, two, bench, 1.35)
     return Result(rows, {})
+
+
+def _with_heads(setting: Setting, heads: str) -> Work:
+    """A step of the joint model with other heads on both branches, not trained yet."""
+    changes = (heads.format(branch) for branch in ("streaming", "full"))
+    setting = replace(setting, overrides=(*setting.overrides, *changes))
+    count = heads.count('", ') + 1
+    return joint_work(*build_joint(setting), setting, f"{count} heads per branch")
 
 
 def gpu_case(bench: Bench) -> Result:
