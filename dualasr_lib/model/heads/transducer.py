@@ -79,10 +79,10 @@ class TransducerHead(Head):
         self.state_dim = dims.get(options.states, options.sizes.joiner_dim)
         self.state_log_probs = options.states == "outcomes"
         loss = options.loss
-        grown = max(1, loss.warm_up)
-        first, last = (loss.weights(step) for step in (0, grown))
-        self.simple_weight = _schedule((0, first.simple), (grown, last.simple))
-        self.pruned_weight = _schedule((0, first.pruned), (grown, last.pruned))
+        steps = (loss.start - 1, loss.start, loss.start + max(1, loss.warm_up))
+        knots = [(step, loss.weights(step)) for step in steps]
+        self.simple_weight = _schedule(*((step, weights.simple) for step, weights in knots))
+        self.pruned_weight = _schedule(*((step, weights.pruned) for step, weights in knots))
         start = loss.delay_from
         self.delay_penalty = _schedule((start - 1, 0.0), (start, loss.delay_penalty))
         self.recursion: Recursion | None = None
