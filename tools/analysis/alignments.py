@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dualasr_lib.data.batch import Batch
+    from dualasr_lib.model.encoder import Encoded
+    from dualasr_lib.model.heads.ctc import CtcHead
+    from dualasr_lib.model.heads.transducer import TransducerHead
     from dualasr_lib.model.joint import Branch, JointModel
     from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
@@ -76,14 +79,7 @@ def measure(
     """
     import torch
 
-    from dualasr_lib.model.heads.contract import Targets
-    from dualasr_lib.model.heads.ctc import CtcHead
-    from dualasr_lib.model.heads.transducer import TransducerHead
-    from dualasr_lib.model.transducer.additive import Text
-    from dualasr_lib.model.transducer.loss import transducer_losses
-
-    head, ctc = model.head("transducer", branch), model.head("ctc", branch)
-    assert isinstance(head, TransducerHead) and isinstance(ctc, CtcHead)
+    heads = _heads(model, branch)
     per_chunk = chunk.frames / ENCODER_STRIDE
     sums: dict[str, float] = {}
     tokens, right, total = 0, 0, 0
@@ -93,24 +89,10 @@ def measure(
     for batch in (each.to(device) for each in batches):
         with torch.no_grad():
             encoded = model.encode(batch.features, batch.feature_lens, chunk, (branch,))[branch]
-            text = Text(batch.tokens, encoded.lens, batch.token_lens)
-            view = head.transducer.view(encoded.h, text)
-            found = {
-                f"real, {width} texts": transducer_losses(
-                    [view], text, replace(head.options.loss, prune_range=width)
-                )[0]
-                for width in ranges
-            }
-            whole = replace(head.options.loss, prune_range=batch.tokens.shape[1] + 2)
-            (best,) = transducer_losses([view], text, whole)
-            said = ctc(encoded, Targets(batch.tokens, batch.token_lens))
-            terms = {"ctc": ctc.loss(said), "simple": best.simple.sum()}
-            terms |= {name: each.pruned.sum() for name, each in found.items()}
-            terms |= {"real, all cells": best.pruned.sum()}
-            peaks = _ctc_frames(ctc.frames(encoded.h), encoded.lens)
+            terms, times = _losses(heads, encoded, batch, ranges)
+            peaks = _ctc_frames(heads.ctc.frames(encoded.h), encoded.lens)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value)
-        times = _times(best.alignment.symbol, best.alignment.texts, batch.tokens.shape[1])
         for mine, size, ids, (heard, frames) in zip(times, batch.token_lens, batch.tokens, peaks):
             tokens, total = tokens + int(size), total + 1
             if heard == ids[: int(size)].tolist():
@@ -121,9 +103,45 @@ def measure(
     if not tokens or not late:
         raise ValueError("the split must have utterances that CTC gets right, but has none")
     losses = {name: value / tokens for name, value in sums.items()}
-    return Alignments(
-        losses, torch.cat(late), float(torch.cat(early).double().mean()), right, total
-    )
+    share = float(torch.cat(early).double().mean())
+    return Alignments(losses, torch.cat(late), share, right, total)
+
+
+class _Heads(NamedTuple):
+    transducer: TransducerHead
+    ctc: CtcHead
+
+
+def _heads(model: JointModel, branch: Branch) -> _Heads:
+    from dualasr_lib.model.heads.ctc import CtcHead
+    from dualasr_lib.model.heads.transducer import TransducerHead
+
+    transducer, ctc = model.head("transducer", branch), model.head("ctc", branch)
+    assert isinstance(transducer, TransducerHead) and isinstance(ctc, CtcHead)
+    return _Heads(transducer, ctc)
+
+
+def _losses(
+    heads: _Heads, encoded: Encoded, batch: Batch, ranges: Sequence[int]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Losses of a batch by name, and the mean frame of each token (N, U)."""
+    from dualasr_lib.model.heads.contract import Targets
+    from dualasr_lib.model.transducer.additive import Text
+    from dualasr_lib.model.transducer.loss import transducer_losses
+
+    text = Text(batch.tokens, encoded.lens, batch.token_lens)
+    view, config = heads.transducer.transducer.view(encoded.h, text), heads.transducer.options.loss
+    widths = {f"real, {width} texts": width for width in ranges}
+    widths["real, all cells"] = num_texts = batch.tokens.shape[1] + 1
+    found = {
+        name: transducer_losses([view], text, replace(config, prune_range=max(2, width)))[0]
+        for name, width in widths.items()
+    }
+    best = found["real, all cells"]
+    said = heads.ctc(encoded, Targets(batch.tokens, batch.token_lens))
+    terms = {"ctc": heads.ctc.loss(said), "simple": best.simple.sum()}
+    terms |= {name: each.pruned.sum() for name, each in found.items()}
+    return terms, _times(best.alignment.symbol, best.alignment.texts, num_texts - 1)
 
 
 def _times(symbol: Tensor, texts: Tensor, tokens: int) -> Tensor:
