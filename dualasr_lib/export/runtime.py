@@ -25,8 +25,8 @@ from dualasr_lib.core.tree import leaves, unflatten
 from dualasr_lib.data.tokenizer import TOKENS_FILE
 from dualasr_lib.export.encoders import sizes_that_matter
 from dualasr_lib.export.graph import Signature, quantised, traced, with_fixed_sizes
-from dualasr_lib.export.modules import StreamingBranch
 from dualasr_lib.export.probe import Graph, Noise, Probe, check_as_module, check_int8
+from dualasr_lib.export.step import EncoderStep, relaid
 from dualasr_lib.features.quiet import TOLERANCE
 from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.model.encoder import Encoded, EncoderState
@@ -60,26 +60,46 @@ class _Says(nn.Module):
         return torch.cat(list(self.parts(h).values()), dim=-1)
 
 
-class _Step(StreamingBranch):
-    """A chunk x (N, T, F) and the states' tensors, batch axis first, without empty ones."""
+class _Reference(nn.Module):
+    """A chunk x (N, T, F) and the states' tensors, batch axis first, without empty ones, as the
+    encoder itself hears it.
+    """
 
     def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
-        super().__init__(trained, chunk, _Says(trained, "streaming", hidden=True))
+        super().__init__()
+        self.encoder, self._chunk = trained.model.streaming, chunk
+        self.reads = _Says(trained, "streaming", hidden=True)
         self._like = self.encoder.init_state(1, chunk, torch.device("cpu"))
+        with torch.no_grad():
+            self._prepared = self.encoder.prepare(chunk, torch.device("cpu"))
 
     def initial(self, batch: int) -> list[Tensor]:
         """Of streams that have not begun: zeros."""
-        found = [leaf for _, leaf in leaves(self._like) if leaf.numel()]
+        found = [leaf for leaf in relaid(list(leaves(self._like))) if leaf.numel()]
         assert not any(leaf.any() for leaf in found), "the runtime begins with zeros"
         return [torch.zeros(batch, *leaf.shape[1:], dtype=leaf.dtype) for leaf in found]
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        rest = iter(states)
+        rest, names = iter(states), [name for name, _ in leaves(self._like)]
         given = [next(rest) if leaf.numel() else leaf for _, leaf in leaves(self._like)]
-        state: EncoderState = unflatten(self._like, given)
-        h, state = self.encoder.advance(x, state, self._constants())
-        after = zip(leaves(self._like), leaves(state))
-        return (self.reads(h), *(leaf for (_, like), (_, leaf) in after if like.numel()))
+        state: EncoderState = unflatten(self._like, relaid(list(zip(names, given))))
+        h, state = self.encoder.advance(x, state, self._prepared)
+        after = relaid(list(leaves(state)))
+        kept = [leaf for (_, like), leaf in zip(leaves(self._like), after) if like.numel()]
+        return (self.reads(h), *kept)
+
+
+class _Step(nn.Module):
+    """The same in fewer operations, to be traced."""
+
+    def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
+        super().__init__()
+        self.step = EncoderStep(trained.model.streaming, chunk)
+        self.reads = _Says(trained, "streaming", hidden=True)
+
+    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        h, after = self.step(x, *states)
+        return (self.reads(h), *after)
 
 
 class _Second(nn.Module):
@@ -176,7 +196,7 @@ def _can_rewrite(trained: TrainedModel) -> bool:
 
 def _streaming(trained: TrainedModel, chunk: ChunkSpec) -> Graph:
     trained.model.head("ctc", "streaming")
-    module = _Step(trained, chunk).eval()
+    module, step = _Reference(trained, chunk).eval(), _Step(trained, chunk).eval()
     names = [f"state_{number}" for number, _ in enumerate(module.initial(1))]
     outputs = ("said", *(f"new_{name}" for name in names))
     free = {name: {0: "N"} for name in ("x", *names, *outputs)}
@@ -188,7 +208,7 @@ def _streaming(trained: TrainedModel, chunk: ChunkSpec) -> Graph:
         tensors = (torch.zeros(batch, window, bins), *module.initial(batch))
         feeds.append({name: each.numpy() for name, each in zip(signature.inputs, tensors)})
     example = (torch.zeros(2, window, bins), *module.initial(2))
-    model = traced(module, example, signature, {"model_author": "dualasr"})
+    model = traced(step, example, signature, {"model_author": "dualasr"})
     noise, chunks = Noise(), 2 + (chunk.left or 0) // chunk.frames  # until all caches are full
     probes = [
         Probe(
@@ -228,7 +248,7 @@ def _full(trained: TrainedModel, chunk: ChunkSpec) -> Graph:
 
 
 def _facts(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict[str, Any]:
-    step = _Step(trained, chunk)
+    step = _Reference(trained, chunk)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "source": trained.source,

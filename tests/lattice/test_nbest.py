@@ -12,7 +12,8 @@ pytest.importorskip("k2")
 
 from slow_search import labellings, random_log_probs
 
-from dualasr_lib.lattice.nbest import Text, align, ctc_scores, nbest
+from dualasr_lib.core.ctc_scores import ctc_scores
+from dualasr_lib.lattice.nbest import Text, align, nbest
 from dualasr_lib.lattice.options import NbestConfig
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.lattice.search import one_best

@@ -167,7 +167,7 @@ def _readable(
     from dualasr_lib.decoding.hypothesis import ScoredText
     from dualasr_lib.lattice.graph_search import readable_text
     from dualasr_lib.lattice.lm import text_score
-    from dualasr_lib.lattice.nbest import ctc_scores
+    from dualasr_lib.core.ctc_scores import ctc_scores
 
     if found := [text for text in texts if math.isfinite(text.scores["lm"])]:
         return found
