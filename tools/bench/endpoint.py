@@ -36,7 +36,7 @@ from dualasr_lib.decoding.rescoring import Scales, rescored
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.model_config import ModelConfig
-from dualasr_lib.recognition.loading import live_config
+from dualasr_lib.decoding.events import live_config
 from dualasr_lib.recognition.methods.attention import METHOD as ATTENTION
 from dualasr_lib.recognition.methods.lists import from_lattice, propose_mix
 from dualasr_lib.recognition.trained_model import TrainedModel

@@ -44,11 +44,12 @@ class Listed(NamedTuple):
 
 
 def from_lattice(config: NbestConfig) -> "Callable[[Heard], Listed]":
-    """Texts drawn from the CTC lattice, with CTC's scores."""
+    """Texts drawn from the CTC lattice, with CTC's scores. k2 must be there when it is called."""
     from dualasr_lib.decoding.hypothesis import ScoredText
-    from dualasr_lib.lattice.nbest import nbest
 
     def listed(heard: "Heard") -> Listed:
+        from dualasr_lib.lattice.nbest import nbest
+
         found = nbest(heard.log_probs, heard.lens, config)
         lists = [[ScoredText(text.tokens, {"ctc": text.ctc}) for text in t] for t in found.results]
         return Listed(lists, found.fallbacks)
