@@ -1,4 +1,4 @@
-"""Texts under CTC's frames: the probability of each, summed over its alignments, and the best one of
+"""Texts under CTC's frames: the probability of each, summed over its alignments, and the best of
 these. numpy alone.
 
 S encoder frames, V tokens (blank 0), P texts of one utterance, U tokens of a text, A tokens of all.

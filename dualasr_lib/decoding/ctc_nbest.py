@@ -1,7 +1,7 @@
 """n-best lists of CTC by prefix beam search, where there are no lattices. numpy alone.
 
 Texts are searched with a beam, then each gets its exact score (`core.ctc_scores`), as the lists of
-lattices do; the best text of either is the same but for ties and beams (tests/lattice/test_nbest).
+lattices do; tests/lattice/test_nbest.py compares both.
 
 S encoder frames, V tokens (blank 0), P texts.
 """
@@ -59,7 +59,9 @@ def _prefixes(log_probs: Array, config: PrefixConfig) -> list[Text]:
             if text:
                 own[1] += token * float(row[last])
             for new, value in zip(likely, values):
-                after[(*text, new)][1] += (blank if new == last else total) * value
+                before = blank if new == last else total
+                if before:
+                    after[(*text, new)][1] += before * value
         best = sorted(after, key=lambda text: -sum(after[text]))[: config.beam]
         scale = sum(after[best[0]]) or 1.0
         kept = {text: [share / scale for share in after[text]] for text in best}

@@ -11,7 +11,15 @@ from typing import Literal, NamedTuple
 
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason
 
-__all__ = ["Event", "Final", "LiveConfig", "Partial", "SecondPassOutcome", "TimedToken", "live_config"]
+__all__ = [
+    "Event",
+    "Final",
+    "LiveConfig",
+    "Partial",
+    "SecondPassOutcome",
+    "TimedToken",
+    "live_config",
+]
 
 SecondPassOutcome = Literal["none", "done", "late", "failed"]
 """What became of the second pass: not asked for, its text is the final one, its time was up, an

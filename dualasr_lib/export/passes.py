@@ -1,5 +1,5 @@
-"""The graphs of a set for our own runtime: the streaming branch chunk by chunk, the full branch on a
-sentence's hidden states, and what the attention decoder thinks of given texts.
+"""The graphs of a set for our own runtime: the streaming branch chunk by chunk, the full branch on
+a sentence's hidden states, and what the attention decoder thinks of given texts.
 
 N streams, T feature frames, S encoder frames, C channels, P texts, U tokens, V vocabulary.
 """

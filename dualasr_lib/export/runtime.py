@@ -109,8 +109,8 @@ def write_runtime_set(
         int8: the weights of matrix products, in 8 bits.
 
     Raises:
-        ValueError: the model cannot stream or has neither CTC nor a transducer, a graph does not give what torch
-            gives, or `out` is in use.
+        ValueError: the model cannot stream or has neither CTC nor a transducer, a graph does not
+            give what torch gives, or `out` is in use.
         OSError: it cannot be written.
     """
     check_new_folder(out)
@@ -160,7 +160,9 @@ def _graphs(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dic
 
 def _tables(trained: TrainedModel) -> dict[str, dict[str, "np.ndarray[Any, Any]"]]:
     """Of each branch that the runtime searches, what its transducer has."""
-    branches: tuple[Branch, ...] = ("streaming", "full") if _can_rewrite(trained) else ("streaming",)
+    branches: tuple[Branch, ...] = (
+        ("streaming", "full") if _can_rewrite(trained) else ("streaming",)
+    )
     return {
         branch: {name: x.numpy() for name, x in trained.tables("transducer", branch).items()}
         for branch in branches
@@ -203,9 +205,7 @@ def _facts(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict
         },
         "quiet": {"frame": trained.quiet.tolist(), "tolerance": TOLERANCE},
         "endpoint": dict(options.endpoint),
-        "calibration": {
-            name: to_dict(kept) for name, kept in options.calibration.items() if kept
-        },
+        "calibration": {name: to_dict(kept) for name, kept in options.calibration.items() if kept},
         "card": dict(options.card),
         "differs": {},
     }

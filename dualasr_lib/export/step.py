@@ -1,5 +1,5 @@
-"""One chunk of the streaming encoder, laid out for a runtime that pays for each operation: frames of
-all streams are the rows of one matrix, so that every linear layer is a product with its bias;
+"""One chunk of the streaming encoder, laid out for a runtime that pays for each operation: frames
+of all streams are the rows of one matrix, so that every linear layer is a product with its bias;
 caches lie as products read them, heads before frames; what depends on weights alone is a constant.
 `export.runtime` compares it with the encoder itself.
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dualasr_lib.core.rates import FRONT_END_STRIDE
 from dualasr_lib.model.encoder import StreamingEncoder
-from dualasr_lib.model.zipformer.activations import SLOPE, SWOOSH_L, SWOOSH_R, Swoosh
+from dualasr_lib.model.zipformer.activations import SWOOSH_L, SWOOSH_R, Swoosh, swoosh_parts
 from dualasr_lib.model.zipformer.attention import NonlinearAttention, SelfAttention
 from dualasr_lib.model.zipformer.band import MASKED
 from dualasr_lib.model.zipformer.convolution import ConvConstants, ConvolutionModule
@@ -61,10 +61,7 @@ def _parts(layer: nn.Linear, count: int) -> nn.ModuleList:
 
 
 def _activated(u: Tensor, kind: Swoosh) -> Tensor:
-    """As `swoosh_parts` has it. Its bound is left out: onnxruntime's exponential is never
-    infinite (tests/export/test_step.py).
-    """
-    return (u.exp() + kind.k).log() - SLOPE * u
+    return swoosh_parts(u, kind)[1]
 
 
 class _FeedForward(nn.Module):
@@ -139,7 +136,11 @@ class _Nonlinear(nn.Module):
     def __init__(self, own: NonlinearAttention, frames: int) -> None:
         super().__init__()
         self.into = _Linear(own.in_projection)
-        self.out, self.cached, self.inner = _Linear(own.out_projection), _Cached(1, frames), own.inner
+        self.out, self.cached, self.inner = (
+            _Linear(own.out_projection),
+            _Cached(1, frames),
+            own.inner,
+        )
 
     def forward(self, x: Tensor, weights: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         scale, value, gate = self.into(x).chunk(3, dim=1)

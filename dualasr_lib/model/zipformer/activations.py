@@ -29,7 +29,6 @@ from dualasr_lib.model.zipformer.fused import run
 from dualasr_lib.model.zipformer.regularise import Balance, pushed
 
 __all__ = [
-    "SLOPE",
     "SWOOSH_L",
     "SWOOSH_R",
     "Pieces",
@@ -42,9 +41,8 @@ __all__ = [
     "swoosh_slope",
 ]
 
-SLOPE = 0.08
-"""What is taken from the input's own part."""
-_STEEPEST = 1.0 - SLOPE  # the largest derivative
+_SLOPE = 0.08
+_STEEPEST = 1.0 - _SLOPE  # the largest derivative
 _HUGE = 1e37  # it and its inverse are finite
 _PIECE = 2**20  # numbers worked on at a time: fewer make narrow products, more miss the cache
 
@@ -62,7 +60,7 @@ class Swoosh(NamedTuple):
     @staticmethod
     def of(centre: float, offset: float) -> "Swoosh":
         """The function with this centre and offset."""
-        return Swoosh(centre, math.exp(-(offset + SLOPE * centre) / _STEEPEST))
+        return Swoosh(centre, math.exp(-(offset + _SLOPE * centre) / _STEEPEST))
 
     @property
     def shift(self) -> float:
@@ -117,7 +115,7 @@ def swoosh_parts(u: Tensor, kind: Swoosh) -> tuple[Tensor, Tensor]:
     """(D, activation) of x = u + kind.shift, computed in float32 or better."""
     wide = u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
     divisor = wide.exp().add_(kind.k).clamp_(max=_HUGE)
-    return divisor, divisor.log().add_(wide, alpha=-SLOPE)
+    return divisor, divisor.log().add_(wide, alpha=-_SLOPE)
 
 
 def swoosh_slope(inverse: Tensor, kind: Swoosh, factor: float = 1.0) -> Tensor:

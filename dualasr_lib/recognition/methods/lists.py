@@ -165,10 +165,10 @@ def _readable(
     """Those that the model can read (with a lexicon: that consist of its words); if it can read
     none, the likeliest text that it can.
     """
+    from dualasr_lib.core.ctc_scores import ctc_scores
     from dualasr_lib.decoding.hypothesis import ScoredText
     from dualasr_lib.lattice.graph_search import readable_text
     from dualasr_lib.lattice.lm import text_score
-    from dualasr_lib.core.ctc_scores import ctc_scores
 
     if found := [text for text in texts if math.isfinite(text.scores["lm"])]:
         return found
