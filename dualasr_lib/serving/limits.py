@@ -18,8 +18,12 @@ class Limits:
     """Of them from one address."""
     message_bytes: int = 65536
     """Of one message of a client: 0.7 s at 48 kHz."""
-    backlog_seconds: float = 10.0
-    """Audio that has come and was not heard yet; a stream that is faster is ended."""
+    ahead_seconds: float = 10.0
+    """Of unheard audio that came before it can have been spoken: the client is too fast."""
+    behind_seconds: float = 30.0
+    """Of unheard audio, when the server is too slow: the stream is ended."""
+    busy_seconds: float = 5.0
+    """Of unheard audio of any live stream, from which on new streams are refused (503)."""
     start_seconds: float = 5.0
     """From the connection to the `start` message, and to the end of a request's header."""
     close_seconds: float = 5.0

@@ -168,13 +168,19 @@ class Session:
                 f"audio must be 16-bit samples, an even number of bytes, but {len(samples)} came",
             )  # fmt: skip
         self._feed.send(samples)
-        most = self._limits.backlog_seconds
-        if self._feed.backlog_seconds > most:
+        limits, unheard = self._limits, self._feed.backlog_seconds
+        if min(unheard, self._feed.ahead_seconds) > limits.ahead_seconds:
             raise Problem(
                 Close.TOO_FAST, "too_fast",
-                f"more than {most:g} s of audio wait: send it as fast as it is spoken, or POST "
-                "the recording to /transcribe",
+                f"more than {limits.ahead_seconds:g} s of audio wait: send it as fast as it is "
+                "spoken, or POST the recording to /transcribe",
             )  # fmt: skip
+        if unheard > limits.behind_seconds:
+            raise Problem(
+                Close.OVERLOADED,
+                "overloaded",
+                f"the server is {limits.behind_seconds:g} s behind: it has too much to do",
+            )
 
     def _stop(self) -> None:
         if self._feed is not None and not self._is_stopped:
