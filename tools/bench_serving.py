@@ -70,7 +70,10 @@ class Served(NamedTuple):
     def rss_mb(self) -> float:
         """Of both processes."""
         statuses = [Path(f"/proc/{number}/status").read_text() for number in self.processes]
-        return sum(int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) for text in statuses) / 1024
+        sizes = [re.findall(r"VmRSS:\s+(\d+)", text) for text in statuses]
+        if not all(sizes):
+            raise ValueError("the server has lost its decoder")
+        return sum(int(size[0]) for size in sizes) / 1024
 
     def waited_seconds(self) -> float:
         """For which the decoder's main thread was ready and had no core, since it began."""

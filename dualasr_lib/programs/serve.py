@@ -70,7 +70,7 @@ def _main() -> None:
     bundle = arguments.bundle or default_bundle()
     if not (bundle.is_file() or is_runtime_set(bundle)):
         raise ValueError(
-            f"--bundle must be a bundle, or a folder that dualasr-export wrote, but {bundle} is none"
+            f"--bundle must be a bundle or a folder that dualasr-export wrote, but {bundle} is none"
         )
     token = os.environ.get(_TOKEN)
     if arguments.token_file is not None:

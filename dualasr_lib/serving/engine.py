@@ -49,8 +49,6 @@ Listening = Callable[[Said | Heard | Over | Lost], None]
 """Told what becomes of a stream, on the event loop; must not wait."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_WATCH_SECONDS = 10.0
-_HUNG_SECONDS = 30.0
 
 
 class Feed:
@@ -109,6 +107,8 @@ class Engine:
         self._process: BaseProcess | None = None
         self._started: asyncio.Future[Ready] | None = None
         self._is_stopping = False
+        self._answered = 0.0
+        """When the process last said anything, by the monotonic clock."""
         self._keepers: list[asyncio.Task[None]] = []
         self._gone = asyncio.Event()
 
@@ -204,6 +204,7 @@ class Engine:
 
     def _told(self, answer: Answer) -> None:
         """On the event loop."""
+        self._answered = time.monotonic()
         if isinstance(answer, Said | Over | Heard):
             self._about(answer)
         elif isinstance(answer, Stepped):
@@ -268,15 +269,16 @@ class Engine:
                 self._gone.set()
 
     async def _watch(self) -> None:
-        """A decoder that hangs is a dead one."""
+        """A decoder that hangs is a dead one; a slow one is not, as long as it says anything."""
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.sleep(self._limits.hung_seconds / 3)
             if self.ready is None or self._process is None:
                 continue
+            asked = time.monotonic()
             try:
-                await self.probe(_HUNG_SECONDS)
+                await self.probe(self._limits.hung_seconds)
             except TimeoutError:
-                if self.ready is not None:
+                if self.ready is not None and self._answered < asked:
                     _LOG.error("the decoding process does not answer: it is ended")
                     self._process.kill()
 

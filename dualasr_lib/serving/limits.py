@@ -29,7 +29,7 @@ class Limits:
     close_seconds: float = 5.0
     """For a client to take what is left for it, and to close."""
     idle_seconds: float = 30.0
-    """Without any message of the client."""
+    """Without any message of a client that has not said `stop`."""
     session_seconds: float = 600.0
     """Of a live stream."""
     unsent_messages: int = 64
@@ -50,6 +50,8 @@ class Limits:
     """From the end of a sentence; later its first text stays."""
     second_passes: int = 16
     """That wait at once; more are not begun."""
+    hung_seconds: float = 30.0
+    """Without any answer of the decoding process; then it is replaced."""
     drain_seconds: float = 8.0
     """At the end of the server, for final texts that are under way."""
 

@@ -137,7 +137,8 @@ class Session:
         self._feed = self._engine.open(rate, "<i2", self._told)
         self._outbox.put(ready_message(ready, limits))
         while True:
-            message = await self._received(limits.idle_seconds)
+            # whoever has said all waits for texts, however late these are
+            message = await self._received(None if self._is_stopped else limits.idle_seconds)
             samples, text = message.get("bytes"), message.get("text")
             if text is None:
                 self._audio(samples or b"")
@@ -146,7 +147,7 @@ class Session:
             else:
                 self._say({"type": "pong"})
 
-    async def _received(self, seconds: float) -> Any:
+    async def _received(self, seconds: float | None) -> Any:
         try:
             async with asyncio.timeout(seconds):
                 message = await self._socket.receive()
