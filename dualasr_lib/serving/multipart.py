@@ -33,7 +33,7 @@ def file_of_form(body: IO[bytes], separator: bytes) -> IO[bytes]:
         separator: as `boundary`.
 
     Raises:
-        ValueError: no such part, or one without end.
+        ValueError: no such part, one without end, or an empty one.
     """
     line = b"--" + separator
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -48,6 +48,8 @@ def file_of_form(body: IO[bytes], separator: bytes) -> IO[bytes]:
             if end < 0:
                 raise ValueError("the form was cut off: its last part has no end")
             if b"filename=" in data[at:head].lower():
+                if start == end:
+                    raise ValueError("the form's file is empty")
                 return _copied(data, start, end)
             at = end + len(_LINE)
     raise ValueError("the form must hold the recording as a file: curl -F file=@talk.mp3")
