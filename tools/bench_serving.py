@@ -151,6 +151,8 @@ async def _measured(served: Served, sound: bytes, streams: int, seconds: float) 
     others = {close for close in closes if close != 1000}
     if others:
         print(f"streams that did not end well: {others}", file=sys.stderr)
+    if not _value(page, "dualasr_batch_streams_count"):
+        raise ValueError(f"no stream was heard: {others}")
     well = closes.count(1000)
     chunk, second = "dualasr_chunk_seconds", "dualasr_second_pass_seconds"
     first = _value(page, r'dualasr_finals_total\{number="1"\}')

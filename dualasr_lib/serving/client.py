@@ -71,6 +71,7 @@ async def speak(
         url,
         subprotocols=[Subprotocol("asr.v1")],
         compression=None,
+        open_timeout=60,  # both machines may be busy
         additional_headers=headers,
     ) as socket:
         await socket.send(json.dumps({"type": "start", "sample_rate": rate}))
