@@ -4,6 +4,8 @@ decoder dies or the server ends."""
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from running import Running, received, running, until
+from running import ROOT, Running, received, running, until
 from websockets.sync.client import connect
 
 from dualasr_lib.recognition.recogniser import Recogniser
@@ -166,6 +168,16 @@ def test_a_server_that_is_killed_takes_its_decoder_along(bundle: Path) -> None:
         server.process.kill()
         server.process.wait()
         assert until(lambda: not Path(f"/proc/{decoder}/cmdline").exists(), 10)
+
+
+def test_a_port_that_is_taken_is_told(server: Running, bundle: Path) -> None:
+    command = [sys.executable, "-m", "dualasr_lib.programs.serve", "--bundle", str(bundle)]
+    done = subprocess.run(
+        [*command, "--port", str(server.port)], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1 and "in use" in line and str(server.port) in line
 
 
 def test_health_decodes_and_metrics_count(server: Running, samples: bytes) -> None:
