@@ -2,15 +2,17 @@
 # Builds the wheel, installs dualasr[recognise] into a clean environment outside the checkout, and uses it there.
 #
 #   tools/check_wheel.sh                         the entry points, the names for users, what was installed, the model that comes along
-#   tools/check_wheel.sh AUDIO                   the same, then recognises AUDIO with that model, from Python and by program
+#   tools/check_wheel.sh AUDIO                   the same, then recognises AUDIO with that model, from Python, by program and by dualasr-serve
+#   tools/check_wheel.sh AUDIO DIR               the same, then by dualasr-serve without torch, from what dualasr-export --format runtime wrote
 #
 # Needs the network, or pip's cache: torch alone is 200 MB (CPU) to 3 GB (PyPI's, with CUDA). pip's own variables choose,
 # e.g. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. PYTHON names another python than python3.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-[ $# -le 1 ] || { echo "check_wheel.sh: give one audio file, or nothing" >&2; exit 2; }
+[ $# -le 2 ] || { echo "check_wheel.sh: give one audio file and a set for the runtime, or nothing" >&2; exit 2; }
 [ $# = 0 ] || [ -f "$1" ] || { echo "check_wheel.sh: $1 does not exist" >&2; exit 2; }
-audio=${1:+$(realpath "$1")}
+[ $# -le 1 ] || [ -f "$2/runtime.json" ] || { echo "check_wheel.sh: $2 is no set for the runtime" >&2; exit 2; }
+audio=${1:+$(realpath "$1")} set=${2:+$(realpath "$2")}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 unset PYTHONPATH VIRTUAL_ENV
@@ -104,6 +106,33 @@ print(recogniser.transcribe(audio, rate).text)
 END
 }
 
+serves() { # serves VENV OPTION ...: the server of an environment says that it is well, has its page, and writes the words of a form
+  "$1/bin/python" - "$audio" "$@" <<'END'
+import json, re, subprocess, sys, time
+from urllib.request import Request, urlopen
+audio, venv, *options = sys.argv[1:]
+begun = time.monotonic()
+server = subprocess.Popen([f"{venv}/bin/dualasr-serve", "--port", "0", *options], stderr=subprocess.PIPE, text=True)
+try:
+    told = ""
+    while not (port := re.search(r"listening at (http://.*/)", told)):
+        line = server.stderr.readline()
+        assert line, told
+        told += line
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + open(audio, "rb").read() + b"\r\n--x--\r\n"
+    health = json.loads(urlopen(port[1] + "health", timeout=60).read())
+    assert health["status"] == "ok", health
+    assert b"page.js" in urlopen(port[1], timeout=60).read()
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    text = urlopen(Request(port[1] + "transcribe?format=text", form, kind), timeout=600).read().decode()
+    assert text.strip()
+    print(f"first text after {time.monotonic() - begun:.1f} s:", text.strip())
+finally:
+    server.terminate()
+    assert server.wait(60) == 0
+END
+}
+
 cd "$work" # away from the checkout, which python would find first
 step "clean environment" "${PYTHON:-python3}" -m venv "$work/venv"
 step "wheel" build
@@ -128,6 +157,17 @@ if [ -n "$audio" ]; then
   step "three lines of Python" three_lines
   tail -n 3 "$work/log"
   step "dualasr-transcribe --two-pass" "$work/venv/bin/dualasr-transcribe" --two-pass "$audio"
+  tail -n 3 "$work/log"
+  step "install dualasr[serve]" "$python" -m pip install --quiet "$wheel[serve]"
+  step "dualasr-serve" serves "$work/venv"
+  tail -n 3 "$work/log"
+fi
+if [ -n "$set" ]; then
+  step "clean environment" "${PYTHON:-python3}" -m venv "$work/light"
+  step "install dualasr[runtime,web]" "$work/light/bin/python" -m pip install --quiet "$wheel[runtime,web]"
+  du -sm "$work/light" | awk '{ print $1 " MB" }'
+  [ ! -d "$(echo "$work"/light/lib/python*/site-packages)/torch" ] || { echo "check_wheel.sh: torch was installed, too" >&2; exit 1; }
+  step "dualasr-serve --bundle $(basename "$set"), without torch" serves "$work/light" --bundle "$set"
   tail -n 3 "$work/log"
 fi
 echo "the wheel is good"

@@ -1,6 +1,6 @@
 """`dualasr-serve`: a page and a socket that turn speech into text.
 
-    dualasr-serve [--bundle model.dualasr] [--port 8000] [--token-file FILE]
+    dualasr-serve [--bundle model.dualasr|DIR] [--port 8000] [--token-file FILE]
 
 Open http://localhost:8000 and speak, or give a recording. Programs use the WebSocket /live and
 POST /transcribe; README.md of `dualasr_lib/serving` describes them, and how to put TLS in front:
@@ -21,6 +21,7 @@ from dualasr_lib.decoding.endpoint import EndpointConfig
 from dualasr_lib.programs.options import parser
 from dualasr_lib.recognition.default import default_bundle
 from dualasr_lib.recognition.methods import registry
+from dualasr_lib.runtime.layout import is_runtime_set
 from dualasr_lib.serving.limits import Limits
 
 __all__ = ["program"]
@@ -37,9 +38,9 @@ def _arguments() -> argparse.Namespace:
     names = ", ".join(item.name for item in fields(Limits))
     reader = parser(__doc__)
     add = reader.add_argument
-    add(
-        "--bundle", type=Path, metavar="FILE", help="default: the model that comes with the package"
-    )
+    add("--bundle", type=Path, metavar="PATH",
+        help="a bundle, or a folder that dualasr-export --format runtime wrote, which needs no\n"
+        "torch; default: the model that comes with the package")  # fmt: skip
     add(
         "--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine"
     )
@@ -68,8 +69,10 @@ def _main() -> None:
     if not 0 <= arguments.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535, but is {arguments.port}")
     bundle = arguments.bundle or default_bundle()
-    if not bundle.is_file():
-        raise ValueError(f"--bundle must be a file, but there is no {bundle}")
+    if not (bundle.is_file() or is_runtime_set(bundle)):
+        raise ValueError(
+            f"--bundle must be a bundle or a folder that dualasr-export wrote, but {bundle} is none"
+        )
     token = os.environ.get(_TOKEN)
     if arguments.token_file is not None:
         token = read_text(arguments.token_file).strip()

@@ -74,12 +74,14 @@ class Gate:
             return self.refused(401, "token", "the token is missing or wrong")
         return None
 
-    def crowd(self, address: str, is_ready: bool) -> Refusal | None:
+    def crowd(self, address: str, is_ready: bool, behind_seconds: float) -> Refusal | None:
         """Why not now."""
         if self.is_closing:
             return self.refused(503, "closing", "the server is about to end")
         if not is_ready:
             return self.refused(503, "not_ready", "the model is being loaded; try again soon")
+        if behind_seconds > self._limits.busy_seconds:
+            return self.refused(503, "busy", f"the server is {behind_seconds:.0f} s behind")
         if self._inside.total() >= self._limits.streams:
             return self.refused(503, "full", f"all {self._limits.streams} places are taken")
         if self._inside[address] >= self._limits.streams_per_address:

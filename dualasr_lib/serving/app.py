@@ -123,13 +123,14 @@ class Service:
     async def _health(self, request: Request) -> Response:
         ready = self.engine.ready
         try:
-            seconds = await self.engine.probe(_HEALTH_SECONDS)
+            checked = await self.engine.probe(_HEALTH_SECONDS)
         except TimeoutError:
             return JSONResponse({"status": "unavailable"}, 503, _RETRY)
-        told: dict[str, Any] = {"status": "ok", "chunk_seconds": round(seconds, 4)}
+        told: dict[str, Any] = {"status": "ok", "chunk_seconds": round(checked.seconds, 4)}
         if ready is not None:
             told |= {"chunk_ms": ready.chunk_ms, "two_pass": ready.two_pass}
-        return JSONResponse({**told, "streams": len(self._gate)})
+        told |= {"streams": len(self._gate), "decoding": checked.streams}
+        return JSONResponse({**told, "behind_seconds": round(self.engine.behind_seconds, 2)})
 
     async def _metrics(self, request: Request) -> Response:
         refusal = self._gate.stranger(request)
@@ -144,7 +145,10 @@ class Service:
         return _no(refusal or Refusal(426, "upgrade", "this is a WebSocket"))
 
     def _crowd(self, connection: Request | WebSocket) -> Refusal | None:
-        return self._gate.crowd(_address(connection), self.engine.ready is not None)
+        engine = self.engine
+        return self._gate.crowd(
+            _address(connection), engine.ready is not None, engine.behind_seconds
+        )
 
     async def _live(self, socket: WebSocket) -> None:
         offered = protocols(socket)

@@ -53,6 +53,7 @@ async def speak(
     rate: int,
     *,
     speed: float = 1.0,
+    seconds: float | None = None,
     token: str | None = None,
     show: Callable[[dict[str, Any]], None] | None = None,
 ) -> Spoken:
@@ -60,6 +61,7 @@ async def speak(
 
     Args:
         speed: seconds of audio that are sent in one second.
+        seconds: of audio: the samples again and again, or not all of them; None: once.
 
     Raises:
         OSError, websockets.InvalidStatus: there is no server, or it refuses.
@@ -69,11 +71,12 @@ async def speak(
         url,
         subprotocols=[Subprotocol("asr.v1")],
         compression=None,
+        open_timeout=60,  # both machines may be busy
         additional_headers=headers,
     ) as socket:
         await socket.send(json.dumps({"type": "start", "sample_rate": rate}))
         begun = time.monotonic()
-        sender = asyncio.create_task(_send(socket, samples, rate, speed))
+        sender = asyncio.create_task(_send(socket, samples, rate, speed, seconds))
         told: list[Told] = []
         try:
             async for text in socket:
@@ -89,13 +92,18 @@ async def speak(
         return Spoken(told, socket.close_code, ended - begun)
 
 
-async def _send(socket: ClientConnection, samples: bytes, rate: int, speed: float) -> float:
+async def _send(
+    socket: ClientConnection, samples: bytes, rate: int, speed: float, seconds: float | None
+) -> float:
     """When all had been sent."""
     begun, size = time.monotonic(), 2 * int(_BLOCK_SECONDS * rate)
-    for start in range(0, len(samples), size):
-        due = begun + (start / 2 / rate + _BLOCK_SECONDS) / speed  # it has been spoken by then
+    total = len(samples) if seconds is None else 2 * int(seconds * rate)
+    for sent in range(0, total, size):
+        due = begun + (sent / 2 / rate + _BLOCK_SECONDS) / speed  # it has been spoken by then
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await socket.send(samples[start : start + size])
+        start, most = sent % len(samples), min(size, total - sent)
+        block = samples[start : start + most]
+        await socket.send(block + samples[: most - len(block)])
     await socket.send('{"type":"stop"}')
     return time.monotonic()
 

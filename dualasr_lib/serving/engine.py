@@ -49,8 +49,6 @@ Listening = Callable[[Said | Heard | Over | Lost], None]
 """Told what becomes of a stream, on the event loop; must not wait."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_WATCH_SECONDS = 10.0
-_HUNG_SECONDS = 30.0
 
 
 class Feed:
@@ -58,13 +56,24 @@ class Feed:
 
     def __init__(self, engine: "Engine", name: int, rate: int, kind: Kind) -> None:
         self._engine, self._name = engine, name
-        self._rate, self._width = rate, int(kind[-1])
+        self._rate, self._width, self._is_live = rate, int(kind[-1]), kind == "<i2"
         self.sent_seconds, self.heard_seconds = 0.0, 0.0
+        self._begun = time.monotonic()
 
     @property
     def backlog_seconds(self) -> float:
         """Audio that was sent and is not heard yet."""
         return self.sent_seconds - self.heard_seconds
+
+    @property
+    def ahead_seconds(self) -> float:
+        """Audio that has come before anybody can have spoken it, since the stream was opened."""
+        return self.sent_seconds - (time.monotonic() - self._begun)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody is speaking, and waits for the words."""
+        return self._is_live
 
     def send(self, samples: bytes) -> None:
         """More audio."""
@@ -98,6 +107,8 @@ class Engine:
         self._process: BaseProcess | None = None
         self._started: asyncio.Future[Ready] | None = None
         self._is_stopping = False
+        self._answered = 0.0
+        """When the process last said anything, by the monotonic clock."""
         self._keepers: list[asyncio.Task[None]] = []
         self._gone = asyncio.Event()
 
@@ -124,6 +135,13 @@ class Engine:
         """Of the decoding process."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def behind_seconds(self) -> float:
+        """Unheard audio of the live stream that has most of it, what came too early left out."""
+        feeds = [feed for feed, _ in self._streams.values() if feed.is_live]
+        behind = [feed.backlog_seconds - max(0.0, feed.ahead_seconds) for feed in feeds]
+        return max(behind, default=0.0)
+
     def open(self, rate: int, kind: Kind, listening: Listening) -> Feed:
         """A new stream; only while there is a process that is ready."""
         name = next(self._names)
@@ -142,8 +160,8 @@ class Engine:
         if self._streams.pop(name, None) is not None:
             self.order(Drop(name))
 
-    async def probe(self, timeout: float) -> float:
-        """Seconds that one chunk took; those who ask at the same time share one.
+    async def probe(self, timeout: float) -> Checked:
+        """One chunk, decoded now; those who ask at the same time share one.
 
         Raises:
             TimeoutError: no answer in time, or no process.
@@ -151,11 +169,11 @@ class Engine:
         if self.ready is None:
             raise TimeoutError
         for waiting in self._probes.values():
-            return (await asyncio.wait_for(asyncio.shield(waiting), timeout)).seconds
+            return await asyncio.wait_for(asyncio.shield(waiting), timeout)
         number = next(self._names)
         future = self._probes[number] = asyncio.get_running_loop().create_future()
         self.order(Probe(number))
-        return (await asyncio.wait_for(asyncio.shield(future), timeout)).seconds
+        return await asyncio.wait_for(asyncio.shield(future), timeout)
 
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -186,6 +204,7 @@ class Engine:
 
     def _told(self, answer: Answer) -> None:
         """On the event loop."""
+        self._answered = time.monotonic()
         if isinstance(answer, Said | Over | Heard):
             self._about(answer)
         elif isinstance(answer, Stepped):
@@ -250,15 +269,16 @@ class Engine:
                 self._gone.set()
 
     async def _watch(self) -> None:
-        """A decoder that hangs is a dead one."""
+        """A decoder that hangs is a dead one; a slow one is not, as long as it says anything."""
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.sleep(self._limits.hung_seconds / 3)
             if self.ready is None or self._process is None:
                 continue
+            asked = time.monotonic()
             try:
-                await self.probe(_HUNG_SECONDS)
+                await self.probe(self._limits.hung_seconds)
             except TimeoutError:
-                if self.ready is not None:
+                if self.ready is not None and self._answered < asked:
                     _LOG.error("the decoding process does not answer: it is ended")
                     self._process.kill()
 

@@ -18,14 +18,18 @@ class Limits:
     """Of them from one address."""
     message_bytes: int = 65536
     """Of one message of a client: 0.7 s at 48 kHz."""
-    backlog_seconds: float = 10.0
-    """Audio that has come and was not heard yet; a stream that is faster is ended."""
+    ahead_seconds: float = 10.0
+    """Of unheard audio that came before it can have been spoken: the client is too fast."""
+    behind_seconds: float = 30.0
+    """Of unheard audio, when the server is too slow: the stream is ended."""
+    busy_seconds: float = 5.0
+    """Of unheard audio of any live stream, from which on new streams are refused (503)."""
     start_seconds: float = 5.0
     """From the connection to the `start` message, and to the end of a request's header."""
     close_seconds: float = 5.0
     """For a client to take what is left for it, and to close."""
     idle_seconds: float = 30.0
-    """Without any message of the client."""
+    """Without any message of a client that has not said `stop`."""
     session_seconds: float = 600.0
     """Of a live stream."""
     unsent_messages: int = 64
@@ -46,6 +50,8 @@ class Limits:
     """From the end of a sentence; later its first text stays."""
     second_passes: int = 16
     """That wait at once; more are not begun."""
+    hung_seconds: float = 30.0
+    """Without any answer of the decoding process; then it is replaced."""
     drain_seconds: float = 8.0
     """At the end of the server, for final texts that are under way."""
 

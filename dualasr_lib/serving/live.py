@@ -137,7 +137,8 @@ class Session:
         self._feed = self._engine.open(rate, "<i2", self._told)
         self._outbox.put(ready_message(ready, limits))
         while True:
-            message = await self._received(limits.idle_seconds)
+            # whoever has said all waits for texts, however late these are
+            message = await self._received(None if self._is_stopped else limits.idle_seconds)
             samples, text = message.get("bytes"), message.get("text")
             if text is None:
                 self._audio(samples or b"")
@@ -146,7 +147,7 @@ class Session:
             else:
                 self._say({"type": "pong"})
 
-    async def _received(self, seconds: float) -> Any:
+    async def _received(self, seconds: float | None) -> Any:
         try:
             async with asyncio.timeout(seconds):
                 message = await self._socket.receive()
@@ -168,13 +169,19 @@ class Session:
                 f"audio must be 16-bit samples, an even number of bytes, but {len(samples)} came",
             )  # fmt: skip
         self._feed.send(samples)
-        most = self._limits.backlog_seconds
-        if self._feed.backlog_seconds > most:
+        limits, unheard = self._limits, self._feed.backlog_seconds
+        if min(unheard, self._feed.ahead_seconds) > limits.ahead_seconds:
             raise Problem(
                 Close.TOO_FAST, "too_fast",
-                f"more than {most:g} s of audio wait: send it as fast as it is spoken, or POST "
-                "the recording to /transcribe",
+                f"more than {limits.ahead_seconds:g} s of audio wait: send it as fast as it is "
+                "spoken, or POST the recording to /transcribe",
             )  # fmt: skip
+        if unheard > limits.behind_seconds:
+            raise Problem(
+                Close.OVERLOADED,
+                "overloaded",
+                f"the server is {limits.behind_seconds:g} s behind: it has too much to do",
+            )
 
     def _stop(self) -> None:
         if self._feed is not None and not self._is_stopped:

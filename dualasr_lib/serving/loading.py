@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.runtime.layout import is_runtime_set
 
 __all__ = ["load_model"]
 
 
 def load_model(
     bundle: Path,
+    *,
     method: str | None = None,
     two_pass: bool | None = None,
     chunk_ms: int | None = None,
@@ -18,11 +20,13 @@ def load_model(
 
     Raises:
         ValueError: as `Recogniser.load`.
+        ImportError: a bundle, but no torch.
     """
-    import torch
+    if not is_runtime_set(bundle):
+        import torch
 
-    torch.set_num_threads(1)  # streams share steps: one thread is filled by them
-    torch.set_grad_enabled(False)
+        torch.set_num_threads(1)  # streams share steps: one thread is filled by them
+        torch.set_grad_enabled(False)
     return Recogniser.load(
         bundle, method=method, two_pass=two_pass, chunk_ms=chunk_ms, endpoint=endpoint, device="cpu"
     )

@@ -122,6 +122,8 @@ class Checked(NamedTuple):
 
     number: int
     seconds: float
+    streams: int
+    """That the decoder holds: live ones and recordings."""
 
 
 class Lost(NamedTuple):

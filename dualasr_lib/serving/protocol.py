@@ -29,6 +29,7 @@ class Close(IntEnum):
     GOING_AWAY = 1001
     TOO_BIG = 1009
     RESTART = 1012
+    OVERLOADED = 1013
     BAD_INPUT = 4400
     IDLE = 4408
     SESSION_LENGTH = 4409

@@ -19,6 +19,7 @@ from dualasr_lib.decoding.events import Final
 from dualasr_lib.serving.engine import Engine
 from dualasr_lib.serving.limits import Limits
 from dualasr_lib.serving.messages import Heard, Lost, Over, Said
+from dualasr_lib.serving.multipart import boundary, file_of_form
 
 __all__ = ["MEDIA_TYPES", "BadRecordingError", "DecoderLostError", "Progress", "received",
            "transcribed", "wanted_format"]  # fmt: skip
@@ -68,7 +69,7 @@ def wanted_format(name: str) -> Format:
 
 
 async def received(request: Request, limits: Limits) -> IO[bytes]:
-    """The body, as a file without a name.
+    """The body, or the file in it if it is a form, as a file without a name.
 
     Raises:
         BadRecordingError: it is empty, too large, or does not come.
@@ -78,6 +79,10 @@ async def received(request: Request, limits: Limits) -> IO[bytes]:
     promised = request.headers.get("content-length", "0")
     if not promised.isdigit() or int(promised) > limits.upload_bytes:
         raise too_large
+    try:
+        separator = boundary(request.headers.get("content-type", ""))
+    except ValueError as error:
+        raise BadRecordingError(str(error), 400) from None
     size, file = 0, tempfile.TemporaryFile(prefix="dualasr-")  # noqa: SIM115  (the caller's)
     try:
         async with asyncio.timeout(limits.upload_receive_seconds):
@@ -96,7 +101,13 @@ async def received(request: Request, limits: Limits) -> IO[bytes]:
         file.close()
         raise
     file.seek(0)
-    return file
+    if separator is None:
+        return file
+    with file:
+        try:
+            return await asyncio.to_thread(file_of_form, file, separator)
+        except ValueError as error:
+            raise BadRecordingError(str(error), 400) from None
 
 
 async def transcribed(

@@ -128,7 +128,8 @@ class _Worker:
         if isinstance(order, Probe):
             begun = time.perf_counter()
             self.probe()
-            self.say(Checked(order.number, time.perf_counter() - begun))
+            seconds = time.perf_counter() - begun
+            self.say(Checked(order.number, seconds, len(self._sources)))
         elif isinstance(order, Begin):
             self._pool.open(order.stream)
             source = _Source(order.rate, order.kind, self._rules.model.sample_rate)

@@ -33,7 +33,7 @@ def server(bundle: Path) -> Iterator[Running]:
     """One for all tests that leave it as it was."""
     with running(bundle, "--limit", "start_seconds=4", "--limit", "idle_seconds=6",
                  "--limit", "close_seconds=1", "--limit", "streams=6",
-                 "--limit", "backlog_seconds=5") as made:  # fmt: skip
+                 "--limit", "ahead_seconds=5") as made:  # fmt: skip
         yield made
 
 

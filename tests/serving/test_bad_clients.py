@@ -223,6 +223,7 @@ def test_others_hear_nothing_of_it_and_nothing_is_left(server: Running, samples:
     assert until(lambda: server.metric("dualasr_streams_open") == 0, 30)
     assert until(lambda: server.sockets <= sockets, 30), (server.sockets, sockets)
     assert os.path.exists(f"/proc/{server.decoder}") and server.health()["status"] == "ok"
+    assert until(lambda: server.health()["decoding"] == 0)  # streams that the decoder holds
 
 
 def test_silent_connections_are_closed(server: Running) -> None:

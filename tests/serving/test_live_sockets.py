@@ -4,6 +4,8 @@ decoder dies or the server ends."""
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from running import Running, received, running, until
+from running import ROOT, Running, received, running, until
 from websockets.sync.client import connect
 
 from dualasr_lib.recognition.recogniser import Recogniser
@@ -97,6 +99,55 @@ def test_a_decoder_that_dies_is_told_and_replaced(bundle: Path, samples: bytes) 
         assert said(server, samples).finals == expected(bundle, samples)
 
 
+def test_a_decoder_that_hangs_is_told_and_replaced(bundle: Path, samples: bytes) -> None:
+    with running(bundle, "--limit", "hung_seconds=2") as server, connect(server.live) as socket:
+        socket.send('{"type":"start","sample_rate":16000}')
+        assert '"ready"' in str(socket.recv(60))
+        before = server.decoder
+        os.kill(before, signal.SIGSTOP)
+        texts = received(socket)
+        assert '"restart"' in texts[-1] and socket.close_code == 1012
+        assert until(lambda: server.ask("/health")[0] == 200, 60)
+        assert server.decoder != before
+
+
+def test_a_decoder_that_gets_no_core_is_waited_for(bundle: Path, samples: bytes) -> None:
+    """The client has done nothing wrong: neither too fast nor idle."""
+    with running(bundle, "--limit", "idle_seconds=1", "--limit", "ahead_seconds=1") as server:
+
+        async def held() -> Spoken:
+            speaking = asyncio.create_task(speak(server.live, samples, 16000))
+            await asyncio.sleep(1.0)
+            os.kill(server.decoder, signal.SIGSTOP)
+            await asyncio.sleep(6.0)  # all has been said, 3 s ago
+            os.kill(server.decoder, signal.SIGCONT)
+            return await speaking
+
+        spoken = asyncio.run(held())
+        assert spoken.close == 1000 and spoken.finals == expected(bundle, samples)
+
+
+def test_a_server_that_is_far_behind_says_so_and_takes_nobody_else(
+    bundle: Path, samples: bytes
+) -> None:
+    with running(bundle, "--limit", "behind_seconds=3", "--limit", "busy_seconds=1") as server:
+
+        async def held() -> Spoken:
+            speaking = asyncio.create_task(speak(server.live, 5 * samples, 16000))
+            await asyncio.sleep(1.0)
+            os.kill(server.decoder, signal.SIGSTOP)
+            await asyncio.sleep(2.0)
+            assert (await asyncio.to_thread(server.ask, "/live"))[0] == 503
+            return await speaking
+
+        spoken = asyncio.run(held())
+        os.kill(server.decoder, signal.SIGCONT)
+        assert spoken.close == 1013 and spoken.told[-1].message["code"] == "overloaded"
+        assert until(lambda: server.ask("/live")[0] == 426)
+        assert server.metric("dualasr_refused_total") == 1
+        assert server.health()["behind_seconds"] == 0 == server.health()["decoding"]
+
+
 def test_a_server_that_ends_gives_the_last_texts(bundle: Path, samples: bytes) -> None:
     with running(bundle) as server, connect(server.live) as socket:
         socket.send('{"type":"start","sample_rate":16000}')
@@ -117,6 +168,16 @@ def test_a_server_that_is_killed_takes_its_decoder_along(bundle: Path) -> None:
         server.process.kill()
         server.process.wait()
         assert until(lambda: not Path(f"/proc/{decoder}/cmdline").exists(), 10)
+
+
+def test_a_port_that_is_taken_is_told(server: Running, bundle: Path) -> None:
+    command = [sys.executable, "-m", "dualasr_lib.programs.serve", "--bundle", str(bundle)]
+    done = subprocess.run(
+        [*command, "--port", str(server.port)], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1 and "in use" in line and str(server.port) in line
 
 
 def test_health_decodes_and_metrics_count(server: Running, samples: bytes) -> None:

@@ -2,16 +2,22 @@
 
 import io
 import json
+import tempfile
 import time
+from email.parser import BytesParser
+from email.policy import HTTP
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from running import Running, running, until
 
 from dualasr_lib.decoding.captions import FORMATS, render
 from dualasr_lib.recognition.recogniser import Recogniser
+from dualasr_lib.serving.multipart import file_of_form
 
 
 def recording(samples: bytes, kind: str = "WAV", rate: int = 16000) -> bytes:
@@ -44,6 +50,65 @@ def test_progress_is_told_as_it_is_heard(server: Running, samples: bytes) -> Non
     assert lines[-1]["content"].encode() == server.ask("/transcribe?format=srt", body)[1]
     texts = [final["text"] for line in lines[:-1] for final in line["finals"]]
     assert any(texts)
+
+
+def form(*parts: tuple[str, bytes], edge: bytes = b"x.-7", end: bytes = b"--\r\n") -> bytes:
+    """The body of a form of parts: heads after `form-data`, contents."""
+    made = b"".join(
+        b"\r\n--" + edge + f"\r\nContent-Disposition: form-data{head}\r\n\r\n".encode() + content
+        for head, content in parts
+    )
+    return made[2:] + b"\r\n--" + edge + end
+
+
+FORM = {"Content_Type": "multipart/form-data; boundary=x.-7"}
+FILE = '; name="file"; filename="talk.wav"\r\nContent-Type: audio/wav'
+
+
+def test_a_recording_in_a_form_is_heard_as_it_is_alone(server: Running, samples: bytes) -> None:
+    body = recording(samples)
+    sent = form(('; name="note"', b"--x.-7 no edge"), (FILE, body), (FILE, b"another"))
+    for query in ("format=json", "format=srt", "format=vtt&progress=1"):
+        status, answer = server.ask(f"/transcribe?{query}", sent, **FORM)
+        alone = server.ask(f"/transcribe?{query}", body)
+        last = [
+            json.loads(a.splitlines()[-1]) if "progress" in query else a for a in (answer, alone[1])
+        ]
+        assert status == alone[0] == 200 and last[0] == last[1]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_form_is_read_as_the_standard_library_reads_it(contents: list[bytes], which: int) -> None:
+    which %= len(contents)
+    parts = [(FILE if i >= which else '; name="a"', c) for i, c in enumerate(contents)]
+    body = b"before\r\n" + form(*parts)
+    head = b"Content-Type: multipart/form-data; boundary=x.-7\r\n\r\n"
+    known = BytesParser(policy=HTTP).parsebytes(head + body)
+    expected = [part.get_payload(decode=True) for part in known.iter_parts()][which]
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        with file_of_form(file, b"x.-7") as made:
+            assert made.read() == contents[which] == expected
+
+
+BAD_FORMS = {
+    "no file": (form(('; name="file"', b"RIFF")), "must hold the recording"),
+    "no end": (form((FILE, b"RIFF"))[:-12], "cut off"),
+    "another boundary": (form((FILE, b"RIFF"), edge=b"y"), "must hold the recording"),
+    "many parts": (form(*[('; name="a"', b"")] * 20, (FILE, b"RIFF")), "must hold the recording"),
+    "a head without end": (b"--x.-7\r\nfilename=" + b"a" * 9000, "must hold the recording"),
+    "an empty file": (form((FILE, b"")), "empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FORMS)
+def test_what_is_no_form_with_a_file_is_told(server: Running, name: str) -> None:
+    body, part = BAD_FORMS[name]
+    status, answer = server.ask("/transcribe", body, **FORM)
+    assert status == 400 and part in json.loads(answer)["message"]
+    status, answer = server.ask("/transcribe", body, Content_Type="multipart/form-data")
+    assert status == 400 and "boundary" in json.loads(answer)["message"]
 
 
 def _cut(samples: bytes) -> bytes:
