@@ -10,7 +10,6 @@ import gzip
 import itertools
 import json
 import random
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder, SplitInfo, TokensInfo
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.model.encoder import encoder_lens
-from dualasr_lib.recipe.language import train_ngram
+from dualasr_lib.recipe.kneser_ney import write_ngram
 
 __all__ = ["BUFFER", "SECONDS", "Start", "StartJob", "encoder_frames", "measure_ngram",
            "measure_start", "write_data"]  # fmt: skip
@@ -102,9 +101,8 @@ class _NgramJob(NamedTuple):
 
 def measure_ngram(characters: int, order: int, folder: Path) -> tuple[float, int]:
     """Seconds and bytes (peak) of stage 6's n-gram of a text of so many characters."""
-    peak_memory(_ngram, _NgramJob(characters, order, folder))
-    seconds, peak = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-    return seconds, peak
+    peak = peak_memory(_ngram, _NgramJob(characters, order, folder)).peak
+    return float((folder / "seconds").read_text(encoding="utf-8")), peak
 
 
 def _start(job: StartJob) -> None:
@@ -132,10 +130,8 @@ def _ngram(job: _NgramJob) -> None:
         for line in _lines(job.characters):
             print(" ".join(line), file=file)
     began = time.monotonic()
-    train_ngram(text, job.order, job.folder / "G.arpa", job.folder / "log")
-    seconds = time.monotonic() - began
-    peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    (job.folder / "found.json").write_text(json.dumps([seconds, peak]), encoding="utf-8")
+    write_ngram(text, job.order, job.folder / "G.arpa")
+    (job.folder / "seconds").write_text(str(time.monotonic() - began), encoding="utf-8")
 
 
 def _lines(characters: int) -> Iterator[str]:

@@ -3,9 +3,9 @@
     apt-get install espeak-ng flite
     python -m egs.librispeech.local.synthetic --corpus-dir LibriSpeech --out DIR
 
-Debian's espeak-ng and flite read its training transcripts in pieces of some ten words; DIR is a tree
-of mini LibriSpeech (train-clean-5, dev-clean-2, test-clean) that prepare.sh --parts mini takes. The
-training part has every word of the transcripts once: with `--vocab-type char` its tokens are those
+Debian's espeak-ng and flite read its training transcripts in pieces of some ten words. DIR is a
+tree of mini LibriSpeech (train-clean-5, dev-clean-2, test-clean), for prepare.sh --parts mini. Its
+training part has each word of the transcripts once: with `--vocab-type char` the tokens are those
 of the real data, and `train.py --init-from` takes all weights. Only voices that are not in training
 read the other parts. The same seed gives the same tree.
 """
