@@ -22,9 +22,12 @@ from dualasr_lib.core.table import markdown
 _ROOT = Path(__file__).resolve().parents[1]
 _HEAD = ("bundle", "MB", "import s", "load s", "heard s", "MB imported", "MB loaded", "MB heard")
 _PROCESS = """
-import json, resource, sys, time
+import json, sys, time
 def now():
-    return [time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+    # not ru_maxrss, which a process inherits from the one that started it
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return [time.process_time(), peak / 1024]
 points = [now()]
 import numpy as np
 import torch

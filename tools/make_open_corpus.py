@@ -2,7 +2,7 @@
 """Make the open corpus: synthetic Japanese speech in CSJ's folders and formats.
 
     python tools/make_open_corpus.py --out DIR [--neural]
-        --preset demo|noisy|noisy-long|quick|small|large
+        --preset demo|noisy|noisy-long|shipped|quick|small|large
 
 The same seed gives the same bytes whatever --jobs; a run that was stopped goes on when started
 again. See tools/open_corpus/README.md.

@@ -18,7 +18,7 @@ from dualasr_lib.model.zipformer.streaming import ChunkSpec
 
 CONF = Path(__file__).parents[2] / "egs/csj/conf"
 MATRICES = ("matrix", "decision", "decision_transducer")
-BASES = ("demo", "demo_transducer", "noisy", "small", "csj")
+BASES = ("demo", "demo_transducer", "shipped", "noisy", "small", "csj")
 NO_DECODERS = {
     f"loss.distillation.head_weights.{head}": 0.0 for head in ("attention", "transducer")
 }

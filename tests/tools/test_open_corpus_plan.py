@@ -68,6 +68,7 @@ def test_sizes_of_the_presets() -> None:
     assert 1.0 <= hours["demo"] <= 1.5
     assert 1.5 <= hours["noisy"] <= 2
     assert 3 <= hours["noisy-long"] <= 4
+    assert 1.0 <= hours["shipped"] <= 1.3
     assert 0.08 <= hours["quick"] <= 0.12, "a minute of computing"
     assert 5.5 <= hours["small"] <= 7
     assert hours["large"] >= 50

@@ -2,4 +2,4 @@
 
 __all__ = ["PRESET_NAMES"]
 
-PRESET_NAMES = ("demo", "large", "noisy", "noisy-long", "quick", "small")
+PRESET_NAMES = ("demo", "large", "noisy", "noisy-long", "quick", "shipped", "small")

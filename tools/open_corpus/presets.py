@@ -5,6 +5,8 @@ time, or moderate babble. `demo` is mild, so that an hour of speech is enough to
 has the speakers and sentences of `demo` in the noise of `small`, but in its mild rooms: what is
 lost can still be guessed from what follows. Its valid and evaluation sets are twice as long;
 `noisy-long` is `noisy` with some 50,000 characters of evaluation sets.
+`shipped`, made with neural voices, is what the model that comes with the package goes on to learn
+from after `demo`: the rooms and noise of both.
 `quick` is just enough to try a trained model on: the evaluation sets of `demo`, shorter.
 
 Each can have neural voices as well: in a fifth of the training talks, and in all of eval1 and
@@ -115,6 +117,14 @@ _DEMO: dict[str, Any] = {
     "babble_seconds": 6.0,
 }
 
+_SHIPPED = {
+    **dict.fromkeys(
+        ("train", "valid", "excluded"),
+        (CLEAN, _MILD_ROOM, _MILD_GAPS, _MILD_ROOM_BABBLE, _MILD_ROOM_GAPS),
+    ),
+    **{split: _NOISY[split] for split in _EVAL_SPLITS},
+}
+
 _NOISY_PRESET = {
     **_DEMO,
     "seconds": {**_DEMO["seconds"], "valid": 18.0, **dict.fromkeys(_EVAL_SPLITS, 64.0)},
@@ -123,6 +133,11 @@ _NOISY_PRESET = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": _DEMO,
+    "shipped": {
+        **_DEMO,
+        "seconds": {**_DEMO["seconds"], **dict.fromkeys(_EVAL_SPLITS, 16.0)},
+        "conditions": _SHIPPED,
+    },
     "noisy": _NOISY_PRESET,
     "noisy-long": {
         **_NOISY_PRESET,
