@@ -14,9 +14,10 @@ import zipfile
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import AnyPath, file_hash, write_atomically
@@ -34,20 +35,20 @@ _ARRAYS = ("frames", "tokens", "repeats", "ids", "files")
 class Lengths(NamedTuple):
     """Of a manifest whose N lines are all in order."""
 
-    frames: np.ndarray
+    frames: npt.NDArray[Any]
     """(N,) int32: feature frames."""
-    tokens: np.ndarray
+    tokens: npt.NDArray[Any]
     """(N,) int32."""
-    repeats: np.ndarray
+    repeats: npt.NDArray[Any]
     """(N,) int32: tokens that are the same as the one before; CTC needs a blank between them."""
-    ids: np.ndarray
+    ids: npt.NDArray[Any]
     """uint8: the ids as UTF-8, a line each."""
     files: tuple[str, ...]
     """Files of features below DATA that lines name."""
     bins: int
     """Of the stored features of every line; -1 if some have none, or not the same."""
 
-    def ids_of(self, numbers: np.ndarray) -> list[str]:
+    def ids_of(self, numbers: npt.NDArray[Any]) -> list[str]:
         """Of the utterances with these numbers, from 0."""
         ends = np.flatnonzero(self.ids == ord("\n"))
         starts = np.concatenate(([0], ends[:-1] + 1))

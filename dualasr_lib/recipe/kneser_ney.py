@@ -11,9 +11,10 @@ import math
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["write_ngram"]
 
@@ -26,20 +27,20 @@ _NEVER = 1e-99  # the probability of what has none: <s>
 class _Text(NamedTuple):
     words: list[str]
     """By number; <s> and </s> are the first."""
-    tokens: np.ndarray
+    tokens: npt.NDArray[Any]
     """(T,) int32: their numbers, each line between <s> and </s>."""
 
 
 class _Order(NamedTuple):
     """The different n-grams of one length, sorted; those with the same history are neighbours."""
 
-    history: np.ndarray
+    history: npt.NDArray[Any]
     """Number of the n-gram without its last word, in the order below; 0 below unigrams."""
-    last: np.ndarray
+    last: npt.NDArray[Any]
     """Number of the last word."""
-    tail: np.ndarray
+    tail: npt.NDArray[Any]
     """Number of the n-gram without its first word, in the order below."""
-    counts: np.ndarray
+    counts: npt.NDArray[Any]
     """How often each is there."""
 
 
@@ -79,7 +80,7 @@ def _read(path: Path) -> _Text:
     return _Text(list(known), np.frombuffer(tokens, dtype=np.int32))
 
 
-def _count(tokens: np.ndarray, size: int, order: int) -> list[_Order]:
+def _count(tokens: npt.NDArray[Any], size: int, order: int) -> list[_Order]:
     """All n-grams of lengths 1 to `order`."""
     starts = np.arange(len(tokens))
     numbers = np.zeros(len(tokens) + 1, dtype=np.int32)  # of the n-gram that begins here
@@ -96,7 +97,7 @@ def _count(tokens: np.ndarray, size: int, order: int) -> list[_Order]:
     return orders
 
 
-def _probabilities(orders: list[_Order], n: int) -> np.ndarray:
+def _probabilities(orders: list[_Order], n: int) -> npt.NDArray[Any]:
     """Of the n-grams of length n + 1. Those that are no longest ones count by how many different
     words stand before them; what begins with <s> has none before it, and counts as often as it is
     there."""
@@ -118,7 +119,9 @@ def _discount(this: _Order, n: int) -> float:
     return max(0.1, once) / (once + 2 * twice) if once or twice else 0.1
 
 
-def _backoffs(orders: list[_Order], probabilities: list[np.ndarray], n: int) -> np.ndarray:
+def _backoffs(
+    orders: list[_Order], probabilities: list[npt.NDArray[Any]], n: int
+) -> npt.NDArray[Any]:
     """What is left for words that never follow, over what they have without the first word of the
     n-gram; nan where nothing follows, or nothing is left."""
     longer = orders[n + 1]
@@ -133,7 +136,10 @@ def _backoffs(orders: list[_Order], probabilities: list[np.ndarray], n: int) -> 
 
 
 def _lines(
-    words: list[str], orders: list[_Order], probabilities: np.ndarray, backoffs: np.ndarray
+    words: list[str],
+    orders: list[_Order],
+    probabilities: npt.NDArray[Any],
+    backoffs: npt.NDArray[Any],
 ) -> Iterator[str]:
     for start in range(0, len(probabilities), _CHUNK):
         numbers = np.arange(start, min(start + _CHUNK, len(probabilities)))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dualasr_lib.core.program import run_program
 
 if TYPE_CHECKING:
-    import numpy as np
+    import numpy.typing as npt
 
 RATE = 16000
 PARTS = ("train-clean-5", "dev-clean-2", "test-clean")
@@ -157,7 +157,7 @@ def _flite(name: str) -> "tuple[Any, Any]":
     return flite, register(None)
 
 
-def _by_flite(voice: Voice, text: str) -> "tuple[np.ndarray, float]":
+def _by_flite(voice: Voice, text: str) -> "tuple[npt.NDArray[Any], float]":
     import numpy as np
 
     flite, loaded = _flite(voice.name)
@@ -173,13 +173,13 @@ def _by_flite(voice: Voice, text: str) -> "tuple[np.ndarray, float]":
 
 
 @cache
-def _espeak() -> "tuple[Any, float, list[np.ndarray], Callable[..., int]]":
+def _espeak() -> "tuple[Any, float, list[npt.NDArray[Any]], Callable[..., int]]":
     """espeak-ng, its rate, and where what it says is put; the callback must be kept."""
     import numpy as np
 
     espeak = _library("libespeak-ng.so.1", "espeak-ng")
     rate = espeak.espeak_Initialize(_ESPEAK_SYNCHRONOUS, 0, None, 0)
-    heard: list[np.ndarray] = []
+    heard: list[npt.NDArray[Any]] = []
 
     def hear(samples: Any, count: int, _: Any) -> int:
         if samples and count > 0:
@@ -191,7 +191,7 @@ def _espeak() -> "tuple[Any, float, list[np.ndarray], Callable[..., int]]":
     return espeak, float(rate), heard, callback
 
 
-def _by_espeak(voice: Voice, text: str) -> "tuple[np.ndarray, float]":
+def _by_espeak(voice: Voice, text: str) -> "tuple[npt.NDArray[Any], float]":
     import numpy as np
 
     espeak, rate, heard, _ = _espeak()
@@ -208,7 +208,7 @@ def _by_espeak(voice: Voice, text: str) -> "tuple[np.ndarray, float]":
 _ENGINES = {"espeak": _by_espeak, "flite": _by_flite}
 
 
-def read_aloud(piece: Piece, bandwidth: float) -> "np.ndarray":
+def read_aloud(piece: Piece, bandwidth: float) -> "npt.NDArray[Any]":
     """Samples at `RATE`, within [-0.5, 0.5], with nothing above `bandwidth` Hz.
 
     Raises:
