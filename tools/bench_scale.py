@@ -3,13 +3,13 @@
 
     tools/bench_scale.py [--utterances 12000 120000 1200000] [--characters 100000 1000000 4000000]
 
-The real code on made-up inputs (no audio is read), each case in a process of its own. Of the start
-of training: seconds until it is known which utterances are left out, seconds to the first batch
-(the former included), milliseconds a batch after it, peak resident memory. "first" is a start with
-a new manifest, "again" the next one. "~" marks what is extrapolated, in a straight line through
-the two largest cases: to 10,000 hours, and to the characters of --extrapolate. Batches must cost
-the same whatever the size; a corpus that fits into the sampler's buffer has no part in that, since
-all its lines are read before the first batch.
+The real code on made-up inputs (no audio is read), each case in a process of its own. Of data for
+training: seconds that prepare.sh takes to look at every utterance once, and its peak resident
+memory; then of a start, seconds until it is known which utterances are left out, seconds to the
+first batch (the former included), milliseconds a batch after it, and again the memory. "~" marks
+what is extrapolated, in a straight line through the two largest cases: to 10,000 hours, and to the
+characters of --extrapolate. Batches must cost the same whatever the size; a corpus that fits into
+the sampler's buffer has no part in that, since all its lines are read before the first batch.
 """
 
 import argparse
@@ -33,39 +33,53 @@ _LIMIT_S, _LIMIT_GB = 60.0, 2.0
 def start_rows(counts: list[int], batches: int) -> "list[Row]":
     """Of training on so many utterances."""
     from bench.report import Row
-    from bench.scale import BUFFER, SECONDS, Start, StartJob, measure_start, write_data
+    from bench.scale import (
+        BUFFER,
+        SECONDS,
+        Prepared,
+        Start,
+        StartJob,
+        measure_preparation,
+        measure_start,
+        write_data,
+    )
 
     rows: list[Row] = []
-    base: dict[str, float] = {}
-    found: dict[str, list[Start]] = {"first": [], "again": []}
+    prepared: list[Prepared] = []
+    starts: list[Start] = []
+    flat: float | None = None
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_data(folder, count)
             job = StartJob(folder, batches, folder / "found.json")
-            for start, costs in found.items():
-                print(f"{count} utterances, {start}", file=sys.stderr)
-                costs.append(cost := measure_start(job))
-                if count > BUFFER:
-                    base.setdefault(start, cost.batch)
-                flat = 1.5 * base[start] if start in base else None
-                case = f"{count}, {start}"
-                rows += [
-                    Row(case, "utterances known", cost.checked, "s"),
-                    Row(case, "first batch", cost.first, "s"),
-                    Row(case, "a batch", cost.batch, "ms", at_most=flat),
-                    Row(case, "peak memory", cost.peak / 1e9, "GB"),
-                ]
-    target = round(_HOURS * 3600 / SECONDS)
-    for start, costs in found.items():
-        case = f"~{_HOURS} h, {start}"
-        first = _line(counts, [cost.first for cost in costs], target)
-        peak = _line(counts, [cost.peak / 1e9 for cost in costs], target)
+            print(f"{count} utterances, prepared", file=sys.stderr)
+            prepared.append(cost := measure_preparation(job))
+            print(f"{count} utterances, a start", file=sys.stderr)
+            starts.append(start := measure_start(job))
         rows += [
-            Row(case, "first batch", first, "s", at_most=_LIMIT_S),
-            Row(case, "peak memory", peak, "GB", at_most=_LIMIT_GB),
+            Row(f"{count}, prepared", "all lines", cost.seconds, "s"),
+            Row(f"{count}, prepared", "peak memory", cost.peak / 1e9, "GB"),
+            Row(f"{count}, start", "utterances known", start.checked, "s"),
+            Row(f"{count}, start", "first batch", start.first, "s"),
+            Row(f"{count}, start", "a batch", start.batch, "ms", at_most=flat),
+            Row(f"{count}, start", "peak memory", start.peak / 1e9, "GB"),
         ]
-    return rows
+        if count > BUFFER and flat is None:
+            flat = 1.5 * start.batch
+    target = round(_HOURS * 3600 / SECONDS)
+    first = _line(counts, [start.first for start in starts], target)
+    peaks = [
+        _line(counts, [cost.peak / 1e9 for cost in costs], target) for costs in (prepared, starts)
+    ]
+    seconds = _line(counts, [cost.seconds for cost in prepared], target)
+    return [
+        *rows,
+        Row(f"~{_HOURS} h, prepared", "all lines", seconds, "s"),
+        Row(f"~{_HOURS} h, prepared", "peak memory", peaks[0], "GB", at_most=_LIMIT_GB),
+        Row(f"~{_HOURS} h, start", "first batch", first, "s", at_most=_LIMIT_S),
+        Row(f"~{_HOURS} h, start", "peak memory", peaks[1], "GB", at_most=_LIMIT_GB),
+    ]
 
 
 def ngram_rows(sizes: list[int], order: int, target: int) -> "list[Row]":

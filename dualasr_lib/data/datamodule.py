@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lhotse import CutSet, MonoCut, Recording
 from lhotse.cut import Cut
@@ -21,14 +22,13 @@ from lhotse.dataset import SimpleCutSampler
 from lhotse.utils import fastcopy
 from torch import Tensor
 
-from dualasr_lib.core.ctc_frames import ctc_frames
 from dualasr_lib.core.files import AnyPath, file_hash
 from dualasr_lib.core.program import told_by
 from dualasr_lib.data.augment import Augmenter
 from dualasr_lib.data.batch import Batch, Example, collate
-from dualasr_lib.data.checked import Checked, key_of, recall, remember
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.folder import DataFolder
+from dualasr_lib.data.lengths import Lengths, keep_lengths, look_through, recall
 from dualasr_lib.data.manifest import Entry, check_stored, read_entries
 from dualasr_lib.data.sampling import BatchKey, Dealt, TrainBatches, balanced_sampler
 from dualasr_lib.data.shards import Shards, shar_folder
@@ -97,7 +97,6 @@ class DataModule:
         self.folder = DataFolder.read(self._data_dir)
         self._tokenizer = tokenizer
         self._subsampled_lens = subsampled_lens
-        self._known_lens: dict[int, int] = {}
         self._refused: dict[str, Refused] | None = None
         self._counts: dict[Path, int] = {}
 
@@ -146,13 +145,12 @@ class DataModule:
         """The utterances of the split for training that are left out, and why."""
         if self._refused is None:
             path = self._file(self.folder.used_for("train").name)
-            key = key_of(path, *self._looked_for())
-            found = recall(path, key)
-            if found is None or not self._still_holds(found):
-                found = self._look_through(path)
-                remember(path, key, found)
-            self._counts[path] = found.size
-            self._refused = {id_: Refused(id_, reason) for id_, reason in found.refused}
+            lengths = recall(path, self._tokenizer)
+            if lengths is None or not self._has_features(lengths):
+                lengths = look_through(path, self._tokenizer, self._check_of(path))
+                keep_lengths(path, self._tokenizer, lengths)
+            self._counts[path] = len(lengths.frames)
+            self._refused = {item.id: item for item in self._why_refused(lengths)}
         return tuple(self._refused.values())
 
     def valid_batches(self, rank: int = 0, size: int = 1) -> Iterator[Batch]:
@@ -229,16 +227,23 @@ class DataModule:
             self._counts[path] = sum(1 for _ in self._entries(path))
         return self._counts[path]
 
-    def _entries(
-        self, path: Path, with_text: bool = True, files: set[str] | None = None
-    ) -> Iterator[Entry]:
-        """The lines of a manifest; features that are to be read are there, in `files`."""
-        files = set() if files is None else files
-        bins = self.folder.features.get("num_mel_bins")
+    def _entries(self, path: Path, with_text: bool = True) -> Iterator[Entry]:
+        """The lines of a manifest; features that are to be read are there."""
+        check = self._check_of(path)
         for entry in read_entries(path, with_text):
+            check(entry)
+            yield entry
+
+    def _check_of(self, path: Path) -> Callable[[Entry], None]:
+        """What raises for a line of `path` whose features are to be read and are not there."""
+        files: set[str] = set()
+        bins = self.folder.features.get("num_mel_bins")
+
+        def check(entry: Entry) -> None:
             if self._stored and self._in_files:
                 check_stored(self._data_dir, path, entry, bins, files)
-            yield entry
+
+        return check
 
     def _fingerprint(self, seed: int, world_size: int) -> str:
         """Of everything that decides which utterances make a batch."""
@@ -256,50 +261,34 @@ class DataModule:
         split = self.folder.used_for("train").name
         return len(list(shar_folder(self._data_dir, split).glob("cuts.*.jsonl.gz")))
 
-    def _looked_for(self) -> tuple[object, ...]:
-        """What decides, beside the manifest and `subsampled_lens`, which utterances are refused."""
+    def _has_features(self, lengths: Lengths) -> bool:
+        """Those that are to be read are there."""
+        if not (self._stored and self._in_files):
+            return True
         bins = self.folder.features.get("num_mel_bins")
-        options = (self._config.min_frames, self._stored and self._in_files, bins)
-        return (*options, self._tokenizer.fingerprint, self._subsampled_lens is None)
+        fits = lengths.bins != -1 and bins in (None, lengths.bins)
+        return fits and all((self._data_dir / file).is_file() for file in lengths.files)
 
-    def _still_holds(self, found: Checked) -> bool:
-        """The features are there, and the model's encoder has as many frames."""
-        frames = torch.tensor(sorted(found.lens), dtype=torch.int64)
-        if self._subsampled_lens is not None and len(frames):
-            lens = self._subsampled_lens(frames).tolist()
-            if lens != [found.lens[each] for each in sorted(found.lens)]:
-                return False
-        return all((self._data_dir / file).is_file() for file in found.files)
-
-    def _look_through(self, path: Path) -> Checked:
-        """One pass over the manifest's JSON lines (building cut objects would take much longer)."""
-        files: set[str] = set()
-        refused, count = [], 0
-        for entry in self._entries(path, files=files):
-            count += 1
-            if reason := self._why_refused(entry.num_frames, entry.text):
-                refused.append((entry.id, reason))
-        return Checked(count, tuple(refused), self._known_lens, tuple(sorted(files)))
-
-    def _encoder_frames(self, num_frames: int) -> int:
-        if num_frames not in self._known_lens:
-            assert self._subsampled_lens is not None
-            lens = self._subsampled_lens(torch.tensor([num_frames]))
-            self._known_lens[num_frames] = int(lens[0])
-        return self._known_lens[num_frames]
-
-    def _why_refused(self, num_frames: int, text: str) -> str:
-        if num_frames < self._config.min_frames:
-            return f"{num_frames} frames, fewer than {self._config.min_frames}"
-        if self._subsampled_lens is None:
-            return ""
-        tokens = self._tokenizer.encode(text)
-        encoder_frames = self._encoder_frames(num_frames)
-        needed = ctc_frames(tokens)
-        if encoder_frames >= needed:
-            return ""
-        repeats = needed - len(tokens)
-        return f"{encoder_frames} encoder frames for {len(tokens)} tokens and {repeats} repeats"
+    def _why_refused(self, lengths: Lengths) -> Iterator[Refused]:
+        """Utterances that are shorter than they may be, or have no CTC alignment."""
+        frames, tokens, repeats = lengths.frames, lengths.tokens, lengths.repeats
+        short = frames < self._config.min_frames
+        encoded = frames
+        if self._subsampled_lens is not None:
+            known, where = np.unique(frames, return_inverse=True)
+            lens = self._subsampled_lens(torch.from_numpy(known.astype(np.int64)))
+            encoded = lens.numpy()[where]
+            misfit = encoded < tokens + repeats
+        else:
+            misfit = np.zeros_like(short)
+        numbers = np.flatnonzero(short | misfit)
+        ids = lengths.ids_of(numbers) if len(numbers) else []
+        for n, id_ in zip(numbers, ids, strict=True):
+            if short[n]:
+                why = f"{frames[n]} frames, fewer than {self._config.min_frames}"
+            else:
+                why = f"{encoded[n]} encoder frames for {tokens[n]} tokens and {repeats[n]} repeats"
+            yield Refused(id_, why)
 
 
 def _is_kept(refused: frozenset[str], cut: Cut) -> bool:

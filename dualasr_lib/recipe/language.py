@@ -1,22 +1,21 @@
 """Stages 5 and 6: sentencepiece model and tokens.txt; n-gram language models of tokens and words.
 
-All see the training text only (each utterance once, not its speed copies). N-grams are trained by
-kaldingram (ARPA); k2's graphs are made of them where they are used (`lattice/ngram.py`). The
+All see the training text only (each utterance once, not its speed copies). N-grams are ARPA files
+(`kneser_ney.py`); k2's graphs are made of them where they are used (`lattice/ngram.py`). The
 lexicon and the n-gram of words need a corpus that knows its words.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.recipe.corpus import Corpus, O, Split
 from dualasr_lib.recipe.given_words import take_arpas, take_vocabulary
-from dualasr_lib.recipe.process import run_program
+from dualasr_lib.recipe.kneser_ney import write_ngram
 from dualasr_lib.recipe.stage import Folders, read_jsonl
 from dualasr_lib.recipe.utterances import read_units, utterances
 
-__all__ = ["run_lm", "run_tokenizer", "train_ngram", "training_split", "training_words"]
+__all__ = ["run_lm", "run_tokenizer", "training_split", "training_words"]
 
 
 def run_tokenizer(corpus: Corpus[O], options: O, folders: Folders) -> None:
@@ -49,9 +48,8 @@ def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
     pieces = folders.scratch / "pieces.txt"
     with open(lang / "text.txt", encoding="utf-8") as lines:
         _write_lines(pieces, (_spell(line.rstrip("\n"), tokenizer) for line in lines))
-    log = options.data_dir / "report" / "kaldingram.log"
     for order in sorted({options.order, options.rescoring_order}):
-        train_ngram(pieces, order, target / f"G_{order}gram.arpa", log)
+        write_ngram(pieces, order, target / f"G_{order}gram.arpa")
     if (given := corpus.given_words(options)).arpas:
         arpas = take_arpas(given, corpus.normaliser(options), target)
         known = take_vocabulary(given, corpus.normaliser(options), next(iter(arpas.values())))
@@ -60,14 +58,7 @@ def run_lm(corpus: Corpus[O], options: O, folders: Folders) -> None:
     text = folders.scratch / "words.txt"
     if vocabulary := _write_words_text(training_words(corpus, options), text):
         _write_lexicon(vocabulary, tokenizer, target / "lexicon.txt")
-        train_ngram(text, options.order, target / f"words_{options.order}gram.arpa", log)
-
-
-def train_ngram(text: Path, order: int, arpa: Path, log: Path) -> None:
-    """Writes the n-gram of a text of tokens (an utterance a line) as an ARPA file."""
-    train = ["kaldingram.cli", "train", "--ngram-order", str(order)]
-    command = [sys.executable, "-m", *train, "--text", str(text), "--lm", str(arpa)]
-    run_program(command, log)
+        write_ngram(text, options.order, target / f"words_{options.order}gram.arpa")
 
 
 def training_split(corpus: Corpus[O], options: O) -> Split:

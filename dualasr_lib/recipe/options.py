@@ -65,14 +65,13 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        # kaldingram trains a 1-gram on the first word of each line only
         for name, least in (("allow_bad", 0), ("jobs", 1), ("vocab_size", 1), ("order", 2)):
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least {least}, is {getattr(self, name)}")
         if self.shares and self.features == "none":
             raise ValueError("--shard computes features, but there are none with --features none")
-        if not self.order <= self.rescoring_order <= 5:  # kaldingram's limit
+        if not self.order <= self.rescoring_order <= 5:
             raise ValueError(
                 f"--rescoring-order must be at least --order ({self.order}) and at most 5,"
                 f" is {self.rescoring_order}"

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.data.folder import DATA_FILE, DataFolder, SplitInfo, TokensInfo
-from dualasr_lib.data.tokenizer import TOKENS_FILE
+from dualasr_lib.data.lengths import keep_lengths, look_through, recall
+from dualasr_lib.data.tokenizer import TOKENS_FILE, Tokenizer
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.recipe import features, language, manifests, report, text, utterances
 from dualasr_lib.recipe.corpus import Corpus, O
@@ -79,7 +80,7 @@ def prepare(corpus: Corpus[O], options: O, first: int = 1, last: int = 7) -> Non
             elif first <= number <= last:
                 _run(stage, step, corpus, options)
         if options.shares is None and all(stage.fits() for stage in stages[:_DESCRIBED]):
-            _description(corpus, options).write(options.data_dir)
+            _describe(corpus, options)
 
 
 def _run(stage: Stage, step: _Step, corpus: Corpus[O], options: O) -> None:
@@ -108,6 +109,16 @@ def _run_share(stage: Stage, corpus: Corpus[O], options: O, number: int, count: 
         "command without --shard puts them together and goes on",
         flush=True,
     )
+
+
+def _describe(corpus: Corpus[O], options: O) -> None:
+    """Writes `data.json`, and beside the manifest for training how long its utterances are."""
+    folder = _description(corpus, options)
+    manifest = options.data_dir / folder.used_for("train").cuts
+    tokenizer = Tokenizer.load(options.data_dir / "lang")
+    if recall(manifest, tokenizer) is None:
+        keep_lengths(manifest, tokenizer, look_through(manifest, tokenizer))
+    folder.write(options.data_dir)
 
 
 def _description(corpus: Corpus[O], options: O) -> DataFolder:

@@ -53,7 +53,10 @@ def model_of(config: ExperimentConfig, vocab_size: int = 50) -> JointModel:
 @pytest.mark.parametrize("recipe", ["librispeech", "tedlium3", "own"])
 def test_other_recipes_share_sizes_and_steps(recipe: str) -> None:
     folder = CONF.parents[1] / recipe / "conf"
-    configs = {path.stem: load(ExperimentConfig, path) for path in folder.glob("*.toml")}
+    own = {"real", "real_matrix"} if recipe == "librispeech" else set()
+    files = {path.stem: path for path in folder.glob("*.toml")}
+    assert own <= files.keys()
+    configs = {name: load(ExperimentConfig, files[name]) for name in files.keys() - own}
     assert configs.keys() >= {"small", "medium"}
     assert (configs["small"], configs["medium"]) == (configured("small"), configured("csj"))
     assert {*configs} - {"small", "medium"} <= STEPS.keys()
@@ -134,3 +137,11 @@ def test_a_base_in_place_of_the_included_one(tmp_path: Path) -> None:
     assert config.training.max_steps == 7
     with pytest.raises(ValueError, match="cannot read config file"):
         load(ExperimentConfig, CONF / "multi_decoder.toml", base=tmp_path / "none.toml")
+
+
+def test_real_speech_is_the_noisy_task_s_model_with_ctc_alone() -> None:
+    config = load(ExperimentConfig, CONF.parents[1] / "librispeech/conf/real.toml")
+    noisy = configured("noisy")
+    assert config.model.streaming == noisy.model.streaming and config.model.full == noisy.model.full
+    assert config.model.heads.of("streaming") == config.model.heads.of("full") == ("ctc",)
+    assert config.loss.distillation.encoder_weight > 0

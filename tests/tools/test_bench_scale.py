@@ -24,17 +24,18 @@ def test_all_rows(
     bench_scale.main()
     rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
     found = {(row["case"], row["what"]): row["value"] for row in rows}
-    for start in ("first", "again"):
-        known = found[f"60, {start}", "utterances known"]
-        assert 0 < known < found[f"60, {start}", "first batch"]
-        assert found[f"60, {start}", "a batch"] > 0
-        assert 0.05 < found[f"60, {start}", "peak memory"] < 4
-        # 10,000 h are 3.6 million utterances of 10 s
-        assert found[f"~10000 h, {start}", "first batch"] > 50_000 * known
+    prepared, known = found["60, prepared", "all lines"], found["60, start", "utterances known"]
+    assert prepared > 0 and 0 < known < found["60, start", "first batch"]
+    assert found["60, start", "a batch"] > 0
+    for case in ("60, prepared", "60, start"):
+        assert 0.05 < found[case, "peak memory"] < 4
+    # 10,000 h are 3.6 million utterances of 10 s
+    assert found["~10000 h, start", "first batch"] > 50_000 * known
+    assert found["~10000 h, prepared", "all lines"] == pytest.approx(60_000 * prepared)
     assert found["2-gram, ~12 M", "training"] == pytest.approx(
         4000 * found["2-gram, 0.003 M", "training"]
     )
-    assert "| ~10000 h, again" in capsys.readouterr().out
+    assert "| ~10000 h, start" in capsys.readouterr().out
 
 
 def test_extrapolation() -> None:

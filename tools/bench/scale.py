@@ -10,7 +10,6 @@ import gzip
 import itertools
 import json
 import random
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +21,13 @@ from bench.memory import peak_memory
 from dualasr_lib.data.data_config import DataConfig
 from dualasr_lib.data.datamodule import DataModule
 from dualasr_lib.data.folder import DataFolder, SplitInfo, TokensInfo
+from dualasr_lib.data.lengths import keep_lengths, look_through
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.model.encoder import encoder_lens
-from dualasr_lib.recipe.language import train_ngram
+from dualasr_lib.recipe.kneser_ney import write_ngram
 
-__all__ = ["BUFFER", "SECONDS", "Start", "StartJob", "encoder_frames", "measure_ngram",
-           "measure_start", "write_data"]  # fmt: skip
+__all__ = ["BUFFER", "SECONDS", "Prepared", "Start", "StartJob", "encoder_frames", "measure_ngram",
+           "measure_preparation", "measure_start", "write_data"]  # fmt: skip
 
 SECONDS = 10.0
 """Of an utterance, on average."""
@@ -39,7 +39,7 @@ _WORDS = 20_000
 
 
 class StartJob(NamedTuple):
-    """One start of training."""
+    """One preparation, or one start of training."""
 
     data_dir: Path
     batches: int
@@ -48,8 +48,16 @@ class StartJob(NamedTuple):
     """Where the seconds are written."""
 
 
+class Prepared(NamedTuple):
+    """What it cost prepare.sh to keep how long the utterances are."""
+
+    seconds: float
+    peak: int
+    """Bytes, at the most."""
+
+
 class Start(NamedTuple):
-    """What it cost."""
+    """What a start of training cost, of data that are prepared."""
 
     checked: float
     """Seconds until it is known which utterances are left out, and how many there are."""
@@ -82,11 +90,16 @@ def write_data(data_dir: Path, count: int) -> None:
     ).write(data_dir)  # fmt: skip
 
 
+def measure_preparation(job: StartJob) -> Prepared:
+    """In a process of its own."""
+    peak = peak_memory(_prepare, job).peak
+    return Prepared(*json.loads(job.found.read_text(encoding="utf-8")), peak)
+
+
 def measure_start(job: StartJob) -> Start:
     """In a process of its own."""
     peak = peak_memory(_start, job).peak
-    checked, first, batch = json.loads(job.found.read_text(encoding="utf-8"))
-    return Start(checked, first, batch, peak)
+    return Start(*json.loads(job.found.read_text(encoding="utf-8")), peak)
 
 
 def encoder_frames(frames: Tensor) -> Tensor:
@@ -102,9 +115,16 @@ class _NgramJob(NamedTuple):
 
 def measure_ngram(characters: int, order: int, folder: Path) -> tuple[float, int]:
     """Seconds and bytes (peak) of stage 6's n-gram of a text of so many characters."""
-    peak_memory(_ngram, _NgramJob(characters, order, folder))
-    seconds, peak = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-    return seconds, peak
+    peak = peak_memory(_ngram, _NgramJob(characters, order, folder)).peak
+    return float((folder / "seconds").read_text(encoding="utf-8")), peak
+
+
+def _prepare(job: StartJob) -> None:
+    began = time.monotonic()
+    manifest = job.data_dir / DataFolder.read(job.data_dir).used_for("train").cuts
+    tokenizer = Tokenizer.load(job.data_dir / "lang")
+    keep_lengths(manifest, tokenizer, look_through(manifest, tokenizer))
+    job.found.write_text(json.dumps([time.monotonic() - began]), encoding="utf-8")
 
 
 def _start(job: StartJob) -> None:
@@ -132,10 +152,8 @@ def _ngram(job: _NgramJob) -> None:
         for line in _lines(job.characters):
             print(" ".join(line), file=file)
     began = time.monotonic()
-    train_ngram(text, job.order, job.folder / "G.arpa", job.folder / "log")
-    seconds = time.monotonic() - began
-    peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    (job.folder / "found.json").write_text(json.dumps([seconds, peak]), encoding="utf-8")
+    write_ngram(text, job.order, job.folder / "G.arpa")
+    (job.folder / "seconds").write_text(str(time.monotonic() - began), encoding="utf-8")
 
 
 def _lines(characters: int) -> Iterator[str]:
