@@ -68,7 +68,7 @@ class TransducerLossConfig:
     start: int = 0
     """Published steps before the loss begins, and its warm-up; until then other heads teach the
     encoder. A transducer that begins with an encoder that hears nothing yet gets into the way of
-    saying tokens early, from the text (egs/csj/RESULTS.md, "Why the streaming transducer")."""
+    saying tokens early, from the text (egs/csj/RESULTS.md)."""
     delay_penalty: float = 0.0
     """Nats that each token of the streaming branch loses per frame of 40 ms that it is emitted
     later; 0.0015 to 0.01 have been tried for streaming (arXiv 2211.00490), high ones can diverge.
