@@ -7,7 +7,7 @@ goes into mappings, and leaves what is no array as it is: losses and pictures. I
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dualasr_lib.core.arrays import Array, is_array, joined
 
@@ -28,17 +28,17 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 def map_tree(function: Callable[..., Any], *nodes: T) -> T:
     """A tree of the shape of `nodes[0]` whose leaves are `function(leaf of each node)`."""
-    head: Any = nodes[0]
+    head, every = nodes[0], cast(Any, nodes)
     if is_array(head):
         result: T = function(*nodes)
         return result
     if isinstance(head, Mapping):
-        named: Any = {name: map_tree(function, *(node[name] for node in nodes)) for name in head}
+        named: Any = {name: map_tree(function, *(node[name] for node in every)) for name in head}
         return named
     if not isinstance(head, tuple):
-        return nodes[0]
-    children = [map_tree(function, *group) for group in zip(*nodes)]
-    made: T = type(head)(*children) if hasattr(head, "_fields") else type(head)(children)
+        return head
+    children, kind = [map_tree(function, *group) for group in zip(*every)], cast(Any, type(head))
+    made: T = kind(*children) if hasattr(head, "_fields") else kind(children)
     return made
 
 
