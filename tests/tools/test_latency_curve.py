@@ -204,7 +204,8 @@ class Recordings:
         splits = [SplitInfo(name=use, use=use, cuts="") for use in USES]
         splits.append(SplitInfo(name="eval1", use="eval", cuts="", pooled=True))
         self.folder = DataFolder(
-            corpus="tiny", language="ja", normaliser="none", units=("character",), features={},
+            corpus="tiny", language="ja", normaliser="none", units=("character",),
+            features=to_dict(config.features),
             splits=tuple(splits), tokens=TokensInfo(kind="char", vocab_size=13),
         )  # fmt: skip
 
@@ -240,6 +241,7 @@ def setup(tmp_path: Path) -> DecodeSetup:
         config=to_dict(config), training={}, fingerprints={"tokenizer": tokenizer.fingerprint},
     )  # fmt: skip
     save(checkpoint, tmp_path / file_name(1, None))
+    Recordings(config).folder.write(tmp_path)  # what it is; the utterances are made up
     wanted = DecodeConfig(
         exp_dir=tmp_path, data_dir=tmp_path, methods=("greedy",), streams=True, device="cpu"
     )
