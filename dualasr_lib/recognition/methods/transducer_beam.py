@@ -45,7 +45,7 @@ def _language(given: Ingredients, scales: "Scales") -> "Language | None":
     if "lexicon" in given.language.params:
         raise ValueError(
             f"method {METHOD.name} takes an n-gram of tokens, but a lexicon is given, too: leave "
-            "--lexicon out, or take --method hlg"
+            "--lexicon out, or take --method fast-beam or hlg"
         )
     if lm is None:
         return None
