@@ -218,7 +218,8 @@ def _heard(recogniser: "Recogniser", recordings: Sequence[_Recording]) -> _Texts
         seconds += transcript.duration
         first = "".join(final.first_pass_text for final in transcript.segments)
         texts.append((first, "".join(final.text for final in transcript.segments)))
-    return _Texts(*map(list, zip(*texts)), spent / seconds)
+    first_pass, final = (list(each) for each in zip(*texts))
+    return _Texts(first_pass, final, spent / seconds)
 
 
 def _errors(recordings: Sequence[_Recording], texts: _Texts) -> tuple[str, str]:

@@ -119,7 +119,7 @@ def write_runtime_set(
         (folder / TOKENIZER).write_bytes(trained.tokenizer.model)
         (folder / TOKENS_FILE).write_text(trained.tokenizer.tokens_txt(), encoding="utf-8")
         for branch, tables in _tables(trained).items():
-            np.savez(folder / tables_file(branch), **tables)  # type: ignore[arg-type]
+            np.savez(folder / tables_file(branch), **tables)
         for name, graph in graphs.items():
             found = _write(graph, folder / name, int8)
             facts["differs"][name] = float(f"{found:.2g}")
