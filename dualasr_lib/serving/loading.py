@@ -19,12 +19,16 @@ def load_model(
     """The recogniser, set up for a thread that serves many streams; as `Recogniser.load`.
 
     Raises:
-        ValueError: as `Recogniser.load`.
-        ImportError: a bundle, but no torch.
+        ValueError: as `Recogniser.load`, or a bundle where there is no torch.
     """
     if not is_runtime_set(bundle):
-        import torch
-
+        try:
+            import torch
+        except ImportError:
+            raise ValueError(
+                f"{bundle.name} needs torch: pip install 'dualasr[recognise]'; without it --bundle "
+                "must be a folder that dualasr-export --format runtime wrote"
+            ) from None
         torch.set_num_threads(1)  # streams share steps: one thread is filled by them
         torch.set_grad_enabled(False)
     return Recogniser.load(

@@ -35,6 +35,10 @@ def serve(
         server = WebServer(config, address, service.drain)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own, while it runs;
             signal.signal(number, signal.SIG_IGN)  # it raises them again when all is done
-        server.run(sockets=[listening])
+        try:
+            server.run(sockets=[listening])
+        except SystemExit:  # how uvicorn ends if the service could not be started
+            if service.failure is None:
+                raise
     if service.failure is not None:
         raise service.failure

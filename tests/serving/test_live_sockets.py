@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from running import ROOT, Running, received, running, until
 from websockets.sync.client import connect
 
@@ -170,14 +171,21 @@ def test_a_server_that_is_killed_takes_its_decoder_along(bundle: Path) -> None:
         assert until(lambda: not Path(f"/proc/{decoder}/cmdline").exists(), 10)
 
 
-def test_a_port_that_is_taken_is_told(server: Running, bundle: Path) -> None:
-    command = [sys.executable, "-m", "dualasr_lib.programs.serve", "--bundle", str(bundle)]
+@pytest.mark.parametrize("fault", ["the port is taken", "the bundle is damaged"])
+def test_a_server_that_cannot_start_says_why(
+    server: Running, bundle: Path, tmp_path: Path, fault: str
+) -> None:
+    path, port, told = bundle, server.port, "in use"
+    if fault == "the bundle is damaged":
+        path, port, told = tmp_path / "cut.dualasr", 0, "cut.dualasr"
+        path.write_bytes(bundle.read_bytes()[:-5000])
+    command = [sys.executable, "-m", "dualasr_lib.programs.serve", "--bundle", str(path)]
     done = subprocess.run(
-        [*command, "--port", str(server.port)], capture_output=True, text=True, check=False,
+        [*command, "--port", str(port)], capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     [line] = done.stderr.splitlines()
-    assert done.returncode == 1 and "in use" in line and str(server.port) in line
+    assert done.returncode == 1 and "error: " in line and told in line
 
 
 def test_health_decodes_and_metrics_count(server: Running, samples: bytes) -> None:
