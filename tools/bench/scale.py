@@ -93,13 +93,15 @@ def write_data(data_dir: Path, count: int) -> None:
 def measure_preparation(job: StartJob) -> Prepared:
     """In a process of its own."""
     peak = peak_memory(_prepare, job).peak
-    return Prepared(*json.loads(job.found.read_text(encoding="utf-8")), peak)
+    (seconds,) = json.loads(job.found.read_text(encoding="utf-8"))
+    return Prepared(seconds, peak)
 
 
 def measure_start(job: StartJob) -> Start:
     """In a process of its own."""
     peak = peak_memory(_start, job).peak
-    return Start(*json.loads(job.found.read_text(encoding="utf-8")), peak)
+    checked, first, batch = json.loads(job.found.read_text(encoding="utf-8"))
+    return Start(checked, first, batch, peak)
 
 
 def encoder_frames(frames: Tensor) -> Tensor:
