@@ -3,13 +3,14 @@
 
     tools/bench_scale.py [--utterances 12000 120000 1200000] [--characters 100000 1000000 4000000]
 
-The real code on made-up inputs (no audio is read), each case in a process of its own. Of data for
-training: seconds that prepare.sh takes to look at every utterance once, and its peak resident
-memory; then of a start, seconds until it is known which utterances are left out, seconds to the
-first batch (the former included), milliseconds a batch after it, and again the memory. "~" marks
-what is extrapolated, in a straight line through the two largest cases: to 10,000 hours, and to the
-characters of --extrapolate. Batches must cost the same whatever the size; a corpus that fits into
-the sampler's buffer has no part in that, since all its lines are read before the first batch.
+The real code on made-up inputs (no audio is read), each case in a process of its own. Seconds are
+those of the CPU, which other programs on the machine hardly change. Of data for training: what
+prepare.sh takes to look at every utterance once, and its peak resident memory; then of a start,
+seconds until it is known which utterances are left out, to the first batch (the former included),
+milliseconds a batch after it, and again the memory. "~" marks what is extrapolated, in a straight
+line through the two largest cases: to 10,000 hours, and to the characters of --extrapolate.
+Batches must cost the same whatever the size; a corpus that fits into the sampler's buffer has no
+part in that, since all its lines are read before the first batch.
 """
 
 import argparse

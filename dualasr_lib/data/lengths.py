@@ -78,15 +78,17 @@ def look_through(
     files: set[str] = set()
     for entry in read_entries(manifest):
         check(entry)
-        tokens = tokenizer.encode(entry.text)
-        found.extend((entry.num_frames, len(tokens), ctc_frames(tokens) - len(tokens)))
+        spelt = tokenizer.encode(entry.text)
+        found.extend((entry.num_frames, len(spelt), ctc_frames(spelt) - len(spelt)))
         ids.write(entry.id.encode() + b"\n")
         bins.add(-1 if entry.stored is None else entry.stored.num_features)
         if entry.stored is not None:
             files.add(entry.stored.storage_path)
-    numbers = np.array(found, dtype=np.int32).reshape(-1, 3)
+    frames, tokens, repeats = np.array(found, dtype=np.int32).reshape(-1, 3).T
     return Lengths(
-        *numbers.T,
+        frames=frames,
+        tokens=tokens,
+        repeats=repeats,
         ids=np.frombuffer(ids.getvalue(), dtype=np.uint8),
         files=tuple(sorted(files)),
         bins=bins.pop() if len(bins) == 1 else -1,

@@ -3,6 +3,7 @@
 Thin on purpose: one process is the same code with a world of size 1, where nothing is sent.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "sum_over_ranks",
 ]
 
+_LOG = logging.getLogger(__name__)
 _LOST = re.compile(
     r"gloo|nccl|(closed|reset) by peer|broken pipe|socket timeout|timed out waiting", re.IGNORECASE
 )  # what the exchanges of torch say, in words of their own, when another process does not answer
@@ -69,6 +71,7 @@ def process_group(device: torch.device, patience: float) -> Iterator[World]:
         torch.cuda.set_device(device)
         os.environ.setdefault("NCCL_ASYNC_ERROR_HANDLING", "1")  # else it waits for ever
     backend = "nccl" if device.type == "cuda" else "gloo"
+    _warn_of_old_addresses()
     name = f"process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']}"
     try:
         distributed.init_process_group(backend, timeout=timedelta(seconds=patience))
@@ -85,6 +88,17 @@ def process_group(device: torch.device, patience: float) -> Iterator[World]:
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _warn_of_old_addresses() -> None:
+    """torchrun keeps one store for all restarts, with the addresses of processes that have ended: a
+    process that reads one before its new owner writes cannot connect, and uses up a restart."""
+    values = [os.environ.get(f"TORCHELASTIC_{n}", "") for n in ("USE_AGENT_STORE", "MAX_RESTARTS")]
+    if values[0] == "True" and values[1] not in ("", "0") and os.environ.get("RANK") == "0":
+        _LOG.warning(
+            "torchrun must be started with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for its restarts "
+            "to find one another, but was not: some may fail (Connection refused)"
+        )
 
 
 def sum_over_ranks(values: Sequence[float], world: World, device: torch.device) -> list[float]:

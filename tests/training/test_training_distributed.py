@@ -149,31 +149,24 @@ def test_torchrun_starts_the_ranks_and_stops_them_when_one_fails(tmp_path: Path)
         pytest.param(
             2,
             marks=pytest.mark.skipif(
-                "DUALASR_DRILLS" not in os.environ,
-                reason="torchrun may fail to meet again on a busy machine: DUALASR_DRILLS=1",
+                "DUALASR_DRILLS" not in os.environ, reason="takes minutes: DUALASR_DRILLS=1"
             ),
         ),
     ],
 )
 def test_two_machines_of_which_one_dies(tmp_path: Path, restarts: int) -> None:
-    """Two launches that meet at an address, as on two machines, and kill -9 of one's process.
-
-    On a busy machine torchrun's own meeting may fail; then they are launched once more.
-    """
-    for attempt in range(3):
-        start = time.monotonic()
-        codes, errors = _two_launches(tmp_path / f"two-{attempt}", restarts)
-        if not restarts:
-            assert 0 not in codes, errors
-            assert time.monotonic() - start < 100
-            assert "lost the others" in errors
-            return
-        if 0 in codes:  # the launch that keeps the address may end first: the other is told so
-            break
-        assert "RendezvousConnectionError" in errors, errors
-    assert 0 in codes, errors
+    """Two launches that meet at an address, as on two machines, and kill -9 of one's process."""
+    start = time.monotonic()
+    codes, errors = _two_launches(tmp_path / "two", restarts)
+    if not restarts:
+        assert 0 not in codes, errors
+        assert time.monotonic() - start < 100
+        assert "lost the others" in errors
+        return
+    assert 0 in codes, errors  # the launch that keeps the address may end first: the other says so
+    assert "to find one another" not in errors
     _run_alone(tmp_path / "one")
-    _assert_same(tmp_path / f"two-{attempt}", tmp_path / "one")
+    _assert_same(tmp_path / "two", tmp_path / "one")
 
 
 def _two_launches(directory: Path, restarts: int) -> tuple[list[int], str]:
@@ -181,12 +174,14 @@ def _two_launches(directory: Path, restarts: int) -> tuple[list[int], str]:
     torchrun += ["--nproc_per_node", "1", "--max_restarts", str(restarts)]
     torchrun += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{_free_port()}"]
     command = [*torchrun, str(_PROGRAM), str(directory), "--trouble", "killed"]
-    command += ["--patience", "20"]
+    command += ["--patience", "60" if restarts else "20"]
+    # torchrun would keep the addresses of processes that have ended, and others would read them:
+    environment = _environment() | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     machines = [
-        subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    errors = [machine.communicate(timeout=90)[1] for machine in machines]
+    errors = [machine.communicate(timeout=300 if restarts else 90)[1] for machine in machines]
     return [machine.returncode for machine in machines], "".join(errors)
 
 

@@ -93,13 +93,15 @@ def write_data(data_dir: Path, count: int) -> None:
 def measure_preparation(job: StartJob) -> Prepared:
     """In a process of its own."""
     peak = peak_memory(_prepare, job).peak
-    return Prepared(*json.loads(job.found.read_text(encoding="utf-8")), peak)
+    (seconds,) = json.loads(job.found.read_text(encoding="utf-8"))
+    return Prepared(seconds, peak)
 
 
 def measure_start(job: StartJob) -> Start:
     """In a process of its own."""
     peak = peak_memory(_start, job).peak
-    return Start(*json.loads(job.found.read_text(encoding="utf-8")), peak)
+    checked, first, batch = json.loads(job.found.read_text(encoding="utf-8"))
+    return Start(checked, first, batch, peak)
 
 
 def encoder_frames(frames: Tensor) -> Tensor:
@@ -120,25 +122,25 @@ def measure_ngram(characters: int, order: int, folder: Path) -> tuple[float, int
 
 
 def _prepare(job: StartJob) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     manifest = job.data_dir / DataFolder.read(job.data_dir).used_for("train").cuts
     tokenizer = Tokenizer.load(job.data_dir / "lang")
     keep_lengths(manifest, tokenizer, look_through(manifest, tokenizer))
-    job.found.write_text(json.dumps([time.monotonic() - began]), encoding="utf-8")
+    job.found.write_text(json.dumps([time.process_time() - began]), encoding="utf-8")
 
 
 def _start(job: StartJob) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     config = DataConfig(features="computed", num_workers=0)
     tokenizer = Tokenizer.load(job.data_dir / "lang")
     module = DataModule(config, job.data_dir, tokenizer, encoder_frames, extract=_no_audio)
     module.refused()
-    checked = time.monotonic()
+    checked = time.process_time()
     keys = iter(module.train_batches(seed=1).keys())
     next(keys)
-    first = time.monotonic()
+    first = time.process_time()
     drawn = sum(1 for _ in itertools.islice(keys, job.batches))
-    batch = 1000 * (time.monotonic() - first) / max(drawn, 1)
+    batch = 1000 * (time.process_time() - first) / max(drawn, 1)
     job.found.write_text(json.dumps([checked - began, first - began, batch]), encoding="utf-8")
 
 
@@ -151,9 +153,9 @@ def _ngram(job: _NgramJob) -> None:
     with open(text, "w", encoding="utf-8") as file:
         for line in _lines(job.characters):
             print(" ".join(line), file=file)
-    began = time.monotonic()
+    began = time.process_time()
     write_ngram(text, job.order, job.folder / "G.arpa")
-    (job.folder / "seconds").write_text(str(time.monotonic() - began), encoding="utf-8")
+    (job.folder / "seconds").write_text(str(time.process_time() - began), encoding="utf-8")
 
 
 def _lines(characters: int) -> Iterator[str]:
