@@ -50,6 +50,7 @@ __all__ = [
     "add_engine_arguments",
     "engine_config",
     "load_engine",
+    "only_sure",
     "program",
     "transcribe",
 ]
