@@ -15,16 +15,15 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "tensorboard": ("train",),
     "six": ("train",),
     "matplotlib": ("train", "data"),
-    "kaldingram": ("data",),
     "pyopenjtalk": ("corpus",),
     "scipy": ("corpus",),
     "onnx": ("export",),
     "onnxruntime": ("runtime", "export"),
     "sherpa_onnx": ("export",),
-    "starlette": ("serve",),
-    "uvicorn": ("serve",),
-    "websockets": ("serve",),
-    "prometheus_client": ("serve",),
+    "starlette": ("serve", "web"),
+    "uvicorn": ("serve", "web"),
+    "websockets": ("serve", "web"),
+    "prometheus_client": ("serve", "web"),
 }
 """Library, as it is imported -> extras of pyproject.toml that bring it, the usual one first."""
 

@@ -41,6 +41,7 @@ __all__ = [
     "swoosh_linear",
     "swoosh_parts",
     "swoosh_slope",
+    "widened",
 ]
 
 _SLOPE = 0.08

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dualasr_lib.core.files import output_folder
 from dualasr_lib.core.program import run_program
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def main() -> None:
     add(
         "--part", default="train-clean-100", help="whose transcripts are read; default: %(default)s"
     )
-    add("--out", type=Path, required=True, help="LibriSpeech/ is made in it, anew")
+    add("--out", type=output_folder, required=True, help="LibriSpeech/ is made in it, anew")
     add(
         "--bandwidth",
         type=float,
