@@ -247,7 +247,7 @@ def decoded_run(
     record.spent = {"train": 2.0}
     write_record(record_file(out, run.name), record)
     for branch in record.config["model"]["branches"]:
-        for split in ("valid", *SPLITS):
+        for split in (matrix.valid, *SPLITS):
             hypotheses = [
                 Hypothesis(
                     id=id_,
@@ -307,10 +307,13 @@ def test_methods_that_cannot_be(cell: dict[str, tuple[str, ...]], message: str) 
         replace(MATRIX, cell=(*MATRIX.cell, CellConfig(name="a", config="x.toml", **cell)))
 
 
+@pytest.mark.parametrize("valid", ["valid", "dev"])
 def test_results_are_collected_from_folders(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, valid: str
 ) -> None:
+    """What other corpora call `dev` is `valid` in the tables."""
     matrix, cells = small_matrix(tmp_path)
+    matrix = replace(matrix, valid=valid)
     with pytest.raises(ValueError, match="no decoded run"):
         collect(matrix, cells, tmp_path)
     alone, joint = cells

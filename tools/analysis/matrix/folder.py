@@ -98,7 +98,9 @@ def data_fingerprint(data_dir: Path, splits: tuple[str, ...]) -> dict[str, str]:
     """
     folder = DataFolder.read(data_dir)
     files = {"tokens": data_dir / "lang" / "tokens.txt"}
-    for split in ("train", "valid", *splits):
+    for use in ("train", "valid"):
+        files[use] = data_dir / folder.used_for(use).cuts
+    for split in splits:
         files[split] = data_dir / folder.split(split).cuts
     for path in files.values():
         if not path.is_file():

@@ -2,7 +2,8 @@
 
     base = "noisy.toml"            what the cells' files start from, in place of what they include
     set = ["training.x=1"]         changes to all cells
-    splits = ["eval1", ...]        decoded, beside valid
+    splits = ["eval1", ...]        decoded, beside the one for validation
+    valid = "valid"                its name in the data folder
     methods = ["1best", ...]       the first is the one that counts
 
     [[cell]]
@@ -94,8 +95,10 @@ class MatrixConfig:
     corpus: CorpusConfig
     set: tuple[str, ...] = ()
     """`key=value` changes to all cells."""
+    valid: str = "valid"
+    """The data folder's split for validation: decoded, too, and `valid` in the tables."""
     splits: tuple[str, ...] = ("eval1", "eval2", "eval3")
-    """Decoded beside `valid`, and pooled in the tables."""
+    """Decoded beside it, and pooled in the tables."""
     methods: tuple[str, ...] = ("1best", "attention")
     """Search methods of decode.py; the first is the one that baselines are compared by."""
     cell: tuple[CellConfig, ...] = field(default_factory=tuple)
@@ -114,10 +117,10 @@ class MatrixConfig:
                 raise ValueError(f"methods must be some of {list(METHODS)}, but are {list(listed)}")
         lists = [("methods", self.methods_of(cell)) for cell in self.cell]
         for what, values in (("splits", self.splits), ("methods", self.methods), *lists):
-            if not values or len(set(values)) < len(values) or "valid" in values:
+            if not values or len(set(values)) < len(values) or self.valid in values:
                 raise ValueError(
-                    f"{what} must be different ones, at least one, and valid, which is decoded "
-                    f"anyway, none of them, but are {list(values)}"
+                    f"{what} must be different ones, at least one, and {self.valid}, which is "
+                    f"decoded anyway, none of them, but are {list(values)}"
                 )
         for cell in self.cell:
             for branch in BRANCHES:

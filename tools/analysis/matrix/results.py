@@ -180,7 +180,7 @@ def _result(matrix: MatrixConfig, out: Path, run: Run, references: _References) 
             name = ResultName("streaming", f"online-{stream_method(run, matrix)}")
             files = result_files(name.directory(folder), split)
             emission[split] = _json(files.summary)["latency"]["emission_ms"]
-    similarity = _json(folder / "similarity-valid.json") if "similarity" in done else {}
+    similarity = _json(folder / f"similarity-{matrix.valid}.json") if "similarity" in done else {}
     return RunResult(
         cell=record.cell,
         seed=record.seed,
@@ -200,9 +200,10 @@ def _errors(matrix: MatrixConfig, run: Run, folder: Path, references: _Reference
     for branch in (branch for branch in BRANCHES if branch in branches):
         for method in matrix.methods_of(run.cell.config):
             splits = errors.setdefault(branch, {}).setdefault(method, {})
-            for split in ("valid", *matrix.splits):
+            for split in (matrix.valid, *matrix.splits):
                 files = result_files(ResultName(branch, method).directory(folder), split)
-                splits[split] = references.errors(split, read_result(files.summary))
+                name = "valid" if split == matrix.valid else split
+                splits[name] = references.errors(name, read_result(files.summary))
     return errors
 
 

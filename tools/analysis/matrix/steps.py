@@ -48,7 +48,7 @@ class Step(NamedTuple):
 def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
     """All steps of a run, in their order."""
     branches = run.cell.experiment(run.seed).model.branches
-    splits = ["valid", *matrix.splits]
+    splits = [matrix.valid, *matrix.splits]
     methods = list(matrix.methods_of(run.cell.config))
     data = ("--data-dir", str(place.data_dir), "--exp-dir", str(place.out / run.name))
     device = ("--device", place.device)
@@ -77,8 +77,8 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
         other = {} if method == DEFAULT else {"method": method}
         found.append(Step("stream", command, {"splits": list(matrix.splits), **other}))
     if len(branches) == 2:
-        command = _command("tools/similarity.py", "--split", "valid", *data, *device)
-        found.append(Step("similarity", command, {"split": "valid"}))
+        command = _command("tools/similarity.py", "--split", matrix.valid, *data, *device)
+        found.append(Step("similarity", command, {"split": matrix.valid}))
     return found
 
 
