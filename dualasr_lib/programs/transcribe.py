@@ -150,7 +150,8 @@ def only_sure(transcript: "Transcript", least: float) -> "Transcript":
     kept = [final for final in transcript.segments if is_sure(final)]
     doubted = [final.start_seconds for final in transcript.segments if not is_sure(final)]
     if doubted:
-        count = f"{len(doubted)} of {len(transcript.segments)} sentences are less sure"
+        said = sum(bool(final.text) for final in transcript.segments)
+        count = f"{len(doubted)} of {said} sentences are less sure"
         _LOG.warning("%s: %s than --min-confidence %g and left out, the first at %.2f s",
                      transcript.source, count, least, doubted[0])  # fmt: skip
     return transcript._replace(segments=kept)
