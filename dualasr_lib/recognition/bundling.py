@@ -6,7 +6,7 @@ that were made with other weights are left out, and counted.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from dualasr_lib.recognition.card import data_card, results_card
 from dualasr_lib.recognition.language import load_language
 from dualasr_lib.recognition.naming import without_model_parts
 from dualasr_lib.recognition.origin import arpa_order
-from dualasr_lib.recognition.trained_model import TrainedModel
+from dualasr_lib.recognition.trained_model import TrainedModel, weights_fingerprint
 
 __all__ = ["BundleJob", "Precision", "make_bundle"]
 
@@ -83,8 +83,10 @@ def make_bundle(job: BundleJob) -> Bundle:
             f"but are {config['features']}"
         )
     source = trained.source if job.dtype == "float32" else f"{trained.source}, {job.dtype}"
+    weights = _converted(trained.model.state_dict(), job.dtype)
+    loaded = {name: v.float() if v.is_floating_point() else v for name, v in weights.items()}
     return Bundle(
-        weights=_converted(trained.model.state_dict(), job.dtype),
+        weights=weights,
         config=_without_folders(config),
         tokenizer=(job.data_dir / "lang" / "sentencepiece.model").read_bytes(),
         tokens=trained.tokenizer.tokens_txt(),
@@ -101,7 +103,7 @@ def make_bundle(job: BundleJob) -> Bundle:
         licence=job.licence,
         card={
             "data": data_card(folder),
-            "results": _results(job, trained.fingerprint),
+            "results": _results(job, (trained.fingerprint, weights_fingerprint(loaded))),
             "limits": job.limits,
         },
     )
@@ -144,8 +146,13 @@ def _lms(job: BundleJob, trained: TrainedModel) -> dict[str, bytes]:
     return found
 
 
-def _results(job: BundleJob, weights: str) -> list[dict[str, Any]]:
-    """Errors on the model's own data, then on others; ValueError where there are none of these."""
+def _results(job: BundleJob, weights: Collection[str]) -> list[dict[str, Any]]:
+    """Errors on the model's own data, then on others; ValueError where there are none of these.
+
+    Args:
+        weights: as they were trained, and as the bundle keeps them: with it data are decoded whose
+            tokens are others.
+    """
     found = results_card(job.exp_dir, weights)
     for name, folder in job.results.items():
         more = results_card(folder, weights, f"{name}-")

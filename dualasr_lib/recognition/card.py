@@ -3,7 +3,7 @@ screen. Imports nothing heavy.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,11 @@ def data_card(folder: "DataFolder") -> dict[str, Any]:
     }
 
 
-def results_card(exp_dir: Path, weights: str, data: str = "") -> list[dict[str, Any]]:
+def results_card(exp_dir: Path, weights: Collection[str], data: str = "") -> list[dict[str, Any]]:
     """The errors that EXP/decode has of the model with these weights; others are counted.
 
     Args:
+        weights: their fingerprints.
         data: what the names of its splits begin with in the card.
 
     Raises:
@@ -50,7 +51,7 @@ def results_card(exp_dir: Path, weights: str, data: str = "") -> list[dict[str, 
     for path in sorted((exp_dir / "decode").glob("*/summary-*.json")):
         summary = read_summary(path)
         try:
-            if summary["params"].get("weights") != weights:
+            if summary["params"].get("weights") not in weights:
                 others += 1
                 continue
             unit = main_unit(summary)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualasr_lib.configuration import ExperimentConfig, build_model
 from dualasr_lib.core.config import from_dict
@@ -117,7 +117,7 @@ class TrainedModel:
     @cached_property
     def fingerprint(self) -> str:
         """Of the weights: a checkpoint may be trained anew under the same name."""
-        return weights_fingerprint(self.model)
+        return weights_fingerprint(self.model.state_dict())
 
     @cached_property
     def quiet(self) -> Tensor:
@@ -242,10 +242,10 @@ def _loaded(
     return model
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of all weights, whatever their layout in memory."""
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """A hash of a model's `state_dict`, whatever its layout in memory."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

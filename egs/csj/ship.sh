@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Puts a trained and decoded demo model into the package: the bundle that is heard with where nobody names a model.
+# Puts a trained and decoded model into the package: the bundle that is heard with where nobody names a model.
+# It is the demo model (demo.sh), trained on by conf/shipped.toml; RESULTS.md has all commands.
 #
 #   egs/csj/ship.sh --exp-dir EXP --data-dir DATA [--out FILE] [NAME=OUT ...]
 #
@@ -24,6 +25,6 @@ done
 [ ${#results[@]} = 0 ] || results=(--results "${results[@]}")
 
 licence="Apache-2.0. Trained on speech made with the HTS voices Mei (Nagoya Institute of Technology, MMDAgent; CC-BY 3.0)
-and NIT ATR503 M001 (Nagoya Institute of Technology, Tokyo Institute of Technology; CC-BY 3.0)"
+and NIT ATR503 M001 (Nagoya Institute of Technology, Tokyo Institute of Technology; CC-BY 3.0), and Kokoro-82M (Apache-2.0)"
 exec python -m dualasr_lib.programs.bundle "$exp" --data-dir "$data" --dtype float16 "${results[@]}" \
   --licence "${licence//$'\n'/ }" --card "$root/egs/csj/conf/default_card.txt" --out "$out"

@@ -266,6 +266,15 @@ def test_the_card_has_the_errors_of_these_weights(home: Home) -> None:
     assert [row["split"] for row in make_bundle(job(home, results=others)).card["results"]] == [
         "eval1", "noisy-eval1",
     ]  # fmt: skip
+    half = written(make_bundle(job(home, dtype="float16")), home.exp / "half.dualasr")
+    kept = TrainedModel.from_bundle(read_bundle(half), CPU).fingerprint
+    assert kept != weights
+    summary(home, "c", kept, cer=0.03)  # what decode.py --bundle half.dualasr makes
+    rates = [
+        [row["rate"] for row in make_bundle(job(home, dtype=dtype)).card["results"]]
+        for dtype in ("float32", "float16")
+    ]
+    assert rates == [[0.0236], [0.0236, 0.03]]
     with pytest.raises(ValueError, match=r"none/decode must have results of these weights"):
         make_bundle(job(home, results={"none": home.exp / "none"}))
     (home.exp / "decode/b/summary-eval1.json").write_text("{}", encoding="utf-8")
