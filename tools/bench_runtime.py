@@ -3,11 +3,14 @@
 
     .venv-torch2/bin/python tools/bench_runtime.py --config egs/conf/sizes/small.toml
     .venv-torch2/bin/python tools/bench_runtime.py --bundle FILE --set DIR [--set DIR] WAV ...
+    .venv-torch2/bin/python tools/bench_runtime.py --bundle FILE --set DIR [--set DIR] \
+        --data-dir DATA --split eval1 eval2 eval3
 
 The first makes a model of random weights and its sets (float32, int8), and gives CPU milliseconds
 of a step, features and CTC head included, on one thread, in turn; "at 90 GF/s" is scaled by the
-rate of matrix products between them. The second counts final texts that are torch's to the
-character, both passes greedy; RTF is CPU seconds per second of audio. Loading and memory are of a
+rate of matrix products between them. The others count texts that are torch's to the character,
+each second pass that a set can, torch greedily, and on splits the errors, with 95 % intervals by
+bootstrap over utterances; RTF is CPU seconds per second of audio. Loading and memory are of a
 process of its own.
 """
 
@@ -19,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dualasr_lib.core.program import run_program
 from dualasr_lib.core.table import markdown
@@ -141,29 +144,99 @@ def _size(trained: "TrainedModel") -> str:
 
 def _texts(arguments: argparse.Namespace) -> str:
     from dualasr_lib.recognition.recogniser import Recogniser
+    from dualasr_lib.runtime.layout import read_description
 
+    recordings = _recordings(arguments)
     theirs = Recogniser.load(arguments.bundle, method="greedy", device="cpu")
-    expected, rtf = _finals(theirs, arguments.wav)
-    rows = [("torch", "", "", f"{rtf:.3f}")]
+    expected = _heard(theirs, recordings)
+    rows = [("torch", "greedy", "", "", *_errors(recordings, expected), f"{expected.rtf:.3f}")]
     for folder in arguments.set:
-        found, rtf = _finals(Recogniser.load(folder), arguments.wav)
-        aligned = len(found) == len(expected)
-        for_all = [sum(map(str.__eq__, *pair)) for pair in zip(zip(*found), zip(*expected))]
-        first, last = for_all if aligned else ("other ends",) * 2
-        rows.append((folder.name, f"{first} of {len(expected)}", f"{last} of {len(expected)}",
-                     f"{rtf:.3f}"))  # fmt: skip
-    head = ("what", "first pass as torch", "final as torch", "RTF")
+        able = ["attention"] if "attention" in read_description(folder) else []
+        for second in ("greedy", *able):
+            found = _heard(_by(folder, second), recordings)
+            same = [
+                f"{sum(map(str.__eq__, ours, theirs))} of {len(theirs)}"
+                for ours, theirs in zip(found[:2], expected[:2])
+            ]
+            rows.append((folder.name, second, *same, *_errors(recordings, found),
+                         f"{found.rtf:.3f}"))  # fmt: skip
+    head = ("what", "second pass", "first pass as torch", "final as torch", "first pass CER %",
+            "final CER %", "RTF")  # fmt: skip
     return f"{markdown([head, *rows])}\n\n{_loading(arguments.set)}"
 
 
-def _finals(recogniser: "Recogniser", files: Sequence[Path]) -> tuple[list[Any], float]:
-    """(first pass, final text) of every sentence, and CPU seconds per second of audio."""
-    begun, found, seconds = time.process_time(), [], 0.0
-    for path in files:
-        transcript = recogniser.transcribe(path)
+def _by(folder: Path, second: str) -> "Recogniser":
+    from dualasr_lib.recognition.recogniser import Recogniser
+    from dualasr_lib.runtime.opening import Wanted, open_rules
+
+    return Recogniser(*open_rules(folder, Wanted(second=second)))
+
+
+class _Recording(NamedTuple):
+    """Something to hear."""
+
+    audio: Any
+    """A path, or a function that gives samples at 16 kHz."""
+    text: str | None
+    """What is said; None: not known."""
+
+
+class _Texts(NamedTuple):
+    """Of each recording."""
+
+    first: list[str]
+    final: list[str]
+    rtf: float
+    """CPU seconds per second of audio."""
+
+
+def _recordings(arguments: argparse.Namespace) -> list[_Recording]:
+    if arguments.data_dir is None:
+        return [_Recording(path, None) for path in arguments.wav]
+    import torch
+
+    from dualasr_lib.programs.data import open_data
+    from dualasr_lib.recognition.decode_config import DecodeConfig
+    from dualasr_lib.recognition.origin import open_origin
+
+    origin = open_origin(DecodeConfig(bundle=arguments.bundle), torch.device("cpu"))
+    data = open_data(origin.trained, arguments.data_dir)
+    return [
+        _Recording(cut.audio, cut.text)
+        for split in arguments.split
+        for cut in data.split_cuts(split)[: arguments.limit]
+    ]
+
+
+def _heard(recogniser: "Recogniser", recordings: Sequence[_Recording]) -> _Texts:
+    spent, seconds, texts = 0.0, 0.0, list[tuple[str, str]]()
+    for audio, _ in recordings:
+        given = (audio,) if isinstance(audio, Path) else (audio().numpy(), 16000)
+        begun = time.process_time()
+        transcript = recogniser.transcribe(*given)
+        spent += time.process_time() - begun
         seconds += transcript.duration
-        found += [(final.first_pass_text, final.text) for final in transcript.segments]
-    return found, (time.process_time() - begun) / seconds
+        first = "".join(final.first_pass_text for final in transcript.segments)
+        texts.append((first, "".join(final.text for final in transcript.segments)))
+    first_pass, final = (list(each) for each in zip(*texts))
+    return _Texts(first_pass, final, spent / seconds)
+
+
+def _errors(recordings: Sequence[_Recording], texts: _Texts) -> tuple[str, str]:
+    """CER of first and final texts with its interval; empty where what is said is not known."""
+    from dualasr_lib.metrics.bootstrap import cer_interval
+    from dualasr_lib.metrics.error_rate import count_errors
+
+    refs = [recording.text for recording in recordings]
+    if any(ref is None for ref in refs):
+        return "", ""
+    shown = []
+    for found in texts[:2]:
+        counts = [count_errors(ref or "", text) for ref, text in zip(refs, found)]
+        found_rate = cer_interval([c.errors for c in counts], [c.num_ref for c in counts])
+        value, low, high = (100 * (x or 0.0) for x in found_rate)
+        shown.append(f"{value:.2f} [{low:.2f}, {high:.2f}]")
+    return shown[0], shown[1]
 
 
 def _loading(folders: Sequence[Path]) -> str:
@@ -191,13 +264,20 @@ def _read() -> argparse.Namespace:
     add("--rounds", type=int, default=5)
     add("--bundle", type=Path, help="a model whose texts are compared")
     add("--set", type=Path, action="append", default=[], metavar="DIR", help="may be repeated")
+    add("--data-dir", type=Path, help="what prepare.sh wrote: splits in place of recordings")
+    add("--split", nargs="+", default=["eval1", "eval2", "eval3"])
+    add("--limit", type=int, help="utterances of a split; default: all")
     add("wav", type=Path, nargs="*", metavar="WAV")
     arguments = reader.parse_args()
     if (arguments.config is None) == (arguments.bundle is None):
         raise ValueError("either --config or --bundle with --set and recordings must be given")
-    if arguments.bundle is not None and not (arguments.set and arguments.wav):
-        raise ValueError("--bundle needs --set, what was exported of it, and recordings")
+    if arguments.bundle is not None and not (arguments.set and _has_audio(arguments)):
+        raise ValueError("--bundle needs --set, exported of it, and recordings or --data-dir")
     return arguments
+
+
+def _has_audio(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.wav) != (arguments.data_dir is not None)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """Speed and memory of training, beside their targets.
 
     source tools/env.sh; tools/bench_training.py [--case encoder|joint|long|memory|bf16|
-        transducer|gpu|all]
+        transducer|heads|gpu|all]
         [--threads 1] [--dtype float32|bfloat16] [--device cpu|cuda] [--rounds 5] [--json FILE]
 
 encoder  the streaming encoder alone, 10 x 10 s, chunk 32, left 128: ms per second of audio, where
@@ -14,6 +14,8 @@ memory   peak memory of a batch of 100 s, in a process of its own
 bf16     bfloat16 autocast against float32 (torch 2)
 transducer  our transducer loss beside k2's way (where there is k2), at V = 500 and --vocab-size:
          time per branch, memory over the encoder's
+heads    the joint model with a transducer as a third head on both branches against two heads, all
+         with fresh weights, where a transducer costs most
 gpu      a batch of 1200 s in bfloat16: audio hours per second, share of the matmul peak, memory
 
 Times are medians over rounds. On one CPU thread verdicts go by CPU time, which other programs on
@@ -109,7 +111,8 @@ def cases_for(case: str, bench: "Bench") -> list[str]:
     if int(torch.__version__.split(".")[0]) < 2:
         cannot["bf16"] = f"it needs torch 2, but this is {torch.__version__}"
     if not bench.joint.config.exists():
-        cannot["joint"] = f"its configuration {bench.joint.config} does not exist"
+        for name in ("joint", "heads"):
+            cannot[name] = f"its configuration {bench.joint.config} does not exist"
     if case in cannot:
         raise ValueError(f"case {case} cannot run: {cannot[case]}")
     if case != "all":

@@ -11,12 +11,24 @@ from typing import Literal, NamedTuple
 
 from dualasr_lib.decoding.endpoint import EndpointConfig, EndReason
 
-__all__ = ["Event", "Final", "LiveConfig", "Partial", "SecondPassOutcome", "TimedToken"]
+__all__ = [
+    "Event",
+    "Final",
+    "LiveConfig",
+    "Partial",
+    "SecondPassOutcome",
+    "TimedToken",
+    "live_config",
+]
 
 SecondPassOutcome = Literal["none", "done", "late", "failed"]
 """What became of the second pass: not asked for, its text is the final one, its time was up, an
 error. Unless it is done the final text is that of the first pass.
 """
+
+_EARLY_SECONDS = 0.08
+"""Silence after which a second pass with a budget begins: with chunks of 320 ms there is then a
+step before every endpoint, which comes after 0.4 s or more."""
 
 
 class Partial(NamedTuple):
@@ -102,3 +114,9 @@ class LiveConfig:
         for name in ("budget_seconds", "deadline_seconds", "early_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, but is {getattr(self, name)}")
+
+
+def live_config(endpoint: EndpointConfig, budget: float) -> LiveConfig:
+    """With a budget the second pass begins while the endpoint is still being waited for."""
+    early = math.inf if math.isinf(budget) else _EARLY_SECONDS
+    return LiveConfig(endpoint=endpoint, budget_seconds=budget, early_seconds=early)

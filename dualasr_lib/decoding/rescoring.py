@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple, Protocol, TypeVar
 
-import torch
-
+from dualasr_lib.core.arrays import without_gradient
 from dualasr_lib.decoding.hypothesis import PathLike, ScoredText, TokenPath
 from dualasr_lib.decoding.offline import Detokenise, Heard, OfflineBatch, OfflineSearch, Searched
 from dualasr_lib.metrics.error_rate import ErrorCounts, count_errors
@@ -193,7 +192,7 @@ def tune(
     totals = [ErrorCounts()] * len(grid)
     fallbacks = 0
     for batch in batches:
-        with torch.no_grad():
+        with without_gradient():
             proposals = propose(hear(batch))
         fallbacks += proposals.fallbacks
         for candidates, ref in zip(proposals.candidates, batch.texts):

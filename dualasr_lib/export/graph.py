@@ -144,11 +144,24 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
         logging.disable(logging.WARNING)  # it tells, node by node, what stays as it is
         try:
             quantize_dynamic(
-                source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8
+                source,
+                target,
+                op_types_to_quantize=["MatMul"],
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                nodes_to_exclude=_small_products(model.graph),
             )
         finally:
             logging.disable(logging.NOTSET)
         return onnx.load(target)
+
+
+def _small_products(graph: onnx.GraphProto) -> list[str]:
+    """Names of products with many small matrices, which are not worth it: of convolutions and
+    positions, not of linear layers.
+    """
+    many = {init.name for init in graph.initializer if len(init.dims) > 2}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and many & set(node.input)]
 
 
 def _of_sizes(graph: onnx.GraphProto) -> set[str]:

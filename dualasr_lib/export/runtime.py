@@ -4,9 +4,9 @@ the streaming one's hidden states, tokens, options. Each graph has been compared
     streaming.onnx        a chunk of features and the states of streams -> what heads say, hidden
                           states, next states
     full.onnx             hidden states of a sentence -> what the full branch's heads say
+    attention.onnx        its hidden states and given texts -> their scores
+    *-transducer.npz      what a transducer's search needs beside its frames, by branch
     sentencepiece.model, tokens.txt, runtime.json
-
-Letters: N streams, T feature frames, S encoder frames, C channels, V vocabulary.
 """
 
 import json
@@ -14,85 +14,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
-import torch
-from torch import Tensor, nn
 
 from dualasr_lib.core.config import to_dict
 from dualasr_lib.core.files import check_new_folder, file_hash, new_folder
-from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_frames
-from dualasr_lib.core.tree import leaves, unflatten
+from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE
 from dualasr_lib.data.tokenizer import TOKENS_FILE
-from dualasr_lib.export.encoders import sizes_that_matter
-from dualasr_lib.export.graph import Signature, quantised, traced, with_fixed_sizes
-from dualasr_lib.export.modules import StreamingBranch
-from dualasr_lib.export.probe import Graph, Noise, Probe, check_as_module, check_int8
+from dualasr_lib.export.graph import quantised
+from dualasr_lib.export.passes import (
+    StreamingReference,
+    attention_scores,
+    full_pass,
+    streaming_pass,
+    widths,
+)
+from dualasr_lib.export.probe import Graph, check_as_module, check_int8
 from dualasr_lib.features.quiet import TOLERANCE
 from dualasr_lib.metrics.calibration import Calibration
-from dualasr_lib.model.encoder import Encoded, EncoderState
 from dualasr_lib.model.joint import Branch
 from dualasr_lib.model.zipformer.streaming import ChunkSpec
 from dualasr_lib.recognition.bundle import read_contents
-from dualasr_lib.recognition.decode_setup import DecodeSetup
+from dualasr_lib.recognition.decode_setup import DecodeSetup, ReadySecondPass
 from dualasr_lib.recognition.trained_model import TrainedModel
-from dualasr_lib.runtime.layout import DESCRIPTION, FORMAT, FULL, STREAMING, TOKENIZER
+from dualasr_lib.recognition.tuning import NoScalesError
+from dualasr_lib.runtime.layout import (
+    ATTENTION,
+    DESCRIPTION,
+    FORMAT,
+    FULL,
+    SEARCHES,
+    STREAMING,
+    TOKENIZER,
+    search_name,
+    tables_file,
+)
 
 __all__ = ["SetOptions", "options_of", "write_runtime_set"]
-
-_BATCHES = (1, 2, 3)
-_PROBED = (60, 250, 500, 900, 1300)
-"""Feature frames of the sentences whose hidden states the second pass is compared on."""
-
-
-class _Says(nn.Module):
-    """Encoder frames (N, S, C) -> what heads say of each, and itself if wanted, side by side."""
-
-    def __init__(self, trained: TrainedModel, branch: Branch, hidden: bool) -> None:
-        super().__init__()
-        self.model, self._branch, self._hidden = trained.model, branch, hidden
-
-    def parts(self, h: Tensor) -> dict[str, Tensor]:
-        """By name; the hidden state last."""
-        own = {"hidden": h} if self._hidden else {}
-        return {**self.model.frames(h, self._branch), **own}
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.cat(list(self.parts(h).values()), dim=-1)
-
-
-class _Step(StreamingBranch):
-    """A chunk x (N, T, F) and the states' tensors, batch axis first, without empty ones."""
-
-    def __init__(self, trained: TrainedModel, chunk: ChunkSpec) -> None:
-        super().__init__(trained, chunk, _Says(trained, "streaming", hidden=True))
-        self._like = self.encoder.init_state(1, chunk, torch.device("cpu"))
-
-    def initial(self, batch: int) -> list[Tensor]:
-        """Of streams that have not begun: zeros."""
-        found = [leaf for _, leaf in leaves(self._like) if leaf.numel()]
-        assert not any(leaf.any() for leaf in found), "the runtime begins with zeros"
-        return [torch.zeros(batch, *leaf.shape[1:], dtype=leaf.dtype) for leaf in found]
-
-    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        rest = iter(states)
-        given = [next(rest) if leaf.numel() else leaf for _, leaf in leaves(self._like)]
-        state: EncoderState = unflatten(self._like, given)
-        h, state = self.encoder.advance(x, state, self._constants())
-        after = zip(leaves(self._like), leaves(state))
-        return (self.reads(h), *(leaf for (_, like), (_, leaf) in after if like.numel()))
-
-
-class _Second(nn.Module):
-    """Hidden states (N, S, C) of lens (N,) -> what the full branch's heads say of them."""
-
-    def __init__(self, trained: TrainedModel) -> None:
-        super().__init__()
-        self.encoders = trained.model.encoders
-        self.reads = _Says(trained, "full", hidden=False)
-
-    def forward(self, hidden: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        encoded = self.encoders.second_pass(Encoded(hidden, lens))
-        return self.reads(encoded.h), encoded.lens * 1
 
 
 class SetOptions(NamedTuple):
@@ -100,22 +58,46 @@ class SetOptions(NamedTuple):
 
     endpoint: Mapping[str, Any] = {}
     """Options of `EndpointConfig` that are not its own."""
-    calibration: Mapping[Branch, Calibration | None] = {}
-    """Of the greedy search, by branch."""
+    calibration: Mapping[str, Calibration | None] = {}
+    """Of each search, by `runtime.layout.search_name`."""
     card: Mapping[str, Any] = {}
     """What the bundle says of the model."""
+    scales: Mapping[str, float] | None = None
+    """Weights of the scores of the second pass that chooses; None: it only searches greedily."""
+    text_beam: float = 3.0
+    """Of its list of texts, as `decoding.ctc_nbest.PrefixConfig` has it."""
 
 
 def options_of(setup: DecodeSetup) -> SetOptions:
-    """What came with a model that searches greedily."""
-    calibration: dict[Branch, Calibration | None] = {
-        "streaming": setup.online("greedy").calibrator.kept()
+    """What came with a model."""
+    trained = setup.trained
+    calibration: dict[str, Calibration | None] = {
+        search_name("streaming", method): setup.online(method).calibrator.kept()
+        for method in _methods(trained, "streaming")
     }
-    if _can_rewrite(setup.trained):
-        calibration["full"] = setup.second_pass("greedy").calibrator.kept()
+    options = SetOptions(setup.origin.endpoint)
+    if _can_rewrite(trained):
+        for method in _methods(trained, "full"):
+            ready = setup.second_pass(method)
+            calibration[search_name("full", method)] = ready.calibrator.kept()
+        chooses = _choosing(setup)
+        if chooses is not None:
+            calibration[search_name("full", "attention")] = chooses.calibrator.kept()
+            beam, scales = chooses.params["text_beam"], chooses.params["scales"]
+            options = options._replace(scales=scales, text_beam=beam)
     bundle = setup.config.bundle
     card = {} if bundle is None else read_contents(bundle).plain["card"]
-    return SetOptions(setup.origin.endpoint, calibration, card)
+    return options._replace(calibration=calibration, card=card)
+
+
+def _choosing(setup: DecodeSetup) -> ReadySecondPass | None:
+    """The second pass that weighs CTC and attention, if the model can and has scales for it."""
+    if not {"ctc", "attention"} <= setup.trained.model.heads_of("full").keys():
+        return None
+    try:
+        return setup.second_pass()
+    except NoScalesError:
+        return None
 
 
 def write_runtime_set(
@@ -127,15 +109,17 @@ def write_runtime_set(
         int8: the weights of matrix products, in 8 bits.
 
     Raises:
-        ValueError: the model cannot stream or has no CTC head, a graph does not give what torch
-            gives, or `out` is in use.
+        ValueError: the model cannot stream or has neither CTC nor a transducer, a graph does not
+            give what torch gives, or `out` is in use.
         OSError: it cannot be written.
     """
     check_new_folder(out)
-    graphs, facts = _graphs(trained, chunk), _facts(trained, chunk, options)
+    graphs, facts = _graphs(trained, chunk, options), _facts(trained, chunk, options)
     with new_folder(out) as folder:
         (folder / TOKENIZER).write_bytes(trained.tokenizer.model)
         (folder / TOKENS_FILE).write_text(trained.tokenizer.tokens_txt(), encoding="utf-8")
+        for branch, tables in _tables(trained).items():
+            np.savez(folder / tables_file(branch), **tables)
         for name, graph in graphs.items():
             found = _write(graph, folder / name, int8)
             facts["differs"][name] = float(f"{found:.2g}")
@@ -158,77 +142,50 @@ def _write(graph: Graph, path: Path, int8: bool) -> float:
     return found
 
 
-def _graphs(trained: TrainedModel, chunk: ChunkSpec) -> dict[str, Graph]:
-    graphs = {STREAMING: _streaming(trained, chunk)}
+def _graphs(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict[str, Graph]:
+    if not _methods(trained, "streaming"):
+        heads = ", ".join(trained.model.heads_of("streaming"))
+        raise ValueError(
+            f"a set for the runtime needs CTC or a transducer on the streaming branch, but that "
+            f"has {heads}"
+        )
+    chooses = options.scales is not None
+    graphs = {STREAMING: streaming_pass(trained, chunk)}
     if _can_rewrite(trained):
-        graphs[FULL] = _full(trained, chunk)
+        graphs[FULL] = full_pass(trained, chunk, hidden=chooses)
+        if chooses:
+            graphs[ATTENTION] = attention_scores(trained)
     return graphs
+
+
+def _tables(trained: TrainedModel) -> dict[str, dict[str, "np.ndarray[Any, Any]"]]:
+    """Of each branch that the runtime searches, what its transducer has."""
+    branches: tuple[Branch, ...] = (
+        ("streaming", "full") if _can_rewrite(trained) else ("streaming",)
+    )
+    return {
+        branch: {name: x.numpy() for name, x in trained.tables("transducer", branch).items()}
+        for branch in branches
+        if "transducer" in trained.model.heads_of(branch)
+    }
+
+
+def _methods(trained: TrainedModel, branch: Branch) -> list[str]:
+    """Searches of the runtime that the branch has the head for."""
+    heads = trained.model.heads_of(branch)
+    return [method for method, head in SEARCHES.items() if head in heads]
 
 
 def _can_rewrite(trained: TrainedModel) -> bool:
     try:
         trained.model.encoders.check_second_pass()
-        trained.model.head("ctc", "full")
     except ValueError:
         return False
-    return True
-
-
-def _streaming(trained: TrainedModel, chunk: ChunkSpec) -> Graph:
-    trained.model.head("ctc", "streaming")
-    module = _Step(trained, chunk).eval()
-    names = [f"state_{number}" for number, _ in enumerate(module.initial(1))]
-    outputs = ("said", *(f"new_{name}" for name in names))
-    free = {name: {0: "N"} for name in ("x", *names, *outputs)}
-    signature = Signature(("x", *names), outputs, free)
-    window = FRONT_END_STRIDE * chunk.frames + module.encoder.lookahead
-    bins = trained.config.features.num_mel_bins
-    feeds = []
-    for batch in _BATCHES:
-        tensors = (torch.zeros(batch, window, bins), *module.initial(batch))
-        feeds.append({name: each.numpy() for name, each in zip(signature.inputs, tensors)})
-    example = (torch.zeros(2, window, bins), *module.initial(2))
-    model = traced(module, example, signature, {"model_author": "dualasr"})
-    noise, chunks = Noise(), 2 + (chunk.left or 0) // chunk.frames  # until all caches are full
-    probes = [
-        Probe(
-            tuple((noise.features(batch, window),) for _ in range(chunks)),
-            tuple(module.initial(batch)),
-        )
-        for batch in _BATCHES
-    ]
-    return Graph(with_fixed_sizes(model, feeds), module, tuple(probes))
-
-
-def _full(trained: TrainedModel, chunk: ChunkSpec) -> Graph:
-    module = _Second(trained).eval()
-    axes = {"hidden": {0: "N", 1: "S"}, "lens": {0: "N"}, "said": {0: "N", 1: "S"}}
-    signature = Signature(("hidden", "lens"), ("said", "said_len"), {**axes, "said_len": {0: "N"}})
-    sizes = dict.fromkeys((n, encoder_frames(t)) for n, t in sizes_that_matter(trained, chunk))
-    channels = trained.model.encoders.output_dims["streaming"]
-
-    def example(batch: int, frames: int) -> tuple[Tensor, Tensor]:
-        return torch.zeros(batch, frames, channels), torch.full((batch,), frames)
-
-    feeds = [
-        dict(zip(signature.inputs, (each.numpy() for each in example(*size))))
-        for size in sizes
-        if size[1]
-    ]
-    longest = max(frames for _, frames in sizes)
-    model = traced(module, example(2, longest), signature, {"model_author": "dualasr"})
-    noise, probes = Noise(), []
-    for number, frames in enumerate(_PROBED):
-        x, lens = noise.utterances(1 + number % 3, frames)
-        lens = lens.clamp(min=8)
-        with torch.no_grad():
-            heard = trained.model.encode(x, lens, chunk, ("streaming",))["streaming"]
-        probes.append(Probe(((heard.h, heard.lens),)))
-    return Graph(with_fixed_sizes(model, feeds), module, tuple(probes))
+    return bool(_methods(trained, "full"))
 
 
 def _facts(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict[str, Any]:
-    step = _Step(trained, chunk)
+    step = StreamingReference(trained, chunk)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "source": trained.source,
@@ -237,7 +194,7 @@ def _facts(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict
         "chunk_ms": chunk.ms,
         "left_frames": chunk.left,
         "streaming": {
-            "widths": _widths(trained, "streaming", hidden=True),
+            "widths": widths(trained, "streaming", hidden=True),
             "states": [
                 [list(leaf.shape[1:]), str(leaf.dtype).removeprefix("torch.")]
                 for leaf in step.initial(1)
@@ -248,19 +205,13 @@ def _facts(trained: TrainedModel, chunk: ChunkSpec, options: SetOptions) -> dict
         },
         "quiet": {"frame": trained.quiet.tolist(), "tolerance": TOLERANCE},
         "endpoint": dict(options.endpoint),
-        "calibration": {
-            branch: to_dict(kept) for branch, kept in options.calibration.items() if kept
-        },
+        "calibration": {name: to_dict(kept) for name, kept in options.calibration.items() if kept},
         "card": dict(options.card),
         "differs": {},
     }
     if _can_rewrite(trained):
-        facts["full"] = {"widths": _widths(trained, "full", hidden=False)}
+        chooses = options.scales is not None
+        facts["full"] = {"widths": widths(trained, "full", hidden=chooses)}
+        if options.scales is not None:
+            facts["attention"] = {"scales": dict(options.scales), "text_beam": options.text_beam}
     return facts
-
-
-def _widths(trained: TrainedModel, branch: Branch, hidden: bool) -> dict[str, int]:
-    channels = trained.model.encoders.output_dims[branch]
-    with torch.no_grad():
-        said = _Says(trained, branch, hidden).parts(torch.zeros(1, 1, channels))
-    return {name: each.shape[-1] for name, each in said.items()}

@@ -9,16 +9,14 @@ compared by their probabilities and not by those of single paths.
 N utterances, S encoder frames, V tokens (blank 0), P texts of one utterance, A tokens of a text.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dualasr_lib.core.ctc_frames import ctc_frames
+from dualasr_lib.core.ctc_scores import ctc_scores
 from dualasr_lib.lattice.backend import k2
 from dualasr_lib.lattice.best_path import best_paths, emissions
 from dualasr_lib.lattice.ctc_lattice import ctc_lattices
@@ -28,7 +26,7 @@ from dualasr_lib.lattice.options import NbestConfig
 from dualasr_lib.lattice.path import Path, SearchConfig
 from dualasr_lib.lattice.topology import check_log_probs, dense
 
-__all__ = ["CtcText", "Text", "align", "ctc_scores", "nbest"]
+__all__ = ["CtcText", "Text", "align", "nbest"]
 
 _CATCH_UP = 2.0, 0.02
 """Nats, and nats per frame, by which a text behind the best path may catch up when its alignments
@@ -69,57 +67,6 @@ def nbest(log_probs: Tensor, lens: Tensor, config: NbestConfig) -> Found[list[Ct
     found = each_utterance(propose, log_probs, lens, config.lattice)
     empty = [CtcText((), 0.0)]
     return Found([empty if texts is None else texts for texts in found.results], found.fallbacks)
-
-
-def ctc_scores(log_probs: Tensor, texts: Sequence[Text]) -> list[float]:
-    """Natural log-probability of each of P texts under log_probs (S, V), S >= 1; equals
-    `-torch.nn.functional.ctc_loss` (the slow reference), in less than half of its time.
-
-    Probabilities are taken relative to the best token of each frame. The best path then has 1, and
-    texts of a lattice at least exp(-its beam): nothing underflows, so no logarithms are needed. A
-    text that is less likely than the best path by more than some 700 nats gets -inf.
-    """
-    values = log_probs.detach().cpu().double()
-    best = values.amax(dim=1, keepdim=True)
-    ids = sorted({0, *(token for text in texts for token in text)})
-    relative = (values[:, ids] - best).exp().numpy()  # (S, V) -> (S, A)
-    trellis = _trellis(texts, {token: column for column, token in enumerate(ids)})
-    alpha = np.zeros(trellis.columns.shape)  # (P, 2 U + 1) forward probabilities
-    alpha[:, 0] = 1.0  # before the first frame: as if a blank had been said
-    log_scale = float(best.sum())
-    for frame in relative:
-        arrived = alpha.copy()
-        arrived[:, 1:] += alpha[:, :-1]
-        arrived[:, 2:] += alpha[:, :-2] * trellis.skips
-        alpha = arrived * frame[trellis.columns]
-        if alpha.max() > 2.0**600:  # thousands of frames: alignments have added up
-            alpha, log_scale = alpha * 2.0**-600, log_scale + 600 * math.log(2)
-    rows = np.arange(len(texts))
-    ends = 2 * trellis.lens
-    total = alpha[rows, ends] + np.where(ends > 0, alpha[rows, ends - 1], 0.0)
-    with np.errstate(divide="ignore"):
-        return [float(x) for x in np.log(total) + log_scale]
-
-
-class _Trellis(NamedTuple):
-    """The CTC states of P texts: blank, first token, blank, second token ... blank."""
-
-    columns: npt.NDArray[np.int64]
-    """(P, 2 U + 1) column of each state's token."""
-    skips: npt.NDArray[np.float64]
-    """(P, 2 U - 1) 1 where a state can be reached from the last but one: other token, no blank
-    between."""
-    lens: npt.NDArray[np.int64]
-    """(P,) tokens of each text."""
-
-
-def _trellis(texts: Sequence[Text], column: Mapping[int, int]) -> _Trellis:
-    lens = np.array([len(text) for text in texts])
-    columns = np.full((len(texts), 2 * max(1, int(lens.max())) + 1), column[0])
-    for row, text in zip(columns, texts):
-        row[1 : 2 * len(text) : 2] = [column[token] for token in text]
-    skips = (columns[:, 2:] != columns[:, :-2]) & (columns[:, 2:] != column[0])
-    return _Trellis(columns, skips.astype(np.float64), lens)
 
 
 def align(log_probs: Tensor, tokens: Text) -> Path:

@@ -262,9 +262,16 @@ class JointModel(nn.Module):
                         f"frame, but no head of the {branch} branch says that: it has "
                         f"{', '.join(heads)}, and would need ctc"
                     )
+        on_log_probs = METHODS[config.method].on_log_probs
         dims = self.encoders.output_dims
         widths = {}
         for name in full.keys() & streaming.keys():
+            if config.head_weights.get(name) and on_log_probs and not full[name].state_log_probs:
+                raise ValueError(
+                    f"distillation method {config.method!r} compares what is said, but the "
+                    f"{name} heads show hidden states: it needs model.heads.transducer.states = "
+                    f"'outcomes', or head_weights.{name} = 0"
+                )
             pair = full[name].state_dim, streaming[name].state_dim
             if pair[0] is not None and pair[1] is not None:
                 widths[name] = Widths(full=pair[0], streaming=pair[1])

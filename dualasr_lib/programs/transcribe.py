@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dualasr_lib.metrics.calibration import Calibration
     from dualasr_lib.programs.screen import Screen
     from dualasr_lib.recognition.recogniser import Recogniser
+    from dualasr_lib.runtime.opening import Wanted
 
 __all__ = [
     "EngineConfig",
@@ -147,8 +148,9 @@ def load_engine(config: EngineConfig) -> "Recogniser":
 
     decode = config.decode
     if decode.bundle is not None and is_runtime_set(decode.bundle):
-        _check_runtime(config)
-        return Recogniser.load(decode.bundle, two_pass=decode.two_pass, endpoint=config.endpoint)
+        from dualasr_lib.runtime.opening import open_rules
+
+        return Recogniser(*open_rules(decode.bundle, _runtime(config)))
     import torch
 
     from dualasr_lib.programs.data import open_data
@@ -158,18 +160,27 @@ def load_engine(config: EngineConfig) -> "Recogniser":
         return Recogniser.build(config.decode, config.endpoint, open_data)
 
 
-def _check_runtime(config: EngineConfig) -> None:
-    """ValueError if an option is given that a set for the runtime has no use for."""
+def _runtime(config: EngineConfig) -> "Wanted":
+    """What the options ask of a set for the runtime; ValueError for those it has no use for."""
+    from dualasr_lib.runtime.opening import Wanted
+
     decode = config.decode
     names = ("beam", "scales", "lm", "lexicon", "second_beam", "second_scales", "chunk_ms")
     given = [name for name in (*names, "left_ms", "data_dir") if getattr(decode, name)]
     given += ["threads"] if config.threads > 1 else []
-    given += ["method"] if decode.methods[0] not in ("greedy", registry.DEFAULT) else []
     if given:
         raise ValueError(
-            f"{decode.bundle} is a set for the runtime, which searches greedily, on one thread, in "
-            f"the chunks it was exported for: leave out --{given[0].replace('_', '-')}"
+            f"{decode.bundle} is a set for the runtime, which searches in its own way, on one "
+            f"thread, in the chunks it was exported for: leave out --{given[0].replace('_', '-')}"
         )
+    first, second = decode.methods[0], decode.second_method
+    return Wanted(
+        two_pass=decode.two_pass,
+        method=None if first == registry.DEFAULT else first,
+        second=None if second == registry.SECOND_PASS else second,
+        endpoint=config.endpoint,
+        budget_seconds=decode.budget_seconds,
+    )
 
 
 def program() -> None:

@@ -1,7 +1,6 @@
 """How a recogniser with torch hears: from a bundle, or from what training wrote."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dualasr_lib.core.config import from_dict, override
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.events import LiveConfig
+from dualasr_lib.decoding.events import live_config
 from dualasr_lib.decoding.live import Rules
 from dualasr_lib.metrics.calibration import Calibration
 from dualasr_lib.recognition.bundle import is_bundle
@@ -20,17 +19,12 @@ from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.trained_model import TrainedModel
 from dualasr_lib.recognition.tuning import NoScalesError
 
-__all__ = ["Loaded", "build_rules", "greedy_setup", "live_config", "load_rules"]
+__all__ = ["Loaded", "build_rules", "greedy_setup", "load_rules"]
 
 _LOG = logging.getLogger(__name__)
 
 _GREEDY = "greedy"
 """The search that needs neither k2 nor scales."""
-
-
-_EARLY_SECONDS = 0.08
-"""Silence after which a second pass with a budget begins: with chunks of 320 ms there is then a
-step before every endpoint, which comes after 0.4 s or more."""
 
 
 class Loaded(NamedTuple):
@@ -116,12 +110,6 @@ def _chosen_second_pass(setup: DecodeSetup, wanted: bool | None) -> ReadySecondP
     except NoScalesError:
         _LOG.warning("no scales came with the model: the second pass searches greedily")
         return setup.second_pass(_GREEDY)
-
-
-def live_config(endpoint: EndpointConfig, budget: float) -> LiveConfig:
-    """With a budget the second pass begins while the endpoint is still being waited for."""
-    early = math.inf if math.isinf(budget) else _EARLY_SECONDS
-    return LiveConfig(endpoint=endpoint, budget_seconds=budget, early_seconds=early)
 
 
 def _ready(setup: DecodeSetup, endpoint: Sequence[str], second: ReadySecondPass | None) -> Loaded:

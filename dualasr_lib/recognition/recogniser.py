@@ -83,10 +83,11 @@ class Recogniser:
         """
         path = default_bundle() if path is None else Path(path)
         if is_runtime_set(path):
-            _refuse(path, data_dir=data_dir, method=method, chunk_ms=chunk_ms)
-            from dualasr_lib.runtime.opening import open_rules
+            _refuse(path, data_dir=data_dir, chunk_ms=chunk_ms)
+            from dualasr_lib.runtime.opening import Wanted, open_rules
 
-            return Recogniser(*open_rules(path, two_pass, endpoint))
+            wanted = Wanted(two_pass=two_pass, method=method, endpoint=endpoint)
+            return Recogniser(*open_rules(path, wanted))
         from dualasr_lib.recognition.loading import load_rules
 
         return Recogniser(*load_rules(path, data_dir, method, two_pass, chunk_ms, endpoint, device))
@@ -207,8 +208,8 @@ def _finals(events: Iterable[Event]) -> list[Final]:
 def _refuse(path: Path, **given: object) -> None:
     """ValueError if an option is given that a set for the runtime has no use for."""
     for name, value in given.items():
-        if value is not None and (name, value) != ("method", "greedy"):
+        if value is not None:
             raise ValueError(
-                f"{path} is a set for the runtime, which searches greedily in the chunks it was "
-                f"exported for: leave out {name}, or load a bundle"
+                f"{path} is a set for the runtime, which hears in the chunks it was exported for: "
+                f"leave out {name}, or load a bundle"
             )

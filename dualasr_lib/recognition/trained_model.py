@@ -29,9 +29,9 @@ from dualasr_lib.core.rates import ENCODER_STRIDE, FRONT_END_STRIDE, encoder_fra
 from dualasr_lib.core.weights import load_weights
 from dualasr_lib.data.batch import Batch
 from dualasr_lib.data.tokenizer import Tokenizer
-from dualasr_lib.decoding.budget import Budget, Pace
-from dualasr_lib.decoding.contract import ModelStep, Rewritten, SecondPass, Sentence
+from dualasr_lib.decoding.contract import ModelStep, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch, ScoreTexts
+from dualasr_lib.decoding.rewriting import rewriting
 from dualasr_lib.features.online import FbankState, OnlineFbank
 from dualasr_lib.features.quiet import heard_silence, quiet_frame
 from dualasr_lib.metrics.latency import algorithmic_latency_ms
@@ -155,7 +155,6 @@ class TrainedModel:
             ValueError: the model is not a cascaded one of both branches.
         """
         self.model.encoders.check_second_pass()
-        pace = Pace()
 
         def stacks(hidden: Tensor) -> Heard:
             lens = torch.tensor([len(hidden)], device=self.device)
@@ -163,18 +162,7 @@ class TrainedModel:
                 encoded = self.model.encoders.second_pass(Encoded(hidden[None], lens))
             return self._heard(encoded, "full", ())
 
-        def rewrite(sentence: Sentence) -> Rewritten:
-            hidden, budget = sentence.hidden, Budget(sentence.seconds, pace)
-            work, listing = len(hidden), pace.expected("least", len(hidden))
-            heard = budget.run("stacks", work, lambda: stacks(hidden), then=listing)
-            if heard is None:
-                pace.doubt("least")
-                return Rewritten(None, left_out=budget.left_out)
-            found = search(heard._replace(proposed=[sentence.proposed], budget=budget))
-            pace.learn("least", work, budget.must_seconds)
-            return Rewritten(found.paths[0], found.fallbacks, budget.left_out)
-
-        return rewrite
+        return rewriting(stacks, search)
 
     def _heard(self, encoded: Encoded, branch: Branch, texts: Sequence[str]) -> Heard:
         def scorer(head: Head) -> ScoreTexts:

@@ -7,19 +7,35 @@ from typing import Any
 from dualasr_lib.core.files import AnyPath, file_hash
 
 __all__ = [
+    "ATTENTION",
     "DESCRIPTION",
     "FORMAT",
     "FULL",
+    "SEARCHES",
     "STREAMING",
     "TOKENIZER",
     "is_runtime_set",
     "read_description",
+    "search_name",
+    "tables_file",
 ]
 
 DESCRIPTION = "runtime.json"
-STREAMING, FULL = "streaming.onnx", "full.onnx"
+STREAMING, FULL, ATTENTION = "streaming.onnx", "full.onnx", "attention.onnx"
 TOKENIZER = "sentencepiece.model"
-FORMAT = 1
+FORMAT = 2
+SEARCHES = {"greedy": "ctc", "transducer-greedy": "transducer"}
+"""Search of a branch -> the head whose frames it reads."""
+
+
+def search_name(branch: str, method: str) -> str:
+    """Of a search, in the description."""
+    return f"{branch}-{method}"
+
+
+def tables_file(branch: str) -> str:
+    """What a transducer's search needs beside its frames."""
+    return f"{branch}-transducer.npz"
 
 
 def is_runtime_set(path: AnyPath) -> bool:

@@ -16,8 +16,9 @@ import onnxruntime
 
 from dualasr_lib.core.rates import encoder_frames
 from dualasr_lib.core.silence import LOG_MEL_SILENCE
-from dualasr_lib.decoding.contract import Frames, ModelStep, Rewritten, SecondPass, Sentence
+from dualasr_lib.decoding.contract import Frames, ModelStep, SecondPass
 from dualasr_lib.decoding.offline import Heard, OfflineSearch
+from dualasr_lib.decoding.rewriting import rewriting
 from dualasr_lib.features.native import Heard as HeardAudio
 from dualasr_lib.features.native import NativeOnline
 from dualasr_lib.features.options import FbankConfig
@@ -98,14 +99,12 @@ def second_pass(path: Path, widths: Mapping[str, int], search: OfflineSearch) ->
     """
     running = session(path)
 
-    def rewrite(sentence: Sentence) -> Rewritten:
-        hidden = sentence.hidden
+    def stacks(hidden: _Array) -> Heard:
         lens = np.array([len(hidden)], np.int64)
         said, _ = running.run(None, {"hidden": hidden[None], "lens": lens})
-        found = search(Heard(_parted(said, widths), lens))
-        return Rewritten(found.paths[0], found.fallbacks)
+        return Heard(_parted(said, widths), lens)
 
-    return rewrite
+    return rewriting(stacks, search)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

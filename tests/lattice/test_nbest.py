@@ -12,7 +12,9 @@ pytest.importorskip("k2")
 
 from slow_search import labellings, random_log_probs
 
-from dualasr_lib.lattice.nbest import Text, align, ctc_scores, nbest
+from dualasr_lib.core.ctc_scores import ctc_alignment, ctc_scores
+from dualasr_lib.decoding.ctc_nbest import PrefixConfig, prefix_nbest
+from dualasr_lib.lattice.nbest import Text, align, nbest
 from dualasr_lib.lattice.options import NbestConfig
 from dualasr_lib.lattice.path import SearchConfig
 from dualasr_lib.lattice.search import one_best
@@ -202,3 +204,17 @@ def test_all_texts_of_three_tokens_are_scored() -> None:
     texts = [text for size in range(4) for text in product((1, 2, 3), repeat=size)]
     for text, score in zip(texts, ctc_scores(log_probs, texts)):
         assert score == pytest.approx(truth[text], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_prefix_search_without_lattices_finds_no_worse_text(seed: int) -> None:
+    log_probs = random_log_probs(40, 8, seed, spread=8.0)
+    (lattice,) = nbest(log_probs[None], torch.tensor([40]), NbestConfig(text_beam=1.0)).results
+    found = prefix_nbest(log_probs, PrefixConfig(text_beam=1.0))
+    scores = {text.tokens: text.scores["ctc"] for text in found}
+    assert found[0].scores["ctc"] >= lattice[0].ctc - 1e-6
+    shared = [text for text in lattice if text.tokens in scores]
+    assert shared[:1] == lattice[:1]
+    for text in shared:
+        assert scores[text.tokens] == pytest.approx(text.ctc)
+        assert ctc_alignment(log_probs, text.tokens) == align(log_probs, text.tokens).frames

@@ -59,6 +59,22 @@ def test_loss_follows_the_schedule_and_only_streaming_is_early(step: int) -> Non
         assert head.impossible(readings[branch]).tolist() == [False, False, True]
 
 
+def test_a_loss_that_starts_later() -> None:
+    small = TransducerConfig(dim=8, joiner_dim=12)
+    loss = TransducerLossConfig(warm_up=10, start=7)
+    torch.manual_seed(0)
+    head = TransducerHead(TransducerHeadConfig(sizes=small, loss=loss), SIZES)
+    states, targets = heard()
+    reading = TransducerHead.joined({"full": head}, {"full": head(states, targets)})["full"]
+    done = reading.done
+    for step in (0, 6, 7, 12, 17, 1000):
+        set_step(head, step)
+        weights = loss.weights(step)
+        expected = (weights.simple * done.simple + weights.pruned * done.pruned).sum()
+        torch.testing.assert_close(head.loss(reading), expected.float())
+        assert (step < 7) == (float(head.loss(reading)) == 0.0)
+
+
 @pytest.mark.parametrize("kind", ["mean", "best", "prediction"])
 def test_states_and_picture(kind: StateKind) -> None:
     head, (states, targets) = head_of(kind), heard()

@@ -65,7 +65,7 @@ def slow_losses(
     )
 
 
-@pytest.mark.parametrize("prune_range", [2, 3, 5, 7, 9])
+@pytest.mark.parametrize("prune_range", [*range(2, 8), 9])  # 2 ... U + 1, and more
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("seed", range(2))
 def test_equals_the_slow_reference(seed: int, topology: Topology, prune_range: int) -> None:
@@ -283,6 +283,10 @@ def test_schedule_is_the_published_one() -> None:
     assert config.delay_penalty_at(3999) == 0.0
     assert config.delay_penalty_at(4000) == 0.002
     assert TransducerLossConfig(warm_up=0).weights(1) == (0.5, 1.0)
+    late = TransducerLossConfig(start=300)
+    assert late.weights(299) == (0.0, 0.0)
+    assert late.weights(300) == (1.0, 0.1)
+    assert late.weights(1300) == pytest.approx((0.75, 0.55))
 
 
 @pytest.mark.parametrize(

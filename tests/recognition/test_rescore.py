@@ -16,6 +16,7 @@ pytest.importorskip("k2")
 from random_model import BIGRAM, trained_model
 from short_cases import heard as short_heard
 
+from dualasr_lib.core.ctc_scores import ctc_scores
 from dualasr_lib.data.batch import Example, collate
 from dualasr_lib.decoding.budget import Budget, Pace
 from dualasr_lib.decoding.contract import Rewritten, Sentence
@@ -23,7 +24,6 @@ from dualasr_lib.decoding.hypothesis import ScoredText
 from dualasr_lib.decoding.offline import Heard
 from dualasr_lib.decoding.rescoring import Scales
 from dualasr_lib.lattice.lm import text_score
-from dualasr_lib.lattice.nbest import ctc_scores
 from dualasr_lib.model.encoder import Encoded
 from dualasr_lib.recognition.language import Language, load_language
 from dualasr_lib.recognition.methods.method import Ingredients, OfflineMethod

@@ -268,9 +268,10 @@ def test_all_cases(
     differences = {"transducer V=11 memory"}  # of made-up peaks
     assert all(value > 0 for (case, _), value in values.items() if case not in differences)
     cases = {case.split()[0] for case, _ in values}
-    expected = {"encoder", "joint", "long", "memory", "transducer"}
+    expected = {"encoder", "joint", "long", "memory", "transducer", "heads"}
     assert cases == (expected | {"bf16"} if torch.__version__ >= "2" else expected)
     assert ("joint float32", "both branches / streaming branch alone") in values
+    assert ("heads V=11 tiny.toml", "3 heads per branch / 2 heads per branch") in values
     growth = [row for row in report["rows"] if "second doubling" in row["what"]]
     assert growth[0]["value"] == pytest.approx(2.0) and growth[0]["passed"] is True
     parts = {row["part"] for row in report["parts"]["joint float32"]}

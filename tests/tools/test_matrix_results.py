@@ -153,6 +153,45 @@ def test_a_primary_comparison_stands_alone_and_others_are_corrected() -> None:
     assert [f.corrected for f in alone.comparisons("main", "1best")] == holm([f.p for f in found])
 
 
+def test_cells_have_methods_of_their_own() -> None:
+    """A cell is compared with a baseline's other method, and with its own other one, by its first
+    method; by further ones where both have them.
+    """
+    counts = [[4, 4, 0], [2, 1, 0], [3, 3, 1]]
+    splits = ("valid", *SPLITS)
+
+    def made(cell: str, **errors: list[int]) -> RunResult:
+        by_method = {m.replace("_", "-"): dict.fromkeys(splits, e) for m, e in errors.items()}
+        return replace(run_result(cell, 0, {}), errors={"streaming": by_method})
+
+    beam = ("transducer-beam", "1best")
+    cells = (
+        CellConfig(name="ctc", config="sp_kd.toml"),
+        CellConfig(
+            name="both",
+            config="sp_kd.toml",
+            methods=beam,
+            against=("ctc", "ctc:1best", "both:1best"),
+        ),
+    )
+    ctc = replace(made("ctc"), errors={"streaming": {"1best": dict.fromkeys(splits, counts[0])}})
+    both = made("both", transducer_beam=counts[1], one=counts[2])
+    both.errors["streaming"]["1best"] = both.errors["streaming"].pop("one")
+    results = replace(RESULTS, cells=cells, runs=(ctc, both), methods=("1best", "transducer-beam"))
+    table = Table(results)
+    found = table.comparisons("main", "transducer-beam")
+    assert [(f.cell, f.baseline) for f in found] == [("both", "ctc:1best"), ("both", "both:1best")]
+    assert [f.splits["eval1"] for f in found] == pytest.approx([1 - 3 / 8, 1 - 3 / 7])
+    (same,) = table.comparisons("main", "1best")
+    assert (same.baseline, same.splits["eval1"]) == ("ctc", pytest.approx(1 - 7 / 8))
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in report(table).splitlines()]
+    names = [line[0] for line in lines if line[:1] and line[0].startswith(("ctc (", "both ("))]
+    assert names == ["ctc (1best)", "both (transducer-beam)"]
+    head = next(line for line in lines if line[:1] == ["cell"])
+    ctc_line = next(line for line in lines if line[:1] == ["ctc (1best)"])
+    assert ctc_line[head.index("transducer-beam: all")] == "-"
+
+
 def test_the_report_has_the_numbers() -> None:
     text = report(Table(RESULTS))
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines()]
@@ -234,6 +273,38 @@ def small_matrix(folder: Path, *assignments: str) -> tuple[MatrixConfig, list[Ce
         'against = ["standalone-streaming"]\n'
     )
     return plan(folder / "m.toml", None, assignments)
+
+
+def test_a_cell_is_decoded_with_its_own_methods(tmp_path: Path) -> None:
+    beam = CellConfig(
+        name="beam", config=f"{CONF}/multi_decoder.toml", methods=("transducer-beam", "attention")
+    )
+    matrix = replace(MATRIX, cell=(*MATRIX.cell, beam))
+    commands = {}
+    for cell in (MATRIX.cell[1], beam):
+        run = Run(Cell(cell, CONF / cell.config, CONF / "demo.toml", ()), 0)
+        every = steps(run, matrix, Workplace(tmp_path, tmp_path, "cpu", "cpu"))
+        commands[cell.name] = {step.name: step for step in every}
+    decode, stream = (commands["beam"][name] for name in ("decode", "stream"))
+    at = decode.command.index("--method")
+    assert decode.command[at + 1 : at + 3] == ("transducer-beam", "attention")
+    assert stream.command[stream.command.index("--method") + 1] == "transducer-beam"
+    assert stream.asked == {"splits": list(SPLITS), "method": "transducer-beam"}
+    assert commands["joint"]["stream"].asked == {"splits": list(SPLITS)}
+    assert matrix.all_methods() == ("1best", "transducer-beam", "attention")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ({"methods": ("beam",)}, "methods must be some of"),
+        ({"methods": ("1best", "1best")}, "methods must be different ones"),
+        ({"against": ("joint:attention",)}, "is against method 'attention' of 'joint', which"),
+    ],
+)
+def test_methods_that_cannot_be(cell: dict[str, tuple[str, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(MATRIX, cell=(*MATRIX.cell, CellConfig(name="a", config="x.toml", **cell)))
 
 
 def test_results_are_collected_from_folders(

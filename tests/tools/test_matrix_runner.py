@@ -49,7 +49,8 @@ def test_the_matrix_of_the_repository(matrix: tuple[MatrixConfig, list[Run]]) ->
     ]
     groups = {cell.group for cell in config.cell}
     assert groups == {
-        *("main", "weights", "items", "direction", "rivals", "integration", "depth", "learning"),
+        *("main", "weights", "items", "direction", "rivals", "integration", "depth", "heads"),
+        "learning",
     }
     values = [json.dumps(run.values(), sort_keys=True) for run in found]
     assert len(set(values)) == len(values)

@@ -27,7 +27,7 @@ from dualasr_lib.core.config import from_dict
 from dualasr_lib.data.tokenizer import Tokenizer
 from dualasr_lib.decoding.contract import ModelStep, SecondPass
 from dualasr_lib.decoding.endpoint import EndpointConfig
-from dualasr_lib.decoding.events import Final, LiveConfig
+from dualasr_lib.decoding.events import Final, LiveConfig, live_config
 from dualasr_lib.decoding.greedy import OnlineGreedy
 from dualasr_lib.decoding.live import Listener, Rules
 from dualasr_lib.decoding.offline import Heard, Searched
@@ -36,7 +36,6 @@ from dualasr_lib.decoding.rescoring import Scales, rescored
 from dualasr_lib.features.fbank import FbankConfig
 from dualasr_lib.model.inference import prepare_for_inference
 from dualasr_lib.model.model_config import ModelConfig
-from dualasr_lib.recognition.loading import live_config
 from dualasr_lib.recognition.methods.attention import METHOD as ATTENTION
 from dualasr_lib.recognition.methods.lists import from_lattice, propose_mix
 from dualasr_lib.recognition.trained_model import TrainedModel

@@ -2,5 +2,5 @@
 
 __all__ = ["CASE_NAMES"]
 
-CASE_NAMES = ("encoder", "joint", "long", "memory", "bf16", "transducer", "gpu")
+CASE_NAMES = ("encoder", "joint", "long", "memory", "bf16", "transducer", "heads", "gpu")
 """In the order in which `--case all` runs them."""

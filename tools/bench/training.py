@@ -48,6 +48,8 @@ _ALONE = 'model.branches=["streaming"]'
 _TRANSDUCER_TARGETS = {500: 8.0, 3266: 20.0}
 """Vocabulary -> ms per second of audio and branch."""
 _K2 = "k2's way"
+_TWO_HEADS = 'model.heads.{}=["ctc", "attention"]'
+_THREE_HEADS = 'model.heads.{}=["ctc", "attention", "transducer"]'
 EFFICIENCY = 0.66 if int(torch.__version__.split(".")[0]) >= 2 else 0.70
 """Target: torch 2 has slower logarithms and narrow products on this kind of CPU."""
 _GPU_BATCH = (80, 15.0)  # utterances and seconds of each: 1200 s
@@ -175,6 +177,21 @@ def transducer_case(bench: Bench) -> Result:
     return Result(rows, {})
 
 
+def heads_case(bench: Bench) -> Result:
+    """The joint model with a transducer as a third head on both branches against two heads."""
+    three, two = (_with_heads(bench.joint, heads) for heads in (_THREE_HEADS, _TWO_HEADS))
+    case = f"heads V={bench.joint.vocab_size} {bench.joint.config.name}"
+    return Result(_ratio_rows(case, three, two, bench, 1.35), {})
+
+
+def _with_heads(setting: Setting, heads: str) -> Work:
+    """A step of the joint model with other heads on both branches, not trained yet."""
+    changes = (heads.format(branch) for branch in ("streaming", "full"))
+    setting = replace(setting, overrides=(*setting.overrides, *changes))
+    count = heads.count('", ') + 1
+    return joint_work(*build_joint(setting), setting, f"{count} heads per branch")
+
+
 def gpu_case(bench: Bench) -> Result:
     """A batch as a GPU gets it."""
     setting = replace(with_batch(bench.encoder, *_GPU_BATCH), dtype="bfloat16")
@@ -210,6 +227,7 @@ CASES: Mapping[str, Callable[[Bench], Result]] = {
     "memory": memory_case,
     "bf16": bf16_case,
     "transducer": transducer_case,
+    "heads": heads_case,
     "gpu": gpu_case,
 }
 """In the order in which `--case all` runs them."""

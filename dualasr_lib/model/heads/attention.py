@@ -40,7 +40,7 @@ class AttentionHead(Head):
     def __init__(self, options: DecoderConfig, sizes: HeadSizes) -> None:
         super().__init__(options, sizes)
         self.decoder = AttentionDecoder(options, sizes.vocab_size, sizes.dim, sizes.sos_eos)
-        self.state_dim = options.dim
+        self.state_dim, self.state_log_probs = options.dim, True
 
     def forward(self, states: Encoded, targets: Targets) -> AttentionReading:
         output: DecoderOutput = self.decoder(states.h, states.lens, targets.tokens, targets.lens)

@@ -82,6 +82,8 @@ class Head(nn.Module):
     """Whether its schedules count published steps, as the encoders' aids do."""
     state_dim: int | None = None
     """Channels of the states that `view` shows; None: it shows none."""
+    state_log_probs: bool = False
+    """Whether `view` shows log-probabilities beside its states."""
 
     def __init__(self, options: Any, sizes: HeadSizes) -> None:
         """`options`: the field of `HeadsConfig` of the head's name, None if there is none."""

@@ -9,7 +9,7 @@ channels, P texts of all utterances.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +22,15 @@ from dualasr_lib.model.transducer.additive import Text
 from dualasr_lib.model.transducer.full_sum import Hypotheses, score_texts
 from dualasr_lib.model.transducer.loss import Early, TransducerLosses, View, transducer_losses
 from dualasr_lib.model.transducer.network import BLANK, Transducer
+from dualasr_lib.model.transducer.outcomes import ThreeWay, common_windows, three_way
 from dualasr_lib.model.transducer.recursion import Recursion
 from dualasr_lib.model.transducer.settings import TransducerConfig, TransducerLossConfig
-from dualasr_lib.model.transducer.states import StateKind, text_states
+from dualasr_lib.model.transducer.states import text_states
 from dualasr_lib.model.zipformer.scheduled import Scheduled
 
-__all__ = ["TransducerHead", "TransducerHeadConfig", "TransducerReading"]
+__all__ = ["Compared", "TransducerHead", "TransducerHeadConfig", "TransducerReading"]
+
+Compared = Literal["mean", "best", "prediction", "outcomes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +41,11 @@ class TransducerHeadConfig:
     """Sizes of its modules."""
     loss: TransducerLossConfig = field(default_factory=TransducerLossConfig)
     """Its loss. Delay penalty and FastEmit are the streaming branch's."""
-    states: StateKind = "mean"
+    states: Compared = "mean"
     """What distillation compares: `mean` and `best` are joiner states where the branch hears the
-    text, averaged by occupancy or of the likeliest frame; `prediction` those of the text alone."""
+    text, averaged by occupancy or of the likeliest frame; `prediction` those of the text alone;
+    `outcomes`, for `logit_kl`, the probabilities of next token, blank and all else, cell by cell.
+    """
 
 
 class TransducerReading(NamedTuple):
@@ -50,6 +55,8 @@ class TransducerReading(NamedTuple):
     text: Text
     losses: TransducerLosses | None
     """None before `joined`."""
+    outcomes: ThreeWay | None = None
+    """In windows that all branches have; None unless they are compared."""
 
     @property
     def done(self) -> TransducerLosses:
@@ -68,13 +75,14 @@ class TransducerHead(Head):
         super().__init__(options, sizes)
         self.options = options = options or TransducerHeadConfig()
         self.transducer = Transducer(sizes.dim, sizes.vocab_size, options.sizes)
-        by_joiner = options.states != "prediction"
-        self.state_dim = options.sizes.joiner_dim if by_joiner else options.sizes.dim
+        dims = {"prediction": options.sizes.dim, "outcomes": 3}
+        self.state_dim = dims.get(options.states, options.sizes.joiner_dim)
+        self.state_log_probs = options.states == "outcomes"
         loss = options.loss
-        grown = max(1, loss.warm_up)
-        first, last = (loss.weights(step) for step in (0, grown))
-        self.simple_weight = _schedule((0, first.simple), (grown, last.simple))
-        self.pruned_weight = _schedule((0, first.pruned), (grown, last.pruned))
+        steps = (loss.start - 1, loss.start, loss.start + max(1, loss.warm_up))
+        knots = [(step, loss.weights(step)) for step in steps]
+        self.simple_weight = _schedule(*((step, weights.simple) for step, weights in knots))
+        self.pruned_weight = _schedule(*((step, weights.pruned) for step, weights in knots))
         start = loss.delay_from
         self.delay_penalty = _schedule((start - 1, 0.0), (start, loss.delay_penalty))
         self.recursion: Recursion | None = None
@@ -93,10 +101,18 @@ class TransducerHead(Head):
             return {}
         head = next(iter(mine.values()))  # all have the same options
         text = next(iter(readings.values())).text
-        losses = transducer_losses(views, text, head.options.loss, head.recursion)
+        config = head.options.loss
+        losses = transducer_losses(views, text, config, head.recursion)
+        outcomes: list[ThreeWay | None] = [None] * len(views)
+        if head.options.states == "outcomes":
+            texts = common_windows(losses, text, config)
+            outcomes = [
+                three_way(view, text, texts, found.impossible, config)
+                for view, found in zip(views, losses)
+            ]
         return {
-            branch: reading._replace(losses=found)
-            for (branch, reading), found in zip(readings.items(), losses)
+            branch: reading._replace(losses=found, outcomes=said)
+            for (branch, reading), found, said in zip(readings.items(), losses, outcomes)
         }
 
     def loss(
@@ -111,6 +127,9 @@ class TransducerHead(Head):
         return reading.done.impossible
 
     def view(self, reading: TransducerReading) -> Sequences:
+        if self.options.states == "outcomes":
+            assert reading.outcomes is not None  # `joined` has been asked
+            return Sequences(reading.outcomes.log_probs, *reading.outcomes)
         alignment = reading.done.alignment
         hidden = text_states(reading.view, reading.text, alignment, self.options.states)
         return Sequences(hidden, None, reading.text.token_lens + 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dualasr_lib.model.pairing import valid_frames
 from dualasr_lib.model.transducer.additive import Affine, Text, additive_arcs
-from dualasr_lib.model.transducer.joint import Cells, joint_outcomes
+from dualasr_lib.model.transducer.joint import Cells, Outcomes, joint_outcomes
 from dualasr_lib.model.transducer.pruning import (
     from_windows,
     in_windows,
@@ -42,7 +42,9 @@ __all__ = [
     "Early",
     "TransducerLosses",
     "View",
+    "cells_of",
     "has_no_path",
+    "joined",
     "transducer_losses",
 ]
 
@@ -143,6 +145,35 @@ def has_no_path(lens: Tensor, token_lens: Tensor, topology: Topology, prune_rang
     return token_lens > per_frame * lens
 
 
+def cells_of(text: Text, texts: Tensor) -> tuple[Tensor, Cells]:
+    """The cells of windows (N, T, R) that lie within frames and text: their (M,) places among all,
+    rising, and what the joiner is asked there.
+    """
+    valid = valid_frames(text.lens, texts.shape[1])[:, :, None] & (
+        texts <= text.token_lens[:, None, None]
+    )
+    places = valid.flatten().nonzero()[:, 0]
+    frames = places // texts.shape[2]
+    owners = frames // max(1, texts.shape[1])
+    said = texts.flatten()[places]
+    going_on = said < text.token_lens[owners]
+    rows = owners * text.tokens.shape[1] + said
+    tokens = torch.zeros_like(said)
+    tokens[going_on] = text.tokens.flatten()[rows[going_on]]
+    return places, Cells(frames, owners * (text.tokens.shape[1] + 1) + said, tokens, owners)
+
+
+def joined(view: View, cells: Cells, min_gradient: float) -> Outcomes:
+    """What the real joiner of a branch says in some cells."""
+    return joint_outcomes(
+        view.encoder.flatten(0, 1),
+        view.prediction.flatten(0, 1),
+        view.output,
+        cells,
+        min_gradient,
+    )
+
+
 def _simple_arcs(view: View, text: Text, config: TransducerLossConfig) -> Arcs:
     arcs = additive_arcs(view.acoustic, view.language, text, config.language_share)
     return _earlier(arcs, text, view.early)
@@ -151,27 +182,11 @@ def _simple_arcs(view: View, text: Text, config: TransducerLossConfig) -> Arcs:
 def _pruned_arcs(view: View, text: Text, texts: Tensor, config: TransducerLossConfig) -> Arcs:
     """The real joiner in the windows (N, T, R); `NEVER` outside of them."""
     shape, num_texts = texts.shape, text.tokens.shape[1] + 1
-    valid = valid_frames(text.lens, shape[1])[:, :, None] & (
-        texts <= text.token_lens[:, None, None]
-    )
-    places = valid.flatten().nonzero()[:, 0]
-    frames = places // shape[2]
-    owners = frames // max(1, shape[1])
-    said = texts.flatten()[places]
-    going_on = said < text.token_lens[owners]
-    rows = owners * text.tokens.shape[1] + said
-    tokens = torch.zeros_like(said)
-    tokens[going_on] = text.tokens.flatten()[rows[going_on]]
-    outcomes = joint_outcomes(
-        view.encoder.flatten(0, 1),
-        view.prediction.flatten(0, 1),
-        view.output,
-        Cells(frames, owners * num_texts + said, tokens, owners),
-        config.min_gradient,
-    )
+    places, cells = cells_of(text, texts)
+    outcomes = joined(view, cells, config.min_gradient)
     scores = [
         from_windows(
-            scores.new_zeros(valid.numel()).index_copy(0, places, scores).view(shape),
+            scores.new_zeros(texts.numel()).index_copy(0, places, scores).view(shape),
             texts,
             num_texts,
         )

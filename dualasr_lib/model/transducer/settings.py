@@ -65,6 +65,10 @@ class TransducerLossConfig:
     """Weight of the pruned loss after warm-up (published); it is 0.1 of this at the start."""
     warm_up: int = 2000
     """Published steps over which both change, in a line (published)."""
+    start: int = 0
+    """Published steps before the loss begins, and its warm-up; until then other heads teach the
+    encoder. A transducer that begins with an encoder that hears nothing yet gets into the way of
+    saying tokens early, from the text (egs/csj/RESULTS.md)."""
     delay_penalty: float = 0.0
     """Nats that each token of the streaming branch loses per frame of 40 ms that it is emitted
     later; 0.0015 to 0.01 have been tried for streaming (arXiv 2211.00490), high ones can diverge.
@@ -85,7 +89,7 @@ class TransducerLossConfig:
         if not 0.0 <= self.language_share < 1.0:
             raise ValueError(f"language_share must lie in [0, 1), but is {self.language_share}")
         for name in (
-            *("simple_weight", "pruned_weight", "warm_up"),
+            *("simple_weight", "pruned_weight", "warm_up", "start"),
             *("delay_penalty", "delay_from", "fast_emit"),
         ):
             if not getattr(self, name) >= 0:
@@ -100,6 +104,9 @@ class TransducerLossConfig:
 
     def weights(self, step: float) -> LossWeights:
         """The weights at a published step."""
+        if step < self.start:
+            return LossWeights(0.0, 0.0)
+        step -= self.start
         return LossWeights(
             self._grown(step, 1.0, self.simple_weight),
             self._grown(step, 0.1 * self.pruned_weight, self.pruned_weight),

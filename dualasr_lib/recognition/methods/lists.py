@@ -44,11 +44,12 @@ class Listed(NamedTuple):
 
 
 def from_lattice(config: NbestConfig) -> "Callable[[Heard], Listed]":
-    """Texts drawn from the CTC lattice, with CTC's scores."""
+    """Texts drawn from the CTC lattice, with CTC's scores. k2 must be there when it is called."""
     from dualasr_lib.decoding.hypothesis import ScoredText
-    from dualasr_lib.lattice.nbest import nbest
 
     def listed(heard: "Heard") -> Listed:
+        from dualasr_lib.lattice.nbest import nbest
+
         found = nbest(heard.log_probs, heard.lens, config)
         lists = [[ScoredText(text.tokens, {"ctc": text.ctc}) for text in t] for t in found.results]
         return Listed(lists, found.fallbacks)
@@ -164,10 +165,10 @@ def _readable(
     """Those that the model can read (with a lexicon: that consist of its words); if it can read
     none, the likeliest text that it can.
     """
+    from dualasr_lib.core.ctc_scores import ctc_scores
     from dualasr_lib.decoding.hypothesis import ScoredText
     from dualasr_lib.lattice.graph_search import readable_text
     from dualasr_lib.lattice.lm import text_score
-    from dualasr_lib.lattice.nbest import ctc_scores
 
     if found := [text for text in texts if math.isfinite(text.scores["lm"])]:
         return found

@@ -14,18 +14,20 @@ _COLOURS = {"streaming": "tab:blue", "full": "tab:red"}
 
 
 def draw(table: Table, path: Path) -> None:
-    """Writes `path`: a panel per group and branch, a line per comparison by the first method. A
+    """Writes `path`: a panel per group and branch, a line per comparison by cells' first methods. A
     cell of one seed has a hollow mark, and no interval for other seeds.
 
     Raises:
         ValueError: there are no comparisons.
     """
     results = table.results
+    firsts = {cell.name: results.first(cell) for cell in results.cells}
     panels = {
         (group, branch): [
             found
-            for found in table.comparisons(group, results.methods[0])
-            if found.branch == branch
+            for method in results.methods
+            for found in table.comparisons(group, method)
+            if found.branch == branch and firsts[found.cell] == method
         ]
         for group in dict.fromkeys(cell.group for cell in results.cells)
         for branch in _COLOURS
@@ -54,9 +56,10 @@ def draw(table: Table, path: Path) -> None:
         "95 % intervals: thick for other utterances, thin for other seeds, too",
         fontsize=8,
     )
+    methods = " or ".join(dict.fromkeys(firsts.values()))
     seeds = sorted({run.seed for run in results.runs})
     figure.suptitle(
-        f"Relative CERR by {results.methods[0]} on {', '.join(results.splits)}\n"
+        f"Relative CERR by {methods} on {', '.join(results.splits)}\n"
         f"{results.base}, seeds {' '.join(map(str, seeds))}",
         fontsize=10,
     )

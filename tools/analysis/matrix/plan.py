@@ -3,14 +3,15 @@
     base = "noisy.toml"            what the cells' files start from, in place of what they include
     set = ["training.x=1"]         changes to all cells
     splits = ["eval1", ...]        decoded, beside valid
-    methods = ["1best", ...]
+    methods = ["1best", ...]       the first is the one that counts
 
     [[cell]]
     name = "sp-kd"                 a folder, a line of the table
     group = "main"                 a table
     config = "sp_kd.toml"
     set = ["loss.x=1"]
-    against = ["standalone-{branch}", "multi-decoder"]
+    methods = ["transducer-beam"]  if not those of the matrix
+    against = ["standalone-{branch}", "multi-decoder", "heads:1best"]
     primary = "standalone-{branch}"    of these the one that decides: others are corrected
     start = "warm"                 the cell whose run of the same seed this one begins with
     seeds = [0]                    if not all that are asked for
@@ -28,7 +29,7 @@ from dualasr_lib.core.config import load, to_dict
 from dualasr_lib.model.joint import BRANCHES, Branch
 from dualasr_lib.recognition.methods.registry import METHODS
 
-__all__ = ["Cell", "CellConfig", "CorpusConfig", "MatrixConfig", "Run", "plan", "runs"]
+__all__ = ["Baseline", "Cell", "CellConfig", "CorpusConfig", "MatrixConfig", "Run", "plan", "runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,14 @@ class CorpusConfig:
     """Seconds up to which prepare.sh joins units to utterances."""
 
 
+class Baseline(NamedTuple):
+    """What a cell is compared with."""
+
+    cell: str
+    method: str = ""
+    """Empty: the one that the cell itself is decoded with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellConfig:
     """One configuration."""
@@ -55,8 +64,12 @@ class CellConfig:
     """The table that it stands in."""
     set: tuple[str, ...] = ()
     """`key=value` changes, after those of the matrix."""
+    methods: tuple[str, ...] = ()
+    """Search methods, the first of which counts; empty: those of the matrix."""
     against: tuple[str, ...] = ()
-    """Baselines by name; {branch} is replaced by the branch that is compared."""
+    """Baselines by name; {branch} is replaced by the branch that is compared. `name:method`: what
+    this cell's first method finds against another method of the baseline (or of this cell itself:
+    two searches of the same models)."""
     primary: str = ""
     """Which of `against` is the primary comparison of the group, by the first method. All other
     comparisons of the group are corrected for their number."""
@@ -66,9 +79,10 @@ class CellConfig:
     seeds: tuple[int, ...] = ()
     """Which of the seeds that are asked for; empty: all."""
 
-    def baselines(self, branch: Branch) -> list[str]:
-        """The cells that this one is compared with on `branch`."""
-        return [name.replace("{branch}", branch) for name in self.against]
+    def baselines(self, branch: Branch) -> "list[Baseline]":
+        """What this one is compared with on `branch`."""
+        names = [name.replace("{branch}", branch) for name in self.against]
+        return [Baseline(*name.partition(":")[::2]) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +109,11 @@ class MatrixConfig:
                 raise ValueError(
                     f"each cell must have its own name, fit for a folder, but one is {name!r}"
                 )
-        unknown = [method for method in self.methods if method not in METHODS]
-        if unknown:
-            raise ValueError(
-                f"methods must be some of {list(METHODS)}, but are {list(self.methods)}"
-            )
-        for what, values in (("splits", self.splits), ("methods", self.methods)):
+        for listed in (self.methods, *(self.methods_of(cell) for cell in self.cell)):
+            if any(method not in METHODS for method in listed):
+                raise ValueError(f"methods must be some of {list(METHODS)}, but are {list(listed)}")
+        lists = [("methods", self.methods_of(cell)) for cell in self.cell]
+        for what, values in (("splits", self.splits), ("methods", self.methods), *lists):
             if not values or len(set(values)) < len(values) or "valid" in values:
                 raise ValueError(
                     f"{what} must be different ones, at least one, and valid, which is decoded "
@@ -108,13 +121,28 @@ class MatrixConfig:
                 )
         for cell in self.cell:
             for branch in BRANCHES:
-                for name in cell.baselines(branch):
+                for name, method in cell.baselines(branch):
                     if name not in names:
                         raise ValueError(
                             f"cell {cell.name!r} is against {name!r}, which is no cell"
                         )
+                    known = self.methods_of(self.cell[names.index(name)])
+                    if method and method not in known:
+                        raise ValueError(
+                            f"cell {cell.name!r} is against method {method!r} of {name!r}, which "
+                            f"is decoded with {list(known)}"
+                        )
             self._check_start(cell)
         self._check_primary()
+
+    def methods_of(self, cell: CellConfig) -> tuple[str, ...]:
+        """Search methods of a cell, the one that counts first."""
+        return cell.methods or self.methods
+
+    def all_methods(self) -> tuple[str, ...]:
+        """Those of the matrix, then those of cells alone."""
+        own = (method for cell in self.cell for method in cell.methods)
+        return tuple(dict.fromkeys((*self.methods, *own)))
 
     def _check_start(self, cell: CellConfig) -> None:
         starts = {other.name: other.start for other in self.cell}

@@ -51,24 +51,31 @@ def _group(table: Table, group: str) -> list[str]:
 
 def _rates(table: Table, group: str, branch: str) -> list[tuple[str, ...]]:
     results = table.results
-    first, *others = results.methods
+    mine = [c for c in results.cells if c.group == group and table.has(c.name, branch)]
+    firsts = list(dict.fromkeys(map(results.first, mine)))
+    first = firsts[0] if len(firsts) == 1 else "first method"
+    others = [m for m in results.methods if any(table.has(c.name, branch, m) for c in mine)]
+    others = others if len(firsts) != 1 else [m for m in others if m not in firsts]
     head = ["cell", "parameters", "seeds", f"{first}: valid", *results.splits, "all", "each seed"]
     head += [f"{method}: all" for method in others]
     streams = branch == "streaming" and any(run.emission_ms for run in results.runs)
     lines = [tuple(head + (["emission delay ms"] if streams else []))]
-    for cell in results.cells:
-        if cell.group != group or not table.has(cell.name, branch):
-            continue
-        runs = table.runs(cell.name)
-        whole = table.rate(cell.name, branch, first, results.splits)
+    for cell in mine:
+        runs, own = table.runs(cell.name), results.first(cell)
+        whole = table.rate(cell.name, branch, own, results.splits)
         line = [
-            cell.name,
+            cell.name if len(firsts) == 1 else f"{cell.name} ({own})",
             f"{runs[0].parameters / 1e6:.2f} M",
             " ".join(str(run.seed) for run in runs),
-            *(_rate(table.rate(cell.name, branch, first, [s])) for s in ("valid", *results.splits)),
+            *(_rate(table.rate(cell.name, branch, own, [s])) for s in ("valid", *results.splits)),
             _rate(whole),
             " ".join(f"{100 * rate:.2f}" for rate in whole.seeds),
-            *(_rate(table.rate(cell.name, branch, m, results.splits)) for m in others),
+            *(
+                _rate(table.rate(cell.name, branch, m, results.splits))
+                if table.has(cell.name, branch, m)
+                else "-"
+                for m in others
+            ),
         ]
         if streams:
             delays = (table.emission(cell.name, rank) for rank in ("p50", "p90"))

@@ -5,21 +5,20 @@ are made of: errors by utterance, latencies, and where each number comes from.
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from analysis.matrix.folder import Record, differences, read_record, record_file
 from analysis.matrix.plan import Cell, CellConfig, MatrixConfig, Run
-from analysis.matrix.steps import Workplace, steps
+from analysis.matrix.steps import Workplace, steps, stream_method
 from dualasr_lib.core.config import from_dict
 from dualasr_lib.core.files import write_atomically
 from dualasr_lib.decoding.results import Result, read_result
 from dualasr_lib.decoding.writer import result_files
 from dualasr_lib.metrics.units import UnitName
 from dualasr_lib.model.joint import BRANCHES
-from dualasr_lib.recognition.methods.registry import DEFAULT
 from dualasr_lib.recognition.naming import ResultName
 
 __all__ = ["MatrixResults", "RunResult", "collect", "read_results", "write_results"]
@@ -61,6 +60,7 @@ class MatrixResults:
     splits: tuple[str, ...]
     """Pooled; `valid` is there beside them."""
     methods: tuple[str, ...]
+    """Of all cells; one whose cell has others of its own has errors by those alone."""
     cells: tuple[CellConfig, ...]
     lengths: dict[str, list[int]]
     """Split -> reference units of each utterance, in the order of their ids."""
@@ -69,6 +69,10 @@ class MatrixResults:
     runs: tuple[RunResult, ...]
     unit: UnitName = "character"
     """What errors are counted in; files of older versions do not say."""
+
+    def first(self, cell: CellConfig) -> str:
+        """The method of a cell that counts."""
+        return (cell.methods or self.methods)[0]
 
 
 @dataclass
@@ -114,7 +118,7 @@ def collect(matrix: MatrixConfig, cells: Sequence[Cell], out: Path) -> MatrixRes
         base=matrix.base,
         set=matrix.set,
         splits=matrix.splits,
-        methods=matrix.methods,
+        methods=matrix.all_methods(),
         cells=tuple(cell.config for cell in cells if cell.config.name in names),
         lengths=references.lengths,
         references=references.hashes,
@@ -170,7 +174,7 @@ def _result(matrix: MatrixConfig, out: Path, run: Run, references: _References) 
     emission = {}
     if "stream" in done:
         for split in matrix.splits:
-            name = ResultName("streaming", f"online-{DEFAULT}")
+            name = ResultName("streaming", f"online-{stream_method(run, matrix)}")
             files = result_files(name.directory(folder), split)
             emission[split] = _json(files.summary)["latency"]["emission_ms"]
     similarity = _json(folder / "similarity-valid.json") if "similarity" in done else {}
@@ -181,18 +185,17 @@ def _result(matrix: MatrixConfig, out: Path, run: Run, references: _References) 
         commits={name: record.steps[name]["commit"] for name in every if name in done},
         device=train["device"],
         train_seconds=record.spent["train"],
-        errors=_errors(matrix, folder, record.config["model"]["branches"], references),
+        errors=_errors(matrix, run, folder, references),
         emission_ms=emission,
         similarity={name: gap for name, gap in similarity.items() if name != "weights"},
     )
 
 
-def _errors(
-    matrix: MatrixConfig, folder: Path, branches: Collection[str], references: _References
-) -> Errors:
+def _errors(matrix: MatrixConfig, run: Run, folder: Path, references: _References) -> Errors:
     errors: Errors = {}
+    branches = run.cell.experiment(run.seed).model.branches
     for branch in (branch for branch in BRANCHES if branch in branches):
-        for method in matrix.methods:
+        for method in matrix.methods_of(run.cell.config):
             splits = errors.setdefault(branch, {}).setdefault(method, {})
             for split in ("valid", *matrix.splits):
                 files = result_files(ResultName(branch, method).directory(folder), split)
@@ -205,8 +208,8 @@ def _check(results: MatrixResults) -> None:
     sizes = {split: len(results.lengths[split]) for split in ("valid", *results.splits)}
     for run in results.runs:
         for branch, methods in run.errors.items():
-            for method in results.methods:
-                found = {split: len(errors) for split, errors in methods[method].items()}
+            for method, by_split in methods.items():
+                found = {split: len(errors) for split, errors in by_split.items()}
                 if found != sizes:
                     raise ValueError(
                         f"{run.cell} seed {run.seed} {branch} {method} must have {sizes} "

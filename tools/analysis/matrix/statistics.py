@@ -36,6 +36,7 @@ class Comparison(NamedTuple):
 
     cell: str
     baseline: str
+    """Name of the cell; with `:method`, where that is another one than the compared cell's."""
     branch: str
     utterances: Interval
     """Relative CERR of the seeds both have, and its interval for other utterances: these models."""
@@ -74,9 +75,10 @@ class Table:
         """The runs of a cell; none if it was not run."""
         return self._runs.get(cell, [])
 
-    def has(self, cell: str, branch: str) -> bool:
-        """Whether there are results of a cell's branch."""
-        return any(branch in run.errors for run in self.runs(cell))
+    def has(self, cell: str, branch: str, method: str = "") -> bool:
+        """Whether there are results of a cell's branch, by a method (by any)."""
+        found = [run.errors[branch] for run in self.runs(cell) if branch in run.errors]
+        return any(method in methods for methods in found) if method else bool(found)
 
     def rate(self, cell: str, branch: str, method: str, splits: Sequence[str]) -> Rate:
         """CER of all utterances of `splits` together."""
@@ -86,8 +88,11 @@ class Table:
         rates = [sum(self._errors(run, branch, method, splits)) / chars for run in self.runs(cell)]
         return Rate(mean(rates), stdev(rates) if len(rates) > 1 else None, tuple(rates))
 
-    def compare(self, cell: str, baseline: str, branch: str, method: str) -> Comparison:
-        """`cell` against `baseline` in the seeds that both have.
+    def compare(
+        self, cell: str, baseline: str, branch: str, method: str, its_method: str = ""
+    ) -> Comparison:
+        """`cell` against `baseline`, decoded with `its_method` (the same), in the seeds that both
+        have.
 
         Raises:
             ValueError: they have no seed in common.
@@ -97,18 +102,19 @@ class Table:
         if not seeds:
             raise ValueError(f"{cell} and {baseline} have no seed in common")
 
-        def rows(runs: dict[int, RunResult], splits: Sequence[str]) -> list[list[int]]:
-            return [self._errors(runs[seed], branch, method, splits) for seed in seeds]
+        def rows(whose: str, splits: Sequence[str]) -> list[list[int]]:
+            runs, by = (ours, method) if whose == "ours" else (theirs, its_method or method)
+            return [self._errors(runs[seed], branch, by, splits) for seed in seeds]
 
         config = BootstrapConfig()
         splits = self.results.splits
-        system, base = rows(ours, splits), rows(theirs, splits)
+        system, base = rows("ours", splits), rows("theirs", splits)
         by_split = {
-            split: _reduction(rows(theirs, [split]), rows(ours, [split])) for split in splits
+            split: _reduction(rows("theirs", [split]), rows("ours", [split])) for split in splits
         }
         return Comparison(
             cell,
-            baseline,
+            f"{baseline}:{its_method}" if its_method else baseline,
             branch,
             relative_cerr_interval(_summed(base), _summed(system), config),
             relative_cerr_over_seeds(base, system, config),
@@ -134,16 +140,19 @@ class Table:
         return self._compared[group][method]
 
     def _group(self, group: str, method: str) -> list[Comparison]:
-        first = self.results.methods[0]
         return [
-            self.compare(cell.name, baseline, branch, method)._replace(
-                primary=method == first and baseline == cell.primary.replace("{branch}", branch)
+            self.compare(cell.name, baseline, branch, method, other)._replace(
+                primary=first and against == cell.primary.replace("{branch}", branch)
             )
             for branch in BRANCHES
             for cell in self.results.cells
-            if cell.group == group and self.has(cell.name, branch)
-            for baseline in cell.baselines(branch)
-            if self.has(baseline, branch) and self._seeds(cell.name) & self._seeds(baseline)
+            if cell.group == group and self.has(cell.name, branch, method)
+            for first in [method == self.results.first(cell)]
+            for baseline, other in cell.baselines(branch)
+            for against in [f"{baseline}:{other}" if other else baseline]
+            if first or not other  # another method of the baseline: against the first one only
+            if self.has(baseline, branch, other or method)
+            if self._seeds(cell.name) & self._seeds(baseline)
         ]
 
     def emission(self, cell: str, rank: str) -> float | None:

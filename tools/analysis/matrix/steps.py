@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from analysis.matrix.folder import Record
 from analysis.matrix.plan import MatrixConfig, Run
 from dualasr_lib.core.checkpoint import newest
-from dualasr_lib.recognition.methods.registry import DEFAULT
+from dualasr_lib.recognition.methods.registry import DEFAULT, METHODS
 
-__all__ = ["Step", "Workplace", "steps"]
+__all__ = ["Step", "Workplace", "steps", "stream_method"]
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,7 +49,7 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
     """All steps of a run, in their order."""
     branches = run.cell.experiment(run.seed).model.branches
     splits = ["valid", *matrix.splits]
-    methods = list(matrix.methods)
+    methods = list(matrix.methods_of(run.cell.config))
     data = ("--data-dir", str(place.data_dir), "--exp-dir", str(place.out / run.name))
     device = ("--device", place.device)
     train = (
@@ -71,13 +71,24 @@ def steps(run: Run, matrix: MatrixConfig, place: Workplace) -> list[Step]:
         ),
     ]
     if "streaming" in branches:
-        stream = ("--split", *matrix.splits, "--method", DEFAULT, "--num-streams", "8")
+        method = stream_method(run, matrix)
+        stream = ("--split", *matrix.splits, "--method", method, "--num-streams", "8")
         command = _command("egs/csj/streaming_decode.py", *stream, *data, *device)
-        found.append(Step("stream", command, {"splits": list(matrix.splits)}))
+        other = {} if method == DEFAULT else {"method": method}
+        found.append(Step("stream", command, {"splits": list(matrix.splits), **other}))
     if len(branches) == 2:
         command = _command("tools/similarity.py", "--split", "valid", *data, *device)
         found.append(Step("similarity", command, {"split": "valid"}))
     return found
+
+
+def stream_method(run: Run, matrix: MatrixConfig) -> str:
+    """What a run's streaming branch is decoded with chunk by chunk: `DEFAULT`, where its cell has
+    it or nothing else that streams.
+    """
+    methods = matrix.methods_of(run.cell.config)
+    able = [method for method in methods if METHODS[method].stream is not None]
+    return DEFAULT if DEFAULT in methods or not able else able[0]
 
 
 def _weights(run: Run, place: Workplace) -> str:
