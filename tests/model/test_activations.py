@@ -43,12 +43,13 @@ def test_maps_behind_a_cache_in_blocks_of_any_size(
     monkeypatch.setattr(activations, "_BLOCK", block)
     torch.manual_seed(0)
     x = torch.randn(3, 4, 11, 5, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    cache, (kind, shift, offset) = torch.randn(3, 4, 2, 5, dtype=torch.float64), KINDS[0]
+    cache = torch.randn(3, 4, 2, 5, dtype=torch.float64, requires_grad=True)
+    kind, shift, offset = KINDS[0]
     expected = torch.cat([cache, naive(x, shift, offset)], dim=2)
     got = swoosh(x - kind.shift, kind, cache=cache)
     torch.testing.assert_close(got, expected)
     assert got.is_contiguous(memory_format=layout)
-    compare_gradients(got, expected, (x,))
+    compare_gradients(got, expected, (x, cache))
 
 
 @pytest.mark.parametrize(("kind", "shift", "offset"), KINDS)

@@ -89,7 +89,7 @@ def swoosh(
     Args:
         balance: what a balancer of x has drawn (origin kind.shift).
         grad_scale: the gradient of u is this many times what it should be.
-        cache: joined in front of the result along dimension 2; has no gradient.
+        cache: joined in front of the result along dimension 2.
     """
     return run(_Activation, u, kind, balance, grad_scale, cache)
 
@@ -202,7 +202,8 @@ class _Activation(torch.autograd.Function):
             torch.mul(arrived, scale * STEEPEST, out=result)
             result.addcmul_(arrived, kept, value=-scale * kind.k)
         grad = grad if balance is None else pushed(grad, u, balance)
-        return grad, None, None, None, None
+        to_cache = grads[0][:, :, :past] if ctx.needs_input_grad[4] else None
+        return grad, None, None, None, to_cache
 
 
 class _ActivationLinear(torch.autograd.Function):
