@@ -167,6 +167,8 @@ def _border(before: str, after: str) -> _Border:
     """In Japanese a kanji or katakana after hiragana begins a word: hiragana before it are endings
     and particles of the word before. In hiragana alone only particles tell, and not for sure.
     """
+    if not before or not after:  # a token without text, as a lone space is
+        return _Border(0.0)
     if before.endswith(_SEPARATORS) or after.startswith((" ", "　")):
         return _Border(1.0, ends_phrase=True)
     if after[:1] in _NEVER_FIRST or (before[-1:] in _NUMERALS and after[:1] in _NUMERALS):

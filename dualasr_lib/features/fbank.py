@@ -100,7 +100,8 @@ def _computer(config: FbankConfig, library: Library | None) -> Callable[[Tensor]
         if importlib.util.find_spec(compiled) is not None:
             return _COMPUTERS[name](config)
     raise ModuleNotFoundError(
-        "features need kaldifeat or kaldi-native-fbank, and neither is installed here",
+        "features need kaldifeat or kaldi-native-fbank, and neither is installed here: run "
+        "tools/setup.sh, or `pip install kaldi-native-fbank`",
         name="kaldi_native_fbank",
     )
 

@@ -168,6 +168,7 @@ def test_what_ctrl_c_breaks_off_leaves_nothing(how: str, tmp_path: Path) -> None
         "from dualasr_lib.core import program\n"
         "from dualasr_lib.core.files import new_folder\n"
         "path, how = Path(sys.argv[1]), sys.argv[2]\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup leaves it ignored
         "def items():\n"
         "    yield {'id': 'a'}\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

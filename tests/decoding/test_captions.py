@@ -194,6 +194,16 @@ def test_a_token_longer_than_a_line_stands_alone() -> None:
     assert [line.text for line in captions([segment], 3)] == ["あい", "うえおかき", "く"]
 
 
+def test_tokens_without_text_do_not_count() -> None:
+    """As pieces of sentencepiece are that are a space alone, at a border of words."""
+    pieces = ("", "", "かな", "", "漢字", "", "")
+    tokens = tuple(TimedToken(text, 0.2 * i) for i, text in enumerate(pieces))
+    segment = Final(0.0, 2.0, "かな漢字", tokens, "pause", "", 0.0)
+    (alone,) = captions([segment], 20)
+    assert alone.text == "かな漢字"
+    assert "".join(caption.text for caption in captions([segment], 2)) == "かな漢字"
+
+
 def test_no_text_at_all() -> None:
     silent = Transcript("a.wav", 5.0, [final("", 0.0)])
     assert render(silent, "text") == ""
