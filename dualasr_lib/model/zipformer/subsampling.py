@@ -134,7 +134,10 @@ class ConvSubsampling(nn.Module):
                 f"{self.lookahead}, but holds {x.shape[1]}"
             )
         x = (x - self.config.feature_mean) / self.config.feature_std
-        y = _channels_last(torch.cat([state.first.to(x.dtype), x[:, None]], dim=2))
+        y = x[:, None]
+        if state.first.shape[2]:  # an export has no caches that are empty, whatever its batch
+            y = torch.cat([state.first.to(x.dtype), y], dim=2)
+        y = _channels_last(y)
         grad_scale = _FIRST_GRADIENT if self.config.aids.scale_gradient else 1.0
         halved = frames // FRONT_END_STRIDE
         first = _past(y, state.first, frames)
