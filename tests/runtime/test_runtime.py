@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("kaldi_native_fbank", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("onnx", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("onnxruntime", reason="tools/setup.sh --torch2 installs it")
 from pairs import Pair
 from small_models import CHUNK, noise
 

@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("kaldi_native_fbank", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("onnx", reason="tools/setup.sh --torch2 installs it")
+pytest.importorskip("onnxruntime", reason="tools/setup.sh --torch2 installs it")
 from small_models import CHUNK, noise, transducer_model
 
 from dualasr_lib.core.ctc_scores import ctc_alignment
